@@ -22,14 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medclip.files.readers.job_queue import Effort
-from medclip.runs.inputs.listing import windows
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.known_files import KnownFile, Look
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.run_status import read_status
 from medclip.runs.outputs.results import write_results
+from medclip.runs.planning.listing import windows
 from medclip.runs.planning.plan import CHUNK_FILES
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import ChunkResult, FileRow, KnownFile, Look, ScoreRow, Thumbnail
 from medclip.sample import FileRef, Stamp
 
 FILES_IN_FOLDER, CLASSES = 150, ("pneumonia", "effusion", "cardiomegaly")

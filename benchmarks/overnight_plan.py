@@ -24,12 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.files.tables.write import write_rows
-from medclip.runs.inputs.listing import windows
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.planning.identity import RunShard
+from medclip.runs.planning.listing import windows
 from medclip.runs.planning.plan import CHUNK_FILES
-from medclip.runs.planning.run_shard import RunShard
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import ChunkResult, FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef, Stamp
 
 SCORES_PER_STUDY = 14

@@ -11,8 +11,8 @@ from medclip.options import argument, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
+    from medclip.models.interchange.choose_pixels import PresetList
     from medclip.models.interchange.import_export import Exported
-    from medclip.models.interchange.presets import PresetList
     from medclip.models.model import Model
     from medclip.models.packs.card import Card
     from medclip.models.packs.cite import PackCitations
@@ -323,6 +323,6 @@ def presets(options: PresetOptions) -> PresetList:
         >>> [preset.name for preset in medclip.models.presets()][:3]
         ['medsiglip', 'biomedclip', 'unimed-clip']
     """
-    from medclip.models.interchange.presets import list_presets
+    from medclip.models.interchange.choose_pixels import list_presets
 
     return list_presets()

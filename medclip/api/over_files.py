@@ -218,7 +218,7 @@ def prepare(
     from medclip.models.backends.choice import choose_backend
     from medclip.progress import Silent
     from medclip.runs.call import Call
-    from medclip.runs.engines.choose_engine import choose_engine
+    from medclip.runs.engines.ray_cluster import choose_engine
     from medclip.runs.outputs.publication import Publication
     from medclip.runs.planning.options import ScoreOptions, parse_modality
 
@@ -274,7 +274,7 @@ def prepare(
 def _shard(shard: str | None, *, is_kept: bool) -> Any:
     """Return the part of a run that is done; the merge asks the same of the whole run."""
     from medclip.errors import MedclipError, Reason
-    from medclip.runs.planning.run_shard import parse_shard
+    from medclip.runs.planning.identity import parse_shard
 
     if shard is not None and not is_kept:
         raise MedclipError(

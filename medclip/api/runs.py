@@ -236,7 +236,7 @@ def merge(options: MergeOptions) -> ScoreRun | Embeddings:
     from medclip.runs.ledger.ledger import Ledger
     from medclip.runs.outputs.fetched_results import fetched_results
     from medclip.runs.outputs.results import EMBED
-    from medclip.runs.planning.run_shard import asked_of_shards, merge_shards
+    from medclip.runs.planning.identity import asked_of_shards, merge_shards
 
     if not options.shards:
         raise MedclipError(Reason.WRONG_USE, "no shard is named.", hint="Name the folders of all shards.")

@@ -83,7 +83,7 @@ def _print_figures(card: Card) -> None:
     """Print the figures of each task, what holds by source, and the notes."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.card import figure_rows
-    from medclip.models.packs.prompt_cautions import unanswered
+    from medclip.models.packs.words import unanswered
     from medclip.sample import spoken
     from medclip.text.vocabulary.load import load_task, spoken_names
     from medclip.wording import list_of
@@ -193,7 +193,7 @@ def _facts(path: Path, card: Card) -> dict[str, str]:
 
 def _terms(path: Path, card: Card) -> str:
     """Return the licence of a pack's weights, and whether it lies in the pack in full."""
-    from medclip.models.packs.licences import licence_names
+    from medclip.models.packs.card import licence_names
     from medclip.wording import list_of
 
     names = licence_names(path)

@@ -97,7 +97,7 @@ def open_for(
         key_file: Another key file.
 
     Raises:
-        MedclipError: As `open_reader`; WRONG_USE for another key than the one that paths are hashed with.
+        MedclipError: WRONG_USE for another key than the one that paths are hashed with.
     """
     embeddings, digest = open_embeddings(images), pack_digest(pack)
     if digest != embeddings.pack.digest:  # perhaps it was adapted without changing the image tower
@@ -250,8 +250,9 @@ class EmbeddingsReader:
         first = self._files["copy_of"][place] or self._files["unit"][place]
         if first not in self._units:
             return _Answer(sha256, problem=self._problem(place))
-        own = self._files["row"][place] == first and self._files["format"][place] != "dicom"  # beside its parts
-        if not own and self._files["copy_of"][place] is None and self._units[first][2] != sha256:
+        # A DICOM file lies beside the other parts of its unit.
+        is_unit = self._files["row"][place] == first and self._files["format"][place] != "dicom"
+        if not is_unit and self._files["copy_of"][place] is None and self._units[first][2] != sha256:
             return _Answer(sha256, problem=_ONE_OF_SEVERAL)
         return _Answer(sha256, first)
 

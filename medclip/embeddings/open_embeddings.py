@@ -254,9 +254,6 @@ class Embeddings(Result):
 
         Yields:
             float32 [n, D].
-
-        Raises:
-            MedclipError: As `vectors`.
         """
         import pyarrow.parquet as pq
 
@@ -276,9 +273,6 @@ class Embeddings(Result):
 
         Returns:
             float32 [N, D].
-
-        Raises:
-            MedclipError: As `vectors`.
         """
         import pyarrow.parquet as pq
 

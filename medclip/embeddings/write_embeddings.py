@@ -45,11 +45,7 @@ _BYTES_OF = {"float32": 4, "float16": 2}
 
 
 def begin_embeddings(folder: Path) -> None:
-    """Mark a folder as one that will hold embeddings; until they are complete it says so.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Mark a folder as one that will hold embeddings; until they are complete it says so."""
     _write_note(folder, {"complete": False})
 
 
@@ -75,9 +71,6 @@ def write_embeddings(
         by_study: The same units, those of a study side by side and studies by their first row; None sorts `units`.
         failed: Units without vectors, by row.
         thumbnails: Row of a unit's first file, and JPEG bytes; by row.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     begin_embeddings(folder)
     if by_study is None:
@@ -97,11 +90,7 @@ def write_embeddings(
 
 
 def remove_thumbnails(folder: Path) -> None:
-    """Write an empty table in the place of the small images of a complete folder; all else stays as it is.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write an empty table in the place of the small images of a complete folder; all else stays as it is."""
     import pyarrow.parquet as pq
 
     note = json.loads((folder / NOTE).read_text(encoding="utf-8"))

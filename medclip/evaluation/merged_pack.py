@@ -99,7 +99,7 @@ class HeldOut:
 
     def measure(self, pack: Path, num_resamples: int) -> SplitFigures | None:
         """Measure the merged pack on the test split, and write the figures on its card; None where there is none."""
-        from medclip.models.merging.merged_card import with_figures
+        from medclip.models.merging.merge import with_figures
         from medclip.models.packs.pack import load_model, pack_card, update_pack
 
         if self._test_split is None:

@@ -34,9 +34,9 @@ from medclip.export.study_result import (
     result_of,
 )
 from medclip.files.readers.pool import ReadingPool
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import Unlearned
+from medclip.runs.rows import ChunkResult
 from medclip.wording import capital
 
 _MOST_WAITING = 1000
@@ -46,7 +46,7 @@ _Taken = tuple[int, StudyResult, StudyRows]
 
 
 class RunningResults:
-    """Writes the results of studies as they are committed. It is what `medclip.runs.outputs.row_sink` asks for.
+    """Writes the results of studies as they are committed. It is what `medclip.runs.verb` asks for.
 
     Args:
         results: Folder of the results.

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
 from medclip.models.packs.card_sources import caution_of
-from medclip.models.packs.prompt_cautions import card_cautions, prompt_cautions
-from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.models.packs.words import card_cautions, prompt_cautions
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import UNLEARNED, Unlearned, not_learned
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, note_of
+from medclip.runs.rows import ChunkResult, ExamRow, FileRow, ScoreRow, note_of
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC, Prompt
 from medclip.wording import capital

@@ -1,6 +1,6 @@
 """Files of an object store as files of a run: listed folder by folder, fetched into a bounded spool, removed once done.
 
-It is what `medclip.runs.inputs.remote_files` asks for, over the client of `medclip.files.stores`. Order and
+It is what `medclip.runs.planning.listing` asks for, over the client of `medclip.files.stores`. Order and
 names are those of the same files in a folder, so that tables are the same too. What is on this disk at once are the
 windows of files that are looked at, scored and read ahead, three at most: each is a folder, or 2,048 files or 4 GB of
 one.
@@ -53,7 +53,7 @@ class Inventory:
 # Files of an object store as files of a run: listed folder by folder, fetched into a bounded spool, removed once
 # done.
 #
-# It is what `medclip.runs.inputs.remote_files` asks for, over the client of `medclip.files.stores`. Order and
+# It is what `medclip.runs.planning.listing` asks for, over the client of `medclip.files.stores`. Order and
 # names are those of the same files in a folder, so that tables are the same too. What is on this disk at once are the
 # windows of files that are looked at, scored and read ahead, three at most: each is a folder, or 2,048 files or 4 GB
 # of one.

@@ -33,7 +33,7 @@ __getattr__, __dir__ = lazy_names(
         "import_": "medclip.api.models:import_model",
         "list": "medclip.api.models:list_packs",
         "load": "medclip.models.packs.pack:load_model",
-        "load_hub": "medclip.models.interchange.load_hub:load_hub",
+        "load_hub": "medclip.models.interchange.load_start:load_hub",
         "merge": "medclip.api.merge_packs:merge_packs",
         "presets": "medclip.api.models:presets",
         "set_thresholds": "medclip.api.models:set_thresholds",

@@ -10,7 +10,7 @@ from medclip.api.models import cite, presets, set_thresholds, show, verify
 from medclip.api.models import export_model as export
 from medclip.api.models import import_model as import_
 from medclip.api.models import list_packs as list
-from medclip.models.interchange.load_hub import load_hub
+from medclip.models.interchange.load_start import load_hub
 from medclip.models.packs.pack import load_model as load
 
 __all__ = [

@@ -18,7 +18,7 @@ from medclip.models.packs.card_sources import (
     why_unmeasured,
     within_figures,
 )
-from medclip.models.packs.prompt_cautions import title_of, unanswered
+from medclip.models.packs.words import title_of, unanswered
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task

@@ -23,7 +23,7 @@ from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack
 from medclip.models.packs.words import no_words, understands_words
-from medclip.models.prototypes.wordings import encode_phrasings
+from medclip.models.prototypes.class_vectors import encode_phrasings
 from medclip.progress import Progress
 from medclip.retrieval.searchable import Index, open_searchable
 from medclip.runs.rows import ECG_FLAGS

@@ -1,4 +1,4 @@
-"""What a run over files is called with: the values that every verb has in common, and what may not be in them."""
+"""What a run over files is called with: the values that every verb has in common, what may not be in them, its pack."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import walk
-from medclip.files.tables.manifest import Manifest
+from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.backends.choice import BackendChoice
+from medclip.models.devices import check_batch_size, check_device
 from medclip.progress import Progress, Silent
 from medclip.runs.engines.engine import Engine
-from medclip.runs.inputs.remote_files import RemoteFiles
 from medclip.runs.operations.watch import RunWatch, current_watch
 from medclip.runs.outputs.publication import Publication
+from medclip.runs.planning.identity import RunShard
+from medclip.runs.planning.listing import RemoteFiles
 from medclip.runs.planning.options import ScoreOptions
-from medclip.runs.planning.run_shard import RunShard
 from medclip.sample import FileRef
 from medclip.settings import DEFAULT_MODEL, Settings
 
@@ -91,6 +92,12 @@ def inputs_of_call(call: Call) -> dict[str, Path]:
     return {"what is scored": call.root} if call.given is None and call.remote is None else {}
 
 
+def manifest_of_call(call: Call) -> Manifest | None:
+    """Return the table of a call, which is read where a file or a data frame is named."""
+    table = call.options.table
+    return table if table is None or isinstance(table, Manifest) else read_manifest(table)
+
+
 def num_files_of_call(call: Call) -> int | None:
     """Return how many files there are, where nothing need be counted."""
     if call.remote is not None:
@@ -102,10 +109,10 @@ def refuse_own_files(call: Call) -> None:
     """Refuse a log or metrics in the folder that is read: they would be files of the run, and change while it goes."""
     if call.given is not None:
         return
-    root, own = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
+    root, outside = call.root.resolve(), [folder.resolve() for folder in (call.folder, *call.exclude)]
     for file in call.watch.files:
         place = file.resolve()
-        if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in own):
+        if place.is_relative_to(root) and not any(place.is_relative_to(folder) for folder in outside):
             raise MedclipError(
                 Reason.WRONG_USE,
                 "the log lies in the folder that is read, and would be one of its files.",
@@ -126,3 +133,59 @@ def refuse_empty(call: Call, manifest: Manifest | None) -> None:
         raise MedclipError(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=call.root, hint="Name another folder."
         )
+
+
+@dataclass(frozen=True)
+class RunPack:
+    """The model pack of a run, checked and not loaded."""
+
+    path: Path
+    card: Any
+    digest: str
+
+    @property
+    def identity(self) -> str:
+        """Name, version and hash."""
+        return f"{self.card.name} {self.card.version} {self.digest}"
+
+
+def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size: int | None = None) -> RunPack:
+    """Check all that can be checked of a run's model without loading it.
+
+    Args:
+        model: Name or folder of a pack, or a loaded model. A loaded model stands for its pack, which is loaded again:
+            the run is bound to the pack's hashes.
+        settings: Settings of the run; other pixels than models are trained with are refused.
+        device: Device that the model is to compute on.
+        batch_size: Images in one forward pass.
+
+    Raises:
+        MedclipError: WRONG_USE, PREPROCESSING_MISMATCH, and what `verify_pack` raises.
+    """
+    from medclip.models.packs.card import read_card
+    from medclip.models.packs.manifest import pack_digest
+    from medclip.models.packs.pack import find_pack, verify_pack
+
+    if "pixels" in settings.policy.changes():
+        raise MedclipError(
+            Reason.PREPROCESSING_MISMATCH,
+            "the settings ask for other pixels than models are trained with.",
+            hint="Score with the default PixelPolicy; medclip.open_study and medclip.view take any.",
+        )
+    check_batch_size(batch_size)
+    named = getattr(model, "path", model)
+    if not isinstance(named, (str, Path)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a model is named by a pack's name or folder, or is a loaded model, not {type(model).__name__}.",
+        )
+    pack = find_pack(named)
+    check_device(device)
+    verify_pack(pack)
+    return RunPack(pack, read_card(pack), pack_digest(pack))
+
+
+def pack_of_call(call: Call) -> RunPack:
+    """Check the model of a call; of an engine that computes elsewhere, which checks its own, not the device."""
+    device = call.device if call.engine is None else "cpu"
+    return pack_of_run(call.model, call.settings, device, call.batch_size)

@@ -7,7 +7,7 @@ it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -20,28 +20,33 @@ from medclip.files.discover import LEDGER
 from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.tables.manifest import Manifest, read_manifest
+from medclip.files.tables.manifest import Manifest
+from medclip.models.devices import default_batch, kind_of
 from medclip.models.encoding.parallel_encoding import encoder_threads
 from medclip.progress import Progress
-from medclip.runs.call import Call, inputs_of_call, num_files_of_call, refuse_empty, refuse_own_files
-from medclip.runs.engines.engine import LookPool
-from medclip.runs.engines.local import run_chunks
-from medclip.runs.engines.worker_plan import WorkerPlan, load_worker_model
-from medclip.runs.inputs.listing import Counter, Listing
-from medclip.runs.inputs.look import Looker
-from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.call import (
+    Call,
+    RunPack,
+    inputs_of_call,
+    manifest_of_call,
+    num_files_of_call,
+    refuse_empty,
+    refuse_own_files,
+)
+from medclip.runs.engines.engine import Commit, LookPool, WorkerPlan, load_run_model, run_chunks
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.purge import refuse_purged
 from medclip.runs.operations.work_seconds import TimedThreads
-from medclip.runs.outputs.parts import Parts
-from medclip.runs.planning.identity import claim, run_identity
+from medclip.runs.outputs.results import Parts, hashes_of
+from medclip.runs.planning.identity import claim, claim_shard, finish_shard
+from medclip.runs.planning.listing import Counter, Listing
+from medclip.runs.planning.look import Looker
 from medclip.runs.planning.options import RETRY
 from medclip.runs.planning.plan import Chunk
-from medclip.runs.planning.run_shard import claim_shard, finish_shard
-from medclip.runs.run_pack import RunPack
+from medclip.runs.rows import ChunkResult
 from medclip.runs.units.read_unit import inspect
 from medclip.runs.verb import Verb
-from medclip.runs.write_down import LIMITED, describe, note_limit, write_down
+from medclip.wording import count
 
 
 def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int], bool]:
@@ -61,8 +66,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
     """
     holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
     key = load_key(call.settings, path=call.key_file)
-    table = call.options.table
-    manifest = table if table is None or isinstance(table, Manifest) else read_manifest(table)
+    manifest = manifest_of_call(call)
     identity = _identity(call, pack, verb, manifest, key)
     if call.remote is None:
         refuse_own_files(call)
@@ -89,7 +93,7 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         _take_folder(run, identity)
         looker = _look(run, manifest)
         counter = Counter(call.root, num_files_of_call(call), 1 if call.shard is None else call.shard.num_shards)
-        ledger.expects = counter.known
+        ledger.expects = counter.counted
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
         if first is not None:
@@ -128,22 +132,29 @@ class _Run:
 
 
 def _identity(call: Call, pack: RunPack | None, verb: Verb, manifest: Manifest | None, key: bytes) -> dict[str, Any]:
-    """Return what makes a run another run."""
+    """Return what makes a run another run, besides its files, which the ledger knows: hashes and options, no path.
+
+    Device, batch size and back-end decide the last bits of a vector; those that go without saying are None.
+    """
     from medclip.version import __version__
 
+    options, settings = call.options, call.settings
     identity = {
         **verb.identity,
-        **run_identity(
-            call.options,
-            manifest=manifest,
-            pack="" if pack is None else pack.identity,
-            version=__version__,
-            key=key,
-            settings=call.settings,
-            device=call.device,
-            batch_size=call.batch_size,
-            backend=None if call.backend is None else call.backend.identity(),
-        ),
+        "pack": "" if pack is None else pack.identity,
+        "table": "" if manifest is None else manifest.digest,
+        "modality": None if options.modality is None else str(options.modality),
+        "min_confidence": options.min_confidence,
+        "group_by": options.group_by,
+        "key": keyed_hash("run", "identity", key),  # study keys depend on it
+        "limits": [settings.max_pixels, settings.max_file_bytes, settings.max_volume_bytes],
+        "hash_paths": options.hash_paths,
+        "weeks": options.weeks or None,
+        "policy": dict(settings.policy.changes()),
+        "version": __version__,
+        "device": None if call.device == "cpu" else kind_of(call.device),
+        "batch_size": None if call.batch_size == default_batch(call.device) else call.batch_size,
+        "backend": None if call.backend is None else call.backend.identity(),
     }
     return identity if call.remote is None else identity | {"source": keyed_hash("run", call.remote.identity, key)}
 
@@ -169,25 +180,15 @@ def _take_folder(run: _Run, identity: dict[str, Any]) -> None:
         call.publication.begin(ledger)
     if verb.begin is not None:
         verb.begin()
-    asked = call.asked if call.shard is not None or not call.options.hash_paths else call.asked_without_files
-    ledger.remember({"notes": list(verb.notes), "asked": asked, "recipe": call.recipe})
+    arguments = call.asked if call.shard is not None or not call.options.hash_paths else call.asked_without_files
+    ledger.remember({"notes": list(verb.notes), "asked": arguments, "recipe": call.recipe})
     remove_drafts(call.folder)
 
 
 def _look(run: _Run, manifest: Manifest | None) -> Looker:
     """Return what looks at the files of a run, once those are open again that came, changed, or are tried again."""
     call, verb, ledger = run.call, run.verb, run.ledger
-    listing = Listing(
-        call.root,
-        ledger,
-        (call.folder, *call.exclude),
-        run.hashed,
-        call.given,
-        call.remote,
-        call.shard,
-        call.settings.follow_links,
-    )
-    looker = Looker(listing, ledger, run.pool, call.options, manifest, run.key, call.settings, verb.only)
+    looker = looker_of_call(call, verb, ledger, run.pool, manifest, run.key)
     lacks = verb.lacks if ledger.get("finished") is not None else None
     is_lacking = lacks is not None and any(True for _ in lacks(ledger))
     retry = ledger.get(RETRY) if call.retry_failed is None else call.retry_failed
@@ -197,6 +198,16 @@ def _look(run: _Run, manifest: Manifest | None) -> Looker:
     if is_lacking and lacks is not None:  # asked once more: what came or changed is open already
         ledger.open_again(dict.fromkeys(lacks(ledger)))
     return looker
+
+
+def looker_of_call(
+    call: Call, verb: Verb, ledger: Ledger, pool: LookPool, manifest: Manifest | None, key: bytes
+) -> Looker:
+    """Return what looks at the files of a call, which it has compared with no ledger yet."""
+    exclude, follow_links = (call.folder, *call.exclude), call.settings.follow_links
+    hashed = partial(hashed_path, key=key)
+    listing = Listing(call.root, ledger, exclude, hashed, call.given, call.remote, call.shard, follow_links)
+    return Looker(listing, ledger, pool, call.options, manifest, key, call.settings, verb.only)
 
 
 def _compute(run: _Run, loading: Future[Any] | None, counter: Counter, chunks: Iterator[Chunk]) -> None:
@@ -213,22 +224,16 @@ def _compute(run: _Run, loading: Future[Any] | None, counter: Counter, chunks: I
     if verb.shows_parts and call.shard is None:
         written = None if call.publication is None else call.publication.add
         parts = Parts(call.folder, run.hashed if call.options.hash_paths else None, written)
-    committed = partial(_committed, run, parts, counts, counter)
+    commit = partial(_commit, run, parts, counts, counter)
     plan = worker_plan(call, run.pack, verb, run.key)
     if call.engine is not None:
-        call.engine.run(plan, ledger, chunks, committed, call.progress)
+        call.engine.run(plan, chunks, commit, call.progress)
     else:
-        _compute_here(run, plan, model, chunks, committed)
+        _compute_here(run, plan, model, chunks, commit)
     verb.sink.end(ledger)
 
 
-def _compute_here(
-    run: _Run,
-    plan: WorkerPlan,
-    model: Any,
-    chunks: Iterator[Chunk],
-    committed: Callable[[ChunkResult, tuple[int, int]], None],
-) -> None:
+def _compute_here(run: _Run, plan: WorkerPlan, model: Any, chunks: Iterator[Chunk], commit: Commit) -> None:
     """Compute chunks in this process."""
     call = run.call
     threads = nullcontext((run.loader, 1)) if plan.pack is None else encoder_threads()  # a model's need torch
@@ -241,7 +246,10 @@ def _compute_here(
             is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
             halved=_halved(call.progress, run.ledger),
         )
-        (run.verb.work or run_chunks)(context, run.ledger, chunks, committed)
+        if run.verb.work is None:
+            run_chunks(context, chunks, commit)
+        else:
+            run.verb.work(context, run.ledger, chunks, commit)
 
 
 def _write(run: _Run, identity: dict[str, Any], *, is_cut: bool) -> bool:
@@ -277,15 +285,9 @@ def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> Wor
     )
 
 
-def _committed(
-    run: _Run,
-    parts: Parts | None,
-    counts: dict[str, int],
-    counter: Counter,
-    result: ChunkResult,
-    grown: tuple[int, int],
-) -> None:
-    """Count what a chunk added, and show its rows before the run is finished."""
+def _commit(run: _Run, parts: Parts | None, counts: dict[str, int], counter: Counter, result: ChunkResult) -> None:
+    """Commit a chunk to the ledger, count what it added, and write its rows before the run is finished."""
+    grown = run.ledger.commit(result)
     counts["files"] += grown[0]
     counts["studies"] += grown[1]
     total = max(counter.total, counts["files"])
@@ -336,11 +338,6 @@ def _halved(progress: Progress, ledger: Ledger) -> Callable[[int], None]:
     return halved
 
 
-def load_run_model(pack: Path, call: Call) -> Any:
-    """Load the model of a run, whose pack was checked, on its device and with its batch size and back-end."""
-    return load_worker_model(pack, call.device, call.batch_size, call.backend)
-
-
 class LimitedChunks:
     """Chunks until so many files of the run have their row: a first look, which another call goes on with.
 
@@ -370,3 +367,76 @@ class LimitedChunks:
             raise StopIteration
         self._num += len(chunk.members)
         return chunk
+
+
+LIMITED = "limited"
+"""What the ledger keeps of a run that left files out."""
+
+
+def write_down(
+    ledger: Ledger,
+    folder: Path,
+    verb: Verb,
+    run: Callable[[], dict[str, Any]],
+    hashed: Callable[[str], str],
+    hash_paths: bool,
+    progress: Progress,
+) -> bool:
+    """Write the results of a complete ledger, unless they are there as they were written.
+
+    Returns:
+        Whether they were.
+    """
+    finished = ledger.get("finished")
+    already = finished is not None and finished == hashes_of(folder)
+    if hash_paths and not ledger.get("hashed"):  # names came back for a call that was stopped
+        already = False
+    if not already:
+        progress.stage("Writing the results", 1)
+        if finished is not None and finished != hashes_of(folder):
+            progress.note("The results were not as they had been written; they are written again.")
+        ledger.remember({"report": None})
+        ledger.number()
+        if hash_paths and not ledger.get("hashed"):
+            ledger.hash_names(hashed)
+        verb.write(ledger, run())
+    if verb.finish is not None:
+        verb.finish(ledger)
+    if not ledger.get(LIMITED):
+        ledger.remember({"finished": hashes_of(folder)})
+    if not already:
+        Parts(folder).remove()
+        progress.step()
+    return already
+
+
+def describe(identity: Mapping[str, Any], pack: RunPack | None, ledger: Ledger) -> dict[str, Any]:
+    """Return what run.json says of every run besides its counts: no path, no time."""
+    names = ("modality", "min_confidence", "group_by", "table")
+    last = {n: identity[n] for n in ("device", "batch_size", "backend", "weeks") if identity.get(n) is not None}
+    recipe = ledger.get("recipe")
+    return {
+        "medclip": identity["version"],
+        **({} if recipe is None else {"recipe": recipe}),
+        "model": None
+        if pack is None
+        else {"name": pack.card.name, "version": str(pack.card.version), "pack": pack.digest},
+        "options": {name: identity[name] for name in names} | last,
+        "input": {
+            "num_files": ledger.num_listed(),
+            "sha256": ledger.digest(),
+            "num_added": ledger.get("added") or 0,
+            "table_rows_elsewhere": ledger.get("elsewhere") or 0,
+        },
+    }
+
+
+def note_limit(ledger: Ledger, notes: Sequence[str], call: Call, *, is_cut: bool) -> None:
+    """Remember that a run was limited, and say so to whoever reads its results; or that it is not any more."""
+    if is_cut:
+        files = count(ledger.counts()["files"], "file")
+        note = f"Limited: {files} have their row, and others were left out. The same call without a limit goes on."
+        call.progress.note(note)
+        ledger.remember({"notes": [*notes, note], "finished": None, LIMITED: True})
+    elif ledger.get(LIMITED):
+        ledger.remember({"finished": None, LIMITED: False})

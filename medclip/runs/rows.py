@@ -1,10 +1,17 @@
-"""The rows of the result tables, as values. Field order is column order."""
+"""The rows of a run, as values: those of the result tables, and what its ledger keeps of files and chunks besides.
+
+Field order of a row is column order.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from medclip.errors import Problem
+from medclip.files.readers.job_queue import NO_EFFORT, Effort
+from medclip.sample import Stamp
 
 
 @dataclass(frozen=True)
@@ -175,3 +182,56 @@ class Thumbnail:
     thumbnail: bytes
     """Empty where it is withheld."""
     burned_in: bool
+
+
+LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
+"""How far a file is."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """What the ledger knows of one path."""
+
+    id: int
+    name: str
+    stamp: Stamp
+    window: int
+    cut: bool
+    """Its folder goes on in other windows."""
+    state: int
+    sha256: str | None
+    problem: Problem | None
+    """Why it could not be opened, or what became of the process that looked at it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was learnt of a file when it was looked at."""
+
+    id: int
+    stamp: Stamp
+    sha256: str
+    format: str | None
+    problem: Problem | None = None
+    """Only where its process died or took too long: it is not looked at a second time."""
+    effort: Effort = NO_EFFORT
+
+
+NAMED_FILES = 16
+"""Files of a study that its scores name; the table of files has them all."""
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """Everything that one chunk adds to a run. Rows are numbered by the ledger's ids."""
+
+    files: tuple[FileRow, ...]
+    scores: tuple[ScoreRow, ...]
+    thumbnails: tuple[Thumbnail, ...]
+    state: int = DONE
+    units: tuple[UnitRow, ...] = ()
+    """Vectors, in a run that keeps them."""
+    exams: tuple[ExamRow, ...] = ()
+    """Of the mammography examinations among the studies, in a run that asks them by their views."""
+    efforts: tuple[tuple[int, Effort], ...] = ()
+    """What reading each file took, by its number."""

@@ -4,17 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.row_sink import NoSink, RowSink
 from medclip.runs.planning.plan import Chunk
+from medclip.runs.rows import ChunkResult
 from medclip.runs.units.chunk import Answers, Context
 from medclip.sample import Modality
 
-Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult, tuple[int, int]], None]], None]
-"""Context, ledger, chunks, and what is called after each commit with what was committed and what it returned."""
+
+class RowSink(Protocol):
+    """Takes rows while a run goes on. What it does not finish, because the run was stopped, a later call has to."""
+
+    def begin(self, ledger: Ledger) -> None:
+        """Begin: chunks are computed from now on.
+
+        Raises:
+            MedclipError: For a place that cannot be written to.
+        """
+        ...
+
+    def take(self, ledger: Ledger, result: ChunkResult) -> None:
+        """Take what was committed, without keeping the run waiting."""
+        ...
+
+    def end(self, ledger: Ledger) -> None:
+        """Finish what was taken: all chunks are committed, and the tables are written next."""
+        ...
+
+    def close(self) -> None:
+        """Stop, whatever is left: called at every end of a run."""
+        ...
+
+
+class NoSink:
+    """Takes nothing."""
+
+    def begin(self, ledger: Ledger) -> None:
+        """Do nothing."""
+
+    def take(self, ledger: Ledger, result: ChunkResult) -> None:
+        """Do nothing."""
+
+    def end(self, ledger: Ledger) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+Work = Callable[[Context, Ledger, Iterator[Chunk], Callable[[ChunkResult], None]], None]
+"""Context, ledger, chunks, and what commits the rows of each."""
 
 
 @dataclass(frozen=True)

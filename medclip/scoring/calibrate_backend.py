@@ -25,8 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import inspect_file
 from medclip.models.backends.backend_calibration import Calibration, Candidate, Judgement, cost_ms
-from medclip.models.backends.cpu import cpu_flags, cpu_name
-from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, usable
+from medclip.models.backends.known import BACKENDS, EAGER, BackendKind, cpu_flags, cpu_name, usable
 from medclip.models.backends.load import load_backend, make_graph, refuse_misfit
 from medclip.models.devices import torch_threads
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader, encode_units

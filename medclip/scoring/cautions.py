@@ -24,15 +24,18 @@ from medclip.models.packs.card_sources import (
     within_figures,
 )
 from medclip.models.packs.manifest import read_config
-from medclip.models.packs.prompt_cautions import (
+from medclip.models.packs.words import (
+    NO_TASK_OF_CARD,
     card_cautions,
     card_classes,
     prompt_cautions,
     title_of,
+    tried,
+    tried_of_words,
     unanswered,
+    unmeasured,
     vocabulary_classes,
 )
-from medclip.models.packs.words import NO_TASK_OF_CARD, tried, tried_of_words, unmeasured
 from medclip.models.prototypes.home_images import WITHIN, load_homes
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import NOT_LEARNED, Unlearned, not_learned

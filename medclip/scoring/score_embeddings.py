@@ -25,15 +25,14 @@ from medclip.files.tables.manifest import read_manifest
 from medclip.files.tables.write import batches, schema_of, table_of
 from medclip.models.backends.choice import backend_notes
 from medclip.models.packs.manifest import pack_digest
-from medclip.runs.call import Call
-from medclip.runs.conduct import load_run_model
+from medclip.runs.call import Call, RunPack, pack_of_run
+from medclip.runs.conduct import describe, write_down
+from medclip.runs.engines.engine import load_run_model
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.runs.planning.identity import claim, titles_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
-from medclip.runs.run_pack import RunPack, pack_of_run
-from medclip.runs.write_down import describe, write_down
 from medclip.sample import Kind
 from medclip.scoring.cautions import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
 from medclip.scoring.scoring_run import Finish, fusion_asked, score_verb, study_scores

@@ -19,23 +19,20 @@ from medclip.embeddings.write_embeddings import begin_embeddings, write_embeddin
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.write import schema_of, write_rows
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
-from medclip.models.packs.manifest import read_config
+from medclip.models.packs.manifest import FUSION, read_config
 from medclip.models.packs.pack import load_model, read_preprocess
-from medclip.models.packs.views import FUSION
 from medclip.progress import Progress
-from medclip.runs.call import Call
+from medclip.runs.call import Call, RunPack, pack_of_call
 from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
 from medclip.runs.outputs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_results, write_run
-from medclip.runs.outputs.row_sink import RowSink
 from medclip.runs.outputs.score_run import UNLEARNED, ScoreRun, Unlearned
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import FileRow, ScoreRow
-from medclip.runs.run_pack import RunPack, pack_of_call
 from medclip.runs.units.chunk import Answers
 from medclip.runs.units.unit_rows import unit_rows, units_in
-from medclip.runs.verb import Verb
+from medclip.runs.verb import RowSink, Verb
 from medclip.sample import Modality, every_modality
 from medclip.scoring.cautions import (
     KEY,
@@ -88,10 +85,10 @@ def preview_scoring(call: Call, *, sort_by: str | None = None) -> ScoreRun:
         sort_by: Task, or task and class, as `run_scoring` takes it; it is checked.
     """
     pack, verb = _pack_and_verb(call, sort_by, None)
-    seen = preview(call, pack, verb)
-    tables = {"files": seen.files, "scores": schema_of(ScoreRow).empty_table()}
+    counts, files, planned = preview(call, pack, verb)
+    tables = {"files": files, "scores": schema_of(ScoreRow).empty_table()}
     return ScoreRun(
-        call.folder, seen.counts, _tables=tables, _notes=verb.notes, _unlearned=(), planned=seen.to_json()
+        call.folder, counts, _tables=tables, _notes=verb.notes, _unlearned=(), planned=planned
     )  # modalities that are inferred are not known yet, and so is what of them nobody has measured
 
 
@@ -251,8 +248,8 @@ def preview_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         dtype: Type of the stored vectors, as `run_embedding` takes it; it is checked.
     """
     pack, verb = _pack_and_embedding(call, dtype)
-    seen = preview(call, pack, verb)
-    return replace(_without_vectors(call, pack, dtype, seen.counts), planned=seen.to_json(), _files=seen.files)
+    counts, files, planned = preview(call, pack, verb)
+    return replace(_without_vectors(call, pack, dtype, counts), planned=planned, _files=files)
 
 
 def _pack_and_embedding(call: Call, dtype: str) -> tuple[RunPack, Verb]:

@@ -23,8 +23,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import Problem, Status
 from medclip.files.grouping.studies import COPY
 from medclip.models.devices import torch_threads
-from medclip.runs.ledger.chunk_result import NAMED_FILES
-from medclip.runs.rows import ExamRow, ScoreRow, note_of
+from medclip.runs.rows import NAMED_FILES, ExamRow, ScoreRow, note_of
 from medclip.runs.units.chunk import split_keys
 from medclip.sample import Kind, Modality, every_modality
 from medclip.scoring.exam_scores import ExamFeatures, ExamImage, exam_features

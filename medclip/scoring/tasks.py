@@ -20,9 +20,16 @@ from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.packs.words import no_words, understands_words
-from medclip.models.prototypes.class_vectors import ClassVectors, class_logits, probabilities, vectors_of
+from medclip.models.prototypes.class_vectors import (
+    ClassVectors,
+    Wordings,
+    class_logits,
+    probabilities,
+    spread_over_wordings,
+    vectors_of,
+    wordings_of,
+)
 from medclip.models.prototypes.open_set import typical
-from medclip.models.prototypes.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.units.problems import guess_problem, no_modality, untypical
 from medclip.sample import Kind, Modality

@@ -147,7 +147,7 @@ def test_another_query_is_another_run(pacs: str, pack: Path, tmp_path: Path) -> 
 
 
 def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medclip.runs.inputs import listing, look
+    from medclip.runs.planning import listing, look
 
     monkeypatch.setattr(listing, "WINDOW_FILES", 4)
     monkeypatch.setattr(look, "WINDOW_FILES", 4)
@@ -157,7 +157,8 @@ def test_a_small_spool_changes_no_byte(pacs: str, pack: Path, tmp_path: Path, mo
 
 
 _SETUP = """
-from medclip.runs.inputs import listing, look
+from medclip.runs.planning import look
+from medclip.runs.planning import listing
 from medclip.runs.planning import plan
 from medclip.runs.units import chunk
 listing.WINDOW_FILES = look.WINDOW_FILES = 4

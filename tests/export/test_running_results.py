@@ -20,8 +20,8 @@ from medclip.export.stored_results import NOTE, StoreNote
 from medclip.export.study_result import StudyResult, StudyRows, committed_results, read_result
 from medclip.models.packs.card import read_card
 from medclip.reports.score.heat_maps import HeatMaps
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.rows import ChunkResult
 from tests.kits.mammograms import write_exams
 from tests.kits.results import bytes_of, in_folder
 from tests.kits.scoring import write_dicom

@@ -142,7 +142,7 @@ def test_a_run_over_a_store_goes_on_where_it_was_stopped_and_in_shards(
     memory: Any, studies: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import medclip
-    from medclip.runs.inputs import listing
+    from medclip.runs.planning import listing
 
     monkeypatch.setattr(listing, "WINDOW_FILES", 3)
     score(studies, tmp_path / "here", model=pack, **ASKED)
@@ -160,8 +160,7 @@ def test_a_run_over_a_store_goes_on_where_it_was_stopped_and_in_shards(
 def test_a_run_whose_spool_is_full_reads_nothing_ahead_and_ends_in_the_same_bytes(
     memory: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.runs.inputs import listing, look
-    from medclip.runs.planning import plan
+    from medclip.runs.planning import listing, look, plan
 
     monkeypatch.setattr(listing, "WINDOW_FILES", 2)
     monkeypatch.setattr(look, "WINDOW_FILES", 2)

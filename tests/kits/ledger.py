@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import ChunkResult, ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef, Stamp
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from medclip.api.runs import retry
 from medclip.errors import MedclipError
-from medclip.runs.inputs import listing, look
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.run_status import read_status
 from medclip.runs.outputs.score_run import ScoreRun, read_run
+from medclip.runs.planning import listing, look
 from medclip.settings import Settings
 from tests.kits.ecg import heart, write_wfdb
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom

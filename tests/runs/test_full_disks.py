@@ -16,11 +16,11 @@ import pytest
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode, exit_code
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.run_status import read_status
-from medclip.runs.outputs import parts
+from medclip.runs.outputs import results
 from medclip.runs.planning import plan
+from medclip.runs.rows import ChunkResult
 from tests.kits.scoring import digests, write_png
 
 NUM_FILES = 40
@@ -30,7 +30,7 @@ NUM_FILES = 40
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of images; runs over it write parts all the time."""
     monkeypatch.setattr(plan, "CHUNK_FILES", 4)
-    monkeypatch.setattr(parts, "SECONDS", 0.0)
+    monkeypatch.setattr(results, "PART_SECONDS", 0.0)
     for n in range(NUM_FILES):
         write_png(tmp_path / "in" / f"{n:02}.png", n)
     return tmp_path / "in"

@@ -42,7 +42,8 @@ _MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, 
 """Functions at which a run is killed, and how many calls of each there may be before the end."""
 
 _SETUP = """
-from medclip.runs.inputs import listing, look
+from medclip.runs.planning import look
+from medclip.runs.planning import listing
 from medclip.runs.planning import plan
 from medclip.runs.units import chunk
 from medclip.runs.ledger import ledger

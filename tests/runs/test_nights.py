@@ -19,10 +19,9 @@ from medclip.api.runs import retry
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
-from medclip.runs.inputs import listing, look
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs import parts
-from medclip.runs.planning import plan
+from medclip.runs.outputs import results
+from medclip.runs.planning import listing, look, plan
 from medclip.runs.units import chunk
 from medclip.settings import Settings
 from tests.kits.progress import Recorded
@@ -464,7 +463,7 @@ def test_early_rows_stand_in_parts_until_the_tables_are_written(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
 ) -> None:
     root, out = scattered(tmp_path / "in"), tmp_path / "out"
-    monkeypatch.setattr(parts, "SECONDS", 0.0)
+    monkeypatch.setattr(results, "PART_SECONDS", 0.0)
     commit, num_commits = Ledger.commit, 0
 
     def stopping(self: Ledger, result: Any) -> Any:

@@ -11,7 +11,7 @@ from medclip.cli.main import main
 from medclip.cli.score import print_run
 from medclip.models.packs.card import Card, read_card
 from medclip.models.packs.pack import update_pack
-from medclip.models.packs.prompt_cautions import prompt_cautions
+from medclip.models.packs.words import prompt_cautions
 from medclip.runs.outputs.score_run import read_run
 from medclip.scoring.cautions import asked_words, modality_unlearned, prompt_reasons, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts

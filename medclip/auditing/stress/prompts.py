@@ -1,6 +1,6 @@
 """Prompts in the context of an image: would naming view, device, quality or patient make groups more alike?
 
-See `medclip.models.prototypes.context_prompts`. The context is inferred from the image; where the label table knows it
+See `medclip.models.prototypes.class_vectors`. The context is inferred from the image; where the label table knows it
 (view, sex) also taken from there. Phrases of a device go with findings: a gain there may be the label told by the
 phrase.
 """
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.stress.questions import Question
 from medclip.auditing.stress.shifts import Condition
-from medclip.models.prototypes.class_vectors import encode_prompts
-from medclip.models.prototypes.context_prompts import in_context
+from medclip.models.prototypes.class_vectors import encode_prompts, in_context
 from medclip.sample import Modality
 from medclip.statistics.cohort import Cohort
 from medclip.text.vocabulary.prompts import CONTEXTS, UNKNOWN, Attribute, combinations, completed, expand

@@ -134,7 +134,7 @@ _KEPT_HEADERS = 256
 
 
 class DicomwebFiles:
-    """Files of the studies that match a query. It is what `medclip.runs.inputs.remote_files` asks for.
+    """Files of the studies that match a query. It is what `medclip.runs.planning.listing` asks for.
 
     Args:
         server: Server that has the files.

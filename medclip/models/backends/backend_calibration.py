@@ -11,8 +11,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder
-from medclip.models.backends.cpu import cpu_flags
-from medclip.models.backends.known import BACKENDS, check_backend
+from medclip.models.backends.known import BACKENDS, check_backend, cpu_flags
 from medclip.result import Result
 from medclip.wording import list_of
 
@@ -150,7 +149,7 @@ def write_calibration(folder: Path, calibration: Calibration, graph: bytes | Non
     """Write a calibration and the graph of its choice; the folder appears whole or not at all.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE for a folder that holds something else; as `medclip.files.output.disk_errors`.
+        MedclipError: OUTPUT_IN_USE for a folder that holds something else.
     """
     claim_folder(folder, "calibration", marks=(FILE_NAME,), in_one_step=True)
     with new_folder(folder) as fresh:
@@ -219,10 +218,6 @@ def read_graph(calibration: Calibration) -> bytes | None:
 
 def check_calibration(calibration: Calibration, pack_digest: str) -> None:
     """Refuse a calibration that does not hold here.
-
-    Args:
-        calibration: Calibration that was read from its folder.
-        pack_digest: Digest of the pack that is to be computed.
 
     Raises:
         MedclipError: WRONG_USE for another pack, processor or version of a library; what `check_backend` raises.

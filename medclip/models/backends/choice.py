@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import write_file
 from medclip.models.backends.backend_calibration import (
     FILE_NAME,
     Calibration,
@@ -18,10 +22,12 @@ from medclip.models.backends.backend_calibration import (
 from medclip.models.backends.known import BACKENDS, BackendKind, check_backend, find_backend, scales_need_images
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, read_preprocess
+from medclip.version import __version__
 from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+
 
 AUTO = "auto"
 
@@ -44,7 +50,6 @@ class BackendChoice:
             return load_backend(model, self.kind, read_graph(self.calibration))
         if self.home is None:
             return load_backend(model, self.kind)
-        from medclip.models.backends.kept_graph import kept_graph
 
         refuse_misfit(model, self.kind)
         return load_backend(model, self.kind, kept_graph(model, self.kind, pack_digest(model.path), self.home))
@@ -174,10 +179,6 @@ def choose_backend(backend: str | Path | None, model: Any, home: Path, device: s
 def calibrated_here(pack: Path, home: Path) -> tuple[str, ...]:
     """Return what a pack's card says on this machine: the back-end of "auto" and the bound that it keeps.
 
-    Args:
-        pack: Folder of the pack.
-        home: The settings' home.
-
     Returns:
         One sentence, or none where the pack was not calibrated here or the calibration no longer holds.
     """
@@ -206,3 +207,58 @@ def _refuse_misfit(kind: BackendKind, pack: Path, device: str) -> None:
             where=pack,
             hint="Leave --backend out.",
         )
+
+
+_ONLY_RUN_IT = frozenset({"onnxruntime", "openvino"})
+"""Libraries that compute a graph and do not make it in float32."""
+
+
+def kept_graph(model: Model, kind: BackendKind, digest: str, home: Path) -> bytes | None:
+    """Return the graph that a back-end runs, from the settings' home where it lies there; None for one that runs none.
+
+    It is kept so that only the first run exports it. Beside the graph lies what it is: its hash, the pack, the
+    libraries. A graph whose bytes or whose facts are others is made again; the hash is there against damage, and
+    whoever may write into the settings' home may change both.
+
+    Args:
+        model: Model that was loaded from the pack; its tower is exported where there is no graph yet.
+        kind: The back-end; not one whose scales are set on images.
+        digest: Digest of the pack.
+        home: The settings' home. Where it cannot be written to, the graph is made for this run alone.
+    """
+    if not kind.runs_graph:
+        return None
+    folder = home / "graphs" / digest[:16]
+    name = kind.name if kind.quantise else "float32"
+    path, note = folder / f"{name}.onnx", folder / f"{name}.json"
+    facts = _facts_of_graph(kind, digest)
+    graph = _read_kept(path, note, facts)
+    if graph is not None:
+        return graph
+    from medclip.models.backends.load import make_graph
+
+    graph = make_graph(model, kind)
+    assert graph is not None
+    content = {**facts, "sha256": hashlib.sha256(graph).hexdigest(), "num_bytes": len(graph)}
+    with suppress(MedclipError):  # a full disk, or a home that nobody may write to
+        write_file(path, graph)
+        write_file(note, json.dumps(content, indent=1) + "\n")
+    return graph
+
+
+def _facts_of_graph(kind: BackendKind, digest: str) -> dict[str, Any]:
+    libraries = {
+        name: version for name, version in kind.versions().items() if kind.quantise or name not in _ONLY_RUN_IT
+    }
+    return {"pack": digest, "medclip": __version__, "made_with": libraries}
+
+
+def _read_kept(path: Path, note: Path, facts: dict[str, Any]) -> bytes | None:
+    try:
+        kept_facts = json.loads(note.read_text(encoding="utf-8"))
+        if not isinstance(kept_facts, dict) or {name: kept_facts.get(name) for name in facts} != facts:
+            return None
+        graph = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    return graph if hashlib.sha256(graph).hexdigest() == kept_facts.get("sha256") else None

@@ -1,17 +1,92 @@
-"""The back-ends there are: what each needs of the machine, and how far it may move a probability. No torch here."""
+"""The back-ends there are: what each needs of the machine (processor, compiler, libraries), and how far it may move a
+probability. No torch here.
+"""
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.backends.compiler import compiler_version, lacks_compiler
-from medclip.models.backends.cpu import cpu_flags
 from medclip.models.devices import DEVICES, kind_of
 from medclip.wording import list_of
+
+FLAGS = frozenset(
+    {
+        *("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+        *("amx_bf16", "amx_int8", "amx_tile"),
+        *("asimd", "asimddp", "bf16", "i8mm", "sve"),
+    }
+)
+"""Instruction sets that libraries choose their kernels by: another set gives other last bits, and other speeds."""
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Return those of `FLAGS` that the processor has; none where the system does not list them."""
+    return parse_flags(_cpuinfo())
+
+
+@cache
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    names = (line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def parse_flags(cpuinfo: str) -> frozenset[str]:
+    r"""Read the text of Linux' /proc/cpuinfo: `flags` of x86, `Features` of ARM.
+
+    Example:
+        >>> sorted(parse_flags("processor : 0\nflags : fpu avx2 amx_tile"))
+        ['amx_tile', 'avx2']
+    """
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    words = next((line[2].split() for line in lines if line[0].strip() in ("flags", "Features")), [])
+    return FLAGS.intersection(words)
+
+
+def _cpuinfo() -> str:
+    try:
+        return _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+_ASK_S = 10.0
+
+
+def lacks_compiler() -> str:
+    """Return what a compiled tower lacks here, "" where there is all: torch takes $CXX, else g++."""
+    if shutil.which(_compiler()) is None:
+        return "there is no C++ compiler: neither CXX nor g++ names one"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if header.is_file() else f"Python's headers are not installed ({header})"
+
+
+@cache
+def compiler_version() -> str:
+    """Return the first line of what the compiler says of its version; "unknown" where it does not."""
+    try:
+        process = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, timeout=_ASK_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return next(iter(process.stdout.splitlines()), "unknown")
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX") or "g++"
+
 
 FLOAT_BOUND = 1e-3
 """Largest change of a probability that is stood for in a back-end of floating point numbers."""

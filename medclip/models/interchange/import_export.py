@@ -1,9 +1,10 @@
-"""Packs from other people's checkpoints, and packs for other people's loaders."""
+"""Packs from other people's checkpoints, and packs for other people's loaders: open_clip, transformers, timm."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,28 +17,26 @@ from medclip.errors import MedclipError, Reason, did_you_mean, naming
 from medclip.files.access import refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
 from medclip.modalities import MODALITIES
-from medclip.models.inputs.preprocess import CROPS, budget_of, signal_of, volume_of
-from medclip.models.interchange.choose_pixels import choose_pixels
-from medclip.models.interchange.export_timm import export_timm
+from medclip.models.inputs.preprocess import CROPS, budget_of, signal_of, square_side, volume_of
+from medclip.models.interchange.choose_pixels import choose_pixels, find_preset
 from medclip.models.interchange.find_source import find_source, is_bare_text_model
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source, as_safetensors, no_weights
 from medclip.models.interchange.pixels import other_arithmetic
-from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.card import FILE_NAME as CARD_NAME
-from medclip.models.packs.card import IMPORTED, Card
-from medclip.models.packs.licences import licence_names
+from medclip.models.packs.card import IMPORTED, Card, licence_names
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
+    FUSION,
     HUB,
     TEXT_FOLDER,
     WEIGHTS_NAME,
+    WITHOUT_FUSION,
     file_sha256,
     is_pickle,
     read_config,
 )
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
-from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS, check_pooling
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medclip.models.model import Model
+
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -164,7 +164,7 @@ class Statement:
         """Refuse what there is not.
 
         Raises:
-            MedclipError: MISSING_FILE, WRONG_USE; as `find_preset`.
+            MedclipError: MISSING_FILE, WRONG_USE.
         """
         refuse_missing(self.text_folder, "folder")
         unknown = [m for m in self.modalities if m not in MODALITIES]
@@ -189,9 +189,6 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
         out: The folder.
         stated: Facts that the source does not say of itself.
         overwrite: Whether a pack or text folder that is there already is replaced.
-
-    Raises:
-        MedclipError: As `medclip.models.import_`.
     """
     _check_place(out, Path(source), overwrite)
     stated.check()
@@ -331,7 +328,7 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             hint="Use it with medclip, or train it without model.native_aspect.",
         )
     others = {"ECGs": signal_of(config), "volumes or loops": volume_of(config)}
-    taken = [word for word, own in others.items() if own is not None]
+    taken = [word for word, value in others.items() if value is not None]
     if taken:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -407,3 +404,73 @@ def _own_size(trunk: str) -> int | None:
     with torch.device("meta"):
         size = getattr(getattr(timm.create_model(trunk), "patch_embed", None), "img_size", None)
     return None if size is None else int(size[0])
+
+
+_TRUNK = "visual.trunk."
+_OWN_POOLINGS = ("mean", "token+mean")
+"""Poolings that timm has no name for; a tower leaves its tokens as they are then."""
+_EPS = 1e-6
+"""Of the norms of timm's ViTs."""
+_CROP_MODES = {"shortest": "center", "squash": "squash", "longest": "border"}
+
+
+def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write config.json and weights as timm saves them.
+
+    Returns:
+        What somebody who loads it has to know.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tower, pixels = config["model_cfg"]["vision_cfg"], config["preprocess_cfg"]
+    size, pooling = square_side(config["model_cfg"]), tower["timm_pool"]
+    state = load_file(path / WEIGHTS_NAME)
+    trunk = {name.removeprefix(_TRUNK): value for name, value in state.items() if not name.startswith(f"{FUSION}.")}
+    save_file(trunk, fresh / WEIGHTS_NAME)
+    for file in (CARD_NAME, *licence_names(path)):
+        shutil.copyfile(path / file, fresh / file)
+    arguments = dict(tower.get(ARGUMENTS) or {})
+    mlp, eps = arguments.pop("mlp_layer", None), arguments.pop("norm_eps", _EPS)
+    if "visual.trunk.pos_embed" in state:
+        arguments["img_size"] = size
+    pool = "" if pooling in _OWN_POOLINGS else pooling
+    resized = pixels.get("resize_px") or size
+    share = size / resized
+    if math.floor(size / share) != resized:  # what timm computes back
+        share = size / (resized + 1e-6)
+    written = {
+        "architecture": tower["timm_model_name"],
+        "num_classes": 0,
+        "global_pool": pool,
+        "model_args": {**arguments, "num_classes": 0, "global_pool": pool},
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "mean": list(pixels["mean"]),
+            "std": list(pixels["std"]),
+            "interpolation": pixels["interpolation"],
+            "crop_pct": share,
+            "crop_mode": _CROP_MODES[pixels["resize_mode"]],
+            "num_classes": 0,
+            "fixed_input_size": True,
+        },
+    }
+    (fresh / "config.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    notes = []
+    if pooling in _OWN_POOLINGS:
+        notes.append(f"timm returns the tokens; the pack's vector is made of {POOLINGS[pooling]}.")
+    if mlp is not None:
+        notes.append(f"JSON cannot hold a layer: give timm.create_model mlp_layer=timm.layers.{mlp}, too.")
+    if eps != _EPS:
+        notes.append(f"Likewise norm_layer=functools.partial(torch.nn.LayerNorm, eps={eps:g}).")
+    notes += [WITHOUT_FUSION] * (config["model_cfg"].get(FUSION) is not None)
+    return (*notes, *_other_border(pixels), *other_arithmetic(pixels, "timm"))
+
+
+def _other_border(pixels: Mapping[str, Any]) -> list[str]:
+    """Note where a pack fills borders with another colour than timm, which takes the mean one."""
+    fill = pixels.get("fill_color", 0)
+    colour = list(fill) if isinstance(fill, list | tuple) else [fill] * 3
+    if pixels["resize_mode"] != "longest" or colour == [round(255 * value) for value in pixels["mean"]]:
+        return []
+    ours = "black" if colour == [0, 0, 0] else f"the colour {list_of([str(value) for value in colour])}"
+    return [f"timm fills the border of images that are not square with the mean colour, medclip with {ours}."]

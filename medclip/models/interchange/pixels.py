@@ -88,10 +88,6 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
     torchvision. Since transformers 5 both are saved under one name: these are taken for Pillow's, with which nearly all
     published checkpoints were trained.
 
-    Args:
-        config: Contents of a preprocessor_config.json.
-        place: Place of the processor's file, for errors.
-
     Raises:
         MedclipError: PACK_INVALID for a processor whose steps are unknown or cannot be made.
     """
@@ -132,7 +128,7 @@ def read_processor(folder: Path) -> dict[str, Any]:
     """Return what the image processor of a folder does, by either of transformers' files; nothing where there is none.
 
     Raises:
-        MedclipError: PACK_INVALID for a file that is no JSON, and as `from_processor`.
+        MedclipError: PACK_INVALID for a file that is no JSON.
     """
     for name, inside in ((PROCESSOR, None), (JOINT_PROCESSOR, "image_processor")):
         path = folder / name

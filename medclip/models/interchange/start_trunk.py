@@ -68,7 +68,7 @@ def read_trunk(pack: str | Path) -> PackTrunk:
     """Read the image tower of a pack.
 
     Raises:
-        MedclipError: As `find_pack`; RECIPE_INVALID for a tower that is none of timm.
+        MedclipError: RECIPE_INVALID for a tower that is none of timm.
     """
     place = find_pack(pack)
     name, config = pack_card(place).name, read_config(place)["model_cfg"]
@@ -104,14 +104,15 @@ def start_trunk(trunk: nn.Module, source: PackTrunk) -> None:
     Raises:
         MedclipError: RECIPE_INVALID where the towers are not of one architecture.
     """
-    own = trunk.state_dict()
-    state = {name: value for name, value in source.state.items() if name in own or not name.startswith(_BEHIND)}
+    trunk_state = trunk.state_dict()
+    state = {name: value for name, value in source.state.items() if name in trunk_state or not name.startswith(_BEHIND)}
     state = {
-        name: _fitted(name, value, own[name], trunk, source) if name in own else value for name, value in state.items()
+        name: _fitted(name, value, trunk_state[name], trunk, source) if name in trunk_state else value
+        for name, value in state.items()
     }
-    missing = [name for name in own if name not in state and not name.startswith(_BEHIND)]
-    unknown = [name for name in state if name not in own]
-    wrong = [name for name in state if name in own and state[name].shape != own[name].shape]
+    missing = [name for name in trunk_state if name not in state and not name.startswith(_BEHIND)]
+    unknown = [name for name in state if name not in trunk_state]
+    wrong = [name for name in state if name in trunk_state and state[name].shape != trunk_state[name].shape]
     if different := [*missing, *unknown, *wrong]:
         names = ", ".join(different[:_NAMED]) + (", …" if len(different) > _NAMED else "")
         raise MedclipError(
@@ -123,15 +124,15 @@ def start_trunk(trunk: nn.Module, source: PackTrunk) -> None:
     trunk.load_state_dict(state, strict=False)
 
 
-def _fitted(name: str, value: Tensor, own: Tensor, trunk: Any, source: PackTrunk) -> Tensor:
+def _fitted(name: str, value: Tensor, weight: Tensor, trunk: Any, source: PackTrunk) -> Tensor:
     """Bring positions and patches to the size of the tower that is built; all else is returned as it is."""
-    if value.shape == own.shape:
+    if value.shape == weight.shape:
         return value
     try:
         if name == _POSITIONS and _PATCHES in source.state:
             return resize_positions(value, source.grid(), tuple(trunk.patch_embed.grid_size))
-        if name == _PATCHES and value.ndim == 4 and own.ndim == 5:
-            return inflate_patch_weights(value, own.shape[2], own.shape[1])
+        if name == _PATCHES and value.ndim == 4 and weight.ndim == 5:
+            return inflate_patch_weights(value, weight.shape[2], weight.shape[1])
     except MedclipError as e:
         raise MedclipError(Reason.RECIPE_INVALID, f"model.image_weights, pack {source.pack}: {e.message}") from e
     return value

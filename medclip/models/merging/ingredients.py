@@ -221,16 +221,12 @@ def refuse_other_tensors(
 def check_line(ingredients: Sequence[Ingredient], base: Ingredient | None) -> tuple[str, ...]:
     """Refuse packs that say they began with different weights; return what is not known of it, in sentences.
 
-    Args:
-        ingredients: The packs.
-        base: The pack that all began with, where it is given.
-
     Raises:
         MedclipError: WRONG_USE naming the pack that began with something else.
     """
-    known = [one for one in ingredients if one.states_start]
-    for one in known:
-        others = [base] if base is not None else [other for other in known if other is not one]
+    starts = [one for one in ingredients if one.states_start]
+    for one in starts:
+        others = [base] if base is not None else [other for other in starts if other is not one]
         strangers = [other for other in others if not one.line & (other.line if base is None else {other.weights})]
         if strangers:
             raise MedclipError(

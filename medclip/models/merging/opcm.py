@@ -190,15 +190,15 @@ def _merge_one(
     averaged: Collection[str],
 ) -> OpcmState:
     learned = {n: v.double() for n, v in pretrained.items() if v.is_floating_point() and n not in averaged}
-    own = {n: expert[n].double() - v for n, v in learned.items()}
-    norm = _norm(own)
+    updates = {n: expert[n].double() - v for n, v in learned.items()}
+    norm = _norm(updates)
     if state is None:
         kept = {n: v.to(pretrained[n].dtype).clone() for n, v in expert.items()}
         return OpcmState(kept, 1.0, (norm,))
     norms = (*state.norms, norm)
     mean = sum(norms) / len(norms)
     total: dict[str, Tensor] = {}
-    for name, update in own.items():
+    for name, update in updates.items():
         before = state.merged[name].double() - learned[name]
         if name in unmerged:  # the published code does not undo their scaling either
             total[name] = before

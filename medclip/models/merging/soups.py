@@ -174,8 +174,8 @@ def wise_ft(
         elif fisher is None:
             mixed[name] = (1 - alpha) * old + alpha * new
         else:
-            known = [f[name].to(old.dtype) if name in f else torch.ones_like(old) for f in fisher]
-            c0, c1 = (1 - alpha) * known[0].clamp_min(floor), alpha * known[1].clamp_min(floor)
+            weights = [f[name].to(old.dtype) if name in f else torch.ones_like(old) for f in fisher]
+            c0, c1 = (1 - alpha) * weights[0].clamp_min(floor), alpha * weights[1].clamp_min(floor)
             mixed[name] = (c0 * old + c1 * new) / (c0 + c1)
     return _as_in(theta0, mixed)
 

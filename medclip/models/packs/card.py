@@ -1,9 +1,13 @@
-"""The model card: what a pack is for, what it was trained on, how well it does and where it ends. No torch here."""
+"""The model card: what a pack is for, what it was trained on, how well it does, where it ends, and its terms.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card_citations import Citation
 from medclip.models.packs.card_sources import ALL, METRIC_TITLES, SourceFigures
+from medclip.models.packs.manifest import LICENCE_NAME
 from medclip.result import Result
 from medclip.sample import Kind, Modality
 from medclip.schema_faults import faults_of
@@ -368,3 +373,48 @@ def _check_figures(node: Any, place: str) -> None:
         return
     for name, child in node.items():
         _check_figures(child, f"{place}.{name}")
+
+
+_OF_PACK = re.compile(r"LICENSE\.([A-Za-z0-9_-]+)\.txt")
+"""Names of the texts of several packs in one."""
+
+
+def licence_names(pack: Path) -> tuple[str, ...]:
+    """Return the names of the files in a pack, or in its export, that hold the terms of its weights; none for none."""
+    return tuple(sorted(p.name for p in pack.iterdir() if _is_text(p.name) and p.is_file()))
+
+
+def _is_text(name: str) -> bool:
+    return name == LICENCE_NAME or _OF_PACK.fullmatch(name) is not None
+
+
+def licence_files(parents: Iterable[Path]) -> dict[str, bytes]:
+    """Return the texts of terms that a pack made of others has to hold, by the name of the file.
+
+    By training on, merging or exporting, it holds what these hold: their texts lie in it. What is copied file by file
+    (adapted towers that stay, thresholds) has them anyhow.
+
+    Args:
+        parents: The packs that it is made of.
+
+    Returns:
+        A text that is the same in several of them once. One alone is LICENSE.txt, of several each is named by the pack
+        that it comes from, as LICENSE.medclip-mini.txt. Empty where the packs have none.
+    """
+    texts: dict[bytes, str] = {}
+    for parent in dict.fromkeys(parents):
+        for name in licence_names(parent):
+            of = _OF_PACK.fullmatch(name)
+            pack_name = (
+                of[1] if of else re.sub(r"[^A-Za-z0-9_-]+", "-", read_card(parent).name)[:60].strip("-") or "pack"
+            )
+            texts.setdefault((parent / name).read_bytes(), pack_name)
+    if len(texts) == 1:
+        return {LICENCE_NAME: next(iter(texts))}
+    files: dict[str, bytes] = {}
+    for text, pack_name in texts.items():
+        name, number = f"LICENSE.{pack_name}.txt", 2
+        while name in files:
+            name, number = f"LICENSE.{pack_name}-{number}.txt", number + 1
+        files[name] = text
+    return files

@@ -165,8 +165,8 @@ def beside_chance(estimated: str, metric: str, chance: Any) -> str:
     """
     if chance is None or (metric.startswith("AUROC") and chance == 0.5):
         return estimated
-    known = f"chance {chance:.2f}"
-    return f"{estimated[:-1]}; {known})" if estimated.endswith(")") else f"{estimated} ({known})"
+    of_chance = f"chance {chance:.2f}"
+    return f"{estimated[:-1]}; {of_chance})" if estimated.endswith(")") else f"{estimated} ({of_chance})"
 
 
 def within_figures(
@@ -189,10 +189,10 @@ def within_figures(
     if by_source is None or not by_source.caution:
         return ()
     metric, node = next(iter(metrics.items()), ("", {}))
-    own = node.get(name, node)
+    of_class = node.get(name, node)
     figures = []
     for source in by_source.sources:
-        if alone := own.get(f"zero_shot_{source}_only"):
+        if alone := of_class.get(f"zero_shot_{source}_only"):
             figures.append(WithinFigure(source, metric, alone))
         elif within := by_source.figures.get(f"within {source}"):
             figures.append(WithinFigure(source, "auroc" if name in sources and name != ALL else "macro_auroc", within))
@@ -224,8 +224,8 @@ def class_figures(
         return within_figures(metrics, sources, name)
     metric, node = next(iter(metrics.items()), ("", {}))
     of_class = node.get(name, node)
-    own = of_class if "value" in of_class else next((of_class[key] for key in OWN if key in of_class), {})
-    return (WithinFigure("", metric, own),) if "value" in own else ()
+    figure = of_class if "value" in of_class else next((of_class[key] for key in OWN if key in of_class), {})
+    return (WithinFigure("", metric, figure),) if "value" in figure else ()
 
 
 def caution_of(sources: Mapping[str, SourceFigures], name: str) -> str:
@@ -288,10 +288,10 @@ def source_sentences(
         >>> sentence.partition(".")[0]
         'Findings, edema and mass: figures hold within their source only (nih_cxr)'
     """
-    asked = set(classes)
+    wanted = set(classes)
     alike: dict[str, list[str]] = {}
     for name, figures in sources.items():
-        if figures.caution and (name == ALL or name in asked):
+        if figures.caution and (name == ALL or name in wanted):
             alike.setdefault(figures.caution, []).append(name)
     for caution, names in alike.items():
         printed = {name: titles.get(name, name.replace("_", " ")) for name in names}

@@ -65,8 +65,8 @@ class PackCitations(Result):
         return "\n".join([*([head] if head else []), *(self._entry(one) for one in self.citations)])
 
     def _entry(self, citation: Citation) -> str:
-        known = self.remarks or {}
-        remarks = (f"% {_outside(name)}: {_outside(known[name])}\n" for name in citation.of if name in known)
+        remark_of = self.remarks or {}
+        remarks = (f"% {_outside(name)}: {_outside(remark_of[name])}\n" for name in citation.of if name in remark_of)
         return f"{''.join(remarks)}{citation.bibtex()}"
 
     def _facts(self) -> Mapping[str, object]:
@@ -101,14 +101,23 @@ def cite_pack(model: str | Path | Model) -> PackCitations:
     card, digest = read_card(path), pack_digest(path)
     named = {name for citation in card.citations for name in citation.of}
     in_words = [source for source in card.data if source.name not in named]
-    own = [_own(card, digest, one) for one in card.citations if not one.of] or [_own(card, digest, None)]
-    works = united([*own, *(one for one in card.citations if one.of), *_of_data(in_words), *_of_starts(card, named)])
+    stated = [one for one in card.citations if not one.of]
+    of_pack = [_entry_of_pack(card, digest, one) for one in stated or [None]]
+    works = united(
+        [*of_pack, *(one for one in card.citations if one.of), *_of_data(in_words), *_of_starts(card, named)]
+    )
     return PackCitations(
-        card.name, card.version, card.licence, digest, works, tuple(_notes(card, own, in_words)), _remarks(card.data)
+        card.name,
+        card.version,
+        card.licence,
+        digest,
+        works,
+        tuple(_notes(card, of_pack, in_words)),
+        _remarks(card.data),
     )
 
 
-def _own(card: Card, digest: str, stated: Citation | None) -> Citation:
+def _entry_of_pack(card: Card, digest: str, stated: Citation | None) -> Citation:
     """Return the entry of the pack itself, as its makers state it or from its name, with version and hash."""
     imported = card.created_from.get(IMPORTED)
     facts = [f"licence of the weights: {card.licence or 'not stated'}"]
@@ -155,7 +164,7 @@ def _ancestor(name: str, version: str, digest: str, label: str, what: str) -> Ci
     return Citation(key=key_of(f"{name}-{version}"), type="software", of=(label,), fields=fields)
 
 
-def _notes(card: Card, own: list[Citation], in_words: list[Source]) -> Iterator[str]:
+def _notes(card: Card, of_pack: list[Citation], in_words: list[Source]) -> Iterator[str]:
     """Yield what somebody who cites the pack must know."""
     if not card.data:
         origin = card.created_from.get(IMPORTED)
@@ -172,7 +181,7 @@ def _notes(card: Card, own: list[Citation], in_words: list[Source]) -> Iterator[
         yield f"Of {list_of(names)} its card names no work to cite: the entry is what it says in words."
     if not card.licence:
         yield "Its card states no licence of the weights."
-    if not any("year" in citation.fields for citation in own):
+    if not any("year" in citation.fields for citation in of_pack):
         yield "Its card does not say in which year it was published."
 
 

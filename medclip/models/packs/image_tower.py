@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
+from medclip.models.packs.manifest import FUSION, WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import read_preprocess
-from medclip.models.packs.views import FUSION
 
 _TOWER = "visual."
 _NOT_OF_IMAGES = ("text_cfg", FUSION)

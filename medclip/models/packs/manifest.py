@@ -24,6 +24,10 @@ HUB = "hf-hub:"
 """What stands before the name of a model on the hub."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
 """Suffixes of weight files that can run code when loaded (numpy's may hold pickled objects)."""
+FUSION = "fusion"
+"""Key of a `model_cfg`, and how the names of its weights begin."""
+WITHOUT_FUSION = "What fuses the views of an examination is medclip's own and was left out: single images only."
+"""Note of an export to another library."""
 
 
 _PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")

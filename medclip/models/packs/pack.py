@@ -14,8 +14,7 @@ from medclip.files.output import claim_folder, new_file, new_folder, write_file
 from medclip.models.devices import check_device
 from medclip.models.inputs.preprocess import GENERIC, Preprocess, from_config
 from medclip.models.packs import card as cards
-from medclip.models.packs.card import IMPORTED, Card, read_card
-from medclip.models.packs.licences import licence_files
+from medclip.models.packs.card import IMPORTED, Card, licence_files, read_card
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
@@ -30,7 +29,6 @@ from medclip.models.packs.manifest import (
     refuse_pickles,
     seal,
 )
-from medclip.models.packs.plausible_size import check_plausible
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.result import Result
 
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medclip.models.model import Model as Model  # also importable from here at run time, see __getattr__
+
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
 DEFAULT = "medclip-mini"
@@ -126,8 +125,10 @@ def find_pack(model: str | Path | Model) -> Path:
     if text and os.path.isfile(Path(text)):
         raise no_pack(Path(text))
     names = sorted(p.parent.name for p in BUILTIN.glob(f"*/{FILE_NAME}"))
-    known = did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
-    hint = f"{known} A pack elsewhere on disk is given by its folder."
+    packaged = (
+        did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
+    )
+    hint = f"{packaged} A pack elsewhere on disk is given by its folder."
     if text.startswith(HUB):
         hint = f"A model of the hub is imported once: `medclip models import {text} --out PACK`."
     raise MedclipError(Reason.PACK_NOT_FOUND, f"there is no model pack and no folder named {text!r}.", hint=hint)
@@ -263,8 +264,7 @@ def save_pack(
         parents: The packs whose weights are in these: the texts of their terms go into the pack.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; as
-            `medclip.files.output.disk_errors`.
+        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack.
     """
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
@@ -311,13 +311,13 @@ def check_preprocessing(path: Path, preprocess: Preprocess, card: Card) -> None:
     from medclip.text.vocabulary.load import load_task, task_names
 
     trained = preprocess.adapters
-    asked = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
-    needed = [m for m in card.modalities if m in asked or not (trained or IMPORTED in card.created_from)] + [
+    of_tasks = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
+    needed = [m for m in card.modalities if m in of_tasks or not (trained or IMPORTED in card.created_from)] + [
         GENERIC
     ] * ("modality" in card.tasks)
-    known = {way.partition(":")[0] for way in trained}
+    trained_names = {way.partition(":")[0] for way in trained}
     for name in needed:
-        if name not in known:
+        if name not in trained_names:
             raise MedclipError(
                 Reason.PREPROCESSING_MISMATCH,
                 f"the pack does not say which preprocessing its weights were trained with on {name} images.",
@@ -392,9 +392,6 @@ def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
         model: The model.
         path: The file.
         half: Whether matrices and kernels are stored as fp16. False: everything as it is.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     import torch
     from safetensors.torch import save_file
@@ -429,3 +426,59 @@ def __getattr__(name: str) -> Any:
 
         return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_MOST_LAYERS = 1000
+_LAYERS = frozenset({"layers", "depth", "num_hidden_layers", "num_layers", "depths", "blocks"})
+_WIDTHS = ("width", "hidden_size", "embed_dim", "dim")
+_TIMES_OFF = 16
+_MATRICES = 4
+"""Of width x width that each layer of a transformer has at the least: queries, keys, values and their mixture."""
+
+
+def check_plausible(config: Mapping[str, Any], weights_bytes: int) -> None:
+    """Refuse a config whose towers have many more numbers than the weights have bytes, or layers without end.
+
+    Towers are built, with random numbers, before the weights are read into them. A config that states a width of a
+    million would take all memory, and one of a billion layers would never end, before anybody saw that the weights do
+    not fit. Limits: towers that timm builds by a name have the size that timm gives them (up to some gigabytes). What
+    is refused is 16 times off, since layers may share their weights and embeddings may be factors of narrower ones.
+
+    Args:
+        config: The `model_cfg`, or the config of a text model of Hugging Face.
+        weights_bytes: Size of the file of weights; int8, the smallest type, has a byte for each number.
+
+    Raises:
+        MedclipError: PACK_INVALID.
+    """
+    for part in _parts(config):
+        layers = [int(n) for name in _LAYERS for n in _numbers(part.get(name))]
+        if max(layers, default=0) > _MOST_LAYERS:
+            raise _refusal(f"{max(layers):,} layers")
+        widths = [int(n) for name in _WIDTHS for n in _numbers(part.get(name))]
+        width, rows = max(widths, default=0), int(max(_numbers(part.get("vocab_size")), default=0))
+        has_transformer = bool(layers) and not isinstance(part.get("layers"), list)
+        least = max(rows * width, _MATRICES * width * width * sum(layers) if has_transformer else width)
+        if least > _TIMES_OFF * weights_bytes:
+            raise _refusal(f"at least {least:,} numbers")
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a mapping and those in it."""
+    yield config
+    for value in config.values():
+        if isinstance(value, Mapping):
+            yield from _parts(value)
+
+
+def _numbers(value: Any) -> list[float]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [min(v, 1e18) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and v > 0]
+
+
+def _refusal(what: str) -> MedclipError:
+    return MedclipError(
+        Reason.PACK_INVALID,
+        f"its config describes {what}, and its weights cannot hold them.",
+        hint="Take the pack from its source again.",
+    )

@@ -31,11 +31,7 @@ _MOST_BYTES = 1 << 20
 
 
 def copy_with_thresholds(model: str | Path | Model, thresholds: Thresholds, *, task: str, out: Path) -> PackInfo:
-    """Write a copy of a pack whose card names thresholds of a task.
-
-    Raises:
-        MedclipError: As `medclip.models.set_thresholds`.
-    """
+    """Write a copy of a pack whose card names thresholds of a task."""
     pack = find_pack(model)
     verify_pack(pack)
     card = read_card(pack)

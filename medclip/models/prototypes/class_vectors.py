@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
@@ -166,3 +166,156 @@ def probabilities(logits_NC: NDArray[np.float32], kind: str) -> NDArray[np.float
 
 def _unit(vectors: NDArray) -> NDArray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Phrasings:
+    """Ways to say one thing."""
+
+    texts: tuple[str, ...]
+    single: NDArray[np.float32]
+    """float32 [M, D], unit norm: one for each text."""
+    mean: NDArray[np.float32]
+    """float32 [D]: normalise(mean(single))."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wordings:
+    """The single sentences of all classes of a task: the ways in which each of them may be asked."""
+
+    single_SD: NDArray[np.float64]
+    """Unit vectors of the sentences."""
+    ways: tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]
+    """Of each class the rows of M sentences that say it is there and of M that deny it: each sentence with each denial
+    of its template. The denials of a multi-class task are empty."""
+
+
+def _products(vectors_MD: NDArray[np.floating], features_SD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the products of vectors and features, [S, M]: one study at a time, so that its bits are its own."""
+    return np.matmul(vectors_MD.astype(np.float64), features_SD[:, :, None])[:, :, 0]
+
+
+def encode_phrasings(model: TextEncoder, texts: Sequence[str]) -> Phrasings:
+    """Encode several ways to say one thing.
+
+    Returns:
+        The unit vector of each text and the normalised mean of them. One text is its own mean; repeating all of them
+        changes nothing.
+    """
+    single = np.asarray(model.encode_text(list(texts)), np.float32)
+    return Phrasings(tuple(texts), single, ensemble(single, [0] * len(single), 1)[0].astype(np.float32))
+
+
+def wordings_of(model: TextEncoder, classes: Sequence[ClassPrompts]) -> Wordings:
+    """Encode the single sentences of classes; those that a model has encoded before cost nothing."""
+    sentences = list(dict.fromkeys(text for c in classes for text in (*c.positive, *c.negative)))
+    row = {text: n for n, text in enumerate(sentences)}
+    ways = []
+    for of_class in classes:
+        pairs = [
+            (row[plus], row[minus] if minus is not None else -1)
+            for positive, negative in of_class.by_template
+            for plus in positive
+            for minus in (negative or (None,))
+        ]
+        rows_M2 = np.array(pairs, np.intp)
+        ways.append((rows_M2[:, 0], rows_M2[:, 1] if of_class.negative else np.empty(0, np.intp)))
+    return Wordings(np.asarray(model.encode_text(sentences), np.float64), tuple(ways))
+
+
+def spread_over_wordings(
+    features_SD: NDArray[np.floating],
+    vectors: ClassVectors,
+    wordings: Wordings,
+    kind: str,
+    logit_scale: float,
+    calibration: Mapping[str, Any] | None = None,
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+    """Compute by how much logit and probability of each class change with the wording.
+
+    One class at a time is said in single sentences; the others of a multi-class task keep their mean vectors.
+
+    Args:
+        features_SD: Mean of the unit vectors of the images of each of S studies, not normalised: its logit is the mean
+            of theirs. The result of a study depends on no other.
+        vectors: The class vectors that the study is scored with.
+        wordings: Wordings of the same classes.
+        kind: Kind of the task, a row of `TASK_KINDS`.
+        logit_scale: Scale a, the model's exp(logit_scale).
+        calibration: Calibration, as in `score_features`.
+
+    Returns:
+        For each class the standard deviations (of the sample, ddof 1) of logit and probability, [S] each; None for a
+        class that is said in one way only.
+    """
+    rules = kind_named(kind)
+    features = np.asarray(features_SD, np.float64)
+    cosines_SK = _products(wordings.single_SD, features)
+    means_SC = calibrated(_products(vectors.positive, features) * logit_scale, vectors.names, calibration)
+    spreads: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
+    for c, (name, (plus_M, minus_M)) in enumerate(zip(vectors.names, wordings.ways, strict=True)):
+        if len(plus_M) < 2:
+            spreads.append(None)
+            continue
+        cosines_SM = np.take(cosines_SK, plus_M, axis=1)
+        if len(minus_M):
+            cosines_SM -= np.take(cosines_SK, minus_M, axis=1)
+        logits_SM = calibrated((cosines_SM * logit_scale)[:, :, None], [name], calibration)[:, :, 0]
+        others_SC = np.delete(means_SC, c, axis=1)
+        chances_SM = rules.chance_of(c, logits_SM, others_SC)
+        spreads.append((logits_SM.std(axis=1, ddof=1), chances_SM.std(axis=1, ddof=1)))
+    return spreads
+
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class InContext:
+    """What is said of N images, over Y classes and Z contexts."""
+
+    contexts_NZ: Floats
+    """p(z|x)."""
+    given_NYZ: Floats
+    """p(y|x, z)."""
+    classes_NY: Floats
+    """p(y|x)."""
+
+
+def in_context(
+    logits_NYZ: ArrayLike, context_logits_NZ: ArrayLike | None = None, *, temperature: float = 1.0
+) -> InContext:
+    """Infer the context of images (which view, device or patient they show), and classify them given it.
+
+    A prompt of each class is completed by a phrase of each context z ("chest X-ray: pneumonia, lateral view."). From
+    the scaled cosines s(y, z) follow the context, p(z|x), and the class in each context, p(y|x, z); the answer is their
+    sum, p(y|x) = Σ p(z|x) p(y|x, z). All in log space: at a scale of 100 and cosines of 0.9 an exponential in single
+    precision overflows.
+
+    Reference: An, Zhu et al., More context, less distraction (PerceptionCLIP), ICLR 2024.
+
+    Args:
+        logits_NYZ: Cosine of each image with the prompt of each class in each context, times the model's scale.
+        context_logits_NZ: Logits with prompts of the contexts alone (class-free); None: contexts are inferred from the
+            classes' prompts, summed over the classes.
+        temperature: Temperature of p(z|x) alone: above 1 the inferred context is trusted less.
+
+    Returns:
+        Probabilities.
+
+    Example:
+        >>> answer = in_context([[[2.0, 0.0], [1.0, 1.0]]])
+        >>> answer.contexts_NZ.round(6).tolist(), answer.classes_NY.round(6).tolist()
+        ([[0.731059, 0.268941]], [[0.606776, 0.393224]])
+    """
+    from scipy.special import log_softmax, logsumexp
+
+    logits = np.asarray(logits_NYZ, np.float64)
+    if context_logits_NZ is None:
+        evidence_NZ = np.asarray(logsumexp(logits / temperature, axis=1))
+    else:
+        evidence_NZ = np.asarray(context_logits_NZ, np.float64) / temperature
+    log_contexts_NZ = np.asarray(log_softmax(evidence_NZ, axis=1))
+    log_given_NYZ = np.asarray(log_softmax(logits, axis=1))
+    log_classes_NY = np.asarray(logsumexp(log_contexts_NZ[:, None] + log_given_NYZ, axis=2))
+    return InContext(np.exp(log_contexts_NZ), np.exp(log_given_NYZ), np.exp(log_classes_NY))

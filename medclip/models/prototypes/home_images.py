@@ -100,15 +100,7 @@ def fit_home(
 
 
 def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
-    """Write home.safetensors into a folder.
-
-    Args:
-        folder: Folder of a pack.
-        homes: Homes by modality.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write home.safetensors into a folder."""
     from safetensors.numpy import save_file
 
     tensors, about = {}, {}
@@ -152,11 +144,6 @@ def load_homes(folder: Path) -> Mapping[str, Home]:
 
 def home_distances(model: Any, features_ND: NDArray[np.floating], modality: str) -> NDArray[np.float64] | None:
     """Compute how far images lie from those that a loaded model's figures were measured on.
-
-    Args:
-        model: A loaded `Model` (its pack folder is `model.path`).
-        features_ND: Unit vectors.
-        modality: Modality of the images.
 
     Returns:
         [N], to three decimals, or None where the pack does not know.

@@ -87,11 +87,7 @@ class OpenSet:
         return np.min(distances, axis=0) if distances else np.full(len(features_ND), np.inf, np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write open_set.safetensors into a folder.
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
-        """
+        """Write open_set.safetensors into a folder."""
         from safetensors.numpy import save_file
 
         arrays = {"means": self.means_MD, "precision": self.precision_DD, "limits": self.limits_M}

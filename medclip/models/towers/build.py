@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import NATIVE_TOWER, square_side
 from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.volume_input import TUBELET
-from medclip.models.packs.views import FUSION
+from medclip.models.packs.manifest import FUSION
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.lens_tower import KEY as LENS

@@ -15,11 +15,11 @@ from medclip.files.discover import name_of_spelled
 from medclip.files.store_files import is_store
 from medclip.progress import Progress
 from medclip.reports.score.heat_maps import TOP, HeatMaps, check_named
+from medclip.runs.call import RunPack, pack_of_run
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EMBED, RUN
 from medclip.runs.outputs.score_run import read_run
 from medclip.runs.planning.options import ScoreOptions
-from medclip.runs.run_pack import RunPack, pack_of_run
 from medclip.scoring.score_embeddings import COMMAND
 from medclip.scoring.tasks import asked_tasks, score_named
 from medclip.settings import Settings

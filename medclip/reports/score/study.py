@@ -11,10 +11,9 @@ from medclip.errors import printable
 from medclip.models.packs.words import NO_TASK_OF_CARD, TRIED
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
-from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import not_learned
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow
+from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.record import VIEW_TASK
 from medclip.text.vocabulary.own_words import AD_HOC, BAR

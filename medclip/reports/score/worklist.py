@@ -21,9 +21,9 @@ from medclip.files.output import new_folder
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.reports.score.page import ReportData
 from medclip.reports.score.study import class_title, class_titles, ranges
-from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import REPORT_IMAGES
+from medclip.runs.rows import NAMED_FILES
 from medclip.text.vocabulary.task_kinds import one_answer_kinds
 from medclip.wording import list_of
 

@@ -3,18 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, tee
+from pathlib import Path
 from typing import Any, Protocol
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.readers.job_queue import JobFuture
+from medclip.models.backends.choice import BackendChoice
+from medclip.models.devices import check_device, torch_threads
 from medclip.progress import Progress
-from medclip.runs.engines.worker_plan import WorkerPlan
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.planning.plan import Chunk
+from medclip.runs.rows import ChunkResult
+from medclip.runs.units.chunk import Answers, ChunkWork, Context
 from medclip.settings import Settings
 
-Committed = Callable[[ChunkResult, tuple[int, int]], None]
-"""Called after each commit with what was committed and what it returned."""
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """How the chunks of a run are computed."""
+
+    pack: Path | None
+    """Folder of the model pack, on every machine the same; None for a run without a model."""
+    digest: str
+    version: str
+    """Of medclip."""
+    device: str
+    batch_size: int | None
+    backend: BackendChoice | None
+    settings: Settings
+    key: bytes
+    """The identity key: studies that turn out to be two get keys of their own."""
+    answers: Callable[[Any], Answers] | None
+    """As `Verb.answers`."""
+    options: ScoreOptions
+    """Those of the run, without its table: what that says is in the chunks."""
+    looks: bool
+    """As `Verb.keeps_looks`."""
+
+    def context(
+        self,
+        model: Any,
+        pool: Any,
+        encoders: Any,
+        num_encoders: int,
+        progress: Progress,
+    ) -> Context:
+        """Return what chunks are computed with.
+
+        Args:
+            model: Model that is loaded; None to make rows of what failed, and then nothing else is needed either.
+            pool: Reading processes.
+            encoders: Threads that compute a batch each.
+            num_encoders: Number of these threads.
+            progress: Progress bar of the files that were read.
+        """
+        return Context(
+            model=model,
+            answers=_NO_ANSWERS if model is None or self.answers is None else self.answers(model),
+            min_confidence=self.options.min_confidence,
+            pool=pool,
+            encoders=encoders,
+            num_encoders=num_encoders,
+            settings=self.settings,
+            key=self.key,
+            progress=progress,
+            thumbnails=self.options.thumbnails,
+            looks=self.looks,
+            weeks=self.options.weeks,
+        )
+
+    def load(self) -> Any:
+        """Load the model on this machine, once it is sure that it is the plan's.
+
+        Raises:
+            MedclipError: WRONG_USE for another version of medclip or a device that is not there; PACK_NOT_FOUND,
+                PACK_INVALID; what loading the back-end raises.
+        """
+        from medclip.models.packs.manifest import pack_digest
+        from medclip.models.packs.pack import find_pack, verify_pack
+        from medclip.version import __version__
+
+        if __version__ != self.version:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"a worker of the cluster has medclip {__version__}, and the run is one of {self.version}.",
+                hint="Install the same version on every node.",
+            )
+        assert self.pack is not None
+        pack = find_pack(self.pack)
+        verify_pack(pack)
+        if pack_digest(pack) != self.digest:
+            raise MedclipError(
+                Reason.PACK_INVALID,
+                "a worker of the cluster finds another pack here than the run was planned with.",
+                where=pack,
+                hint="Put the same pack on every node.",
+            )
+        check_device(self.device)
+        return load_run_model(pack, self)
+
+
+def load_run_model(pack: Path, run: Any) -> Any:
+    """Load the model of a checked pack on the device of a run (its call, or a worker's plan), as it computes there."""
+    from medclip.models.packs.pack import load_model
+
+    with torch_threads(1):
+        model = load_model(pack, device=run.device, verify=False)
+        model.batch_size = run.batch_size or model.batch_size
+        return model if run.backend is None else run.backend.load(model)
+
+
+_NO_ANSWERS = Answers(None, lambda modality, body_part, kind: None, lambda modality: None, lambda work: work.result())
+"""Of a run that does its own work."""
+
+
+Commit = Callable[[ChunkResult], None]
+"""Commits what a chunk adds to the run, whole; it is called by the thread that works through the chunks, in turn."""
 
 
 class LookPool(Protocol):
@@ -40,19 +146,34 @@ class Engine(Protocol):
         """Return what looks at files where they are computed; nothing is started before the first job."""
         ...
 
-    def run(
-        self, plan: WorkerPlan, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed, progress: Progress
-    ) -> None:
+    def run(self, plan: WorkerPlan, chunks: Iterator[Chunk], commit: Commit, progress: Progress) -> None:
         """Work through chunks.
 
         Args:
             plan: Plan of what the workers need.
-            ledger: Ledger that each chunk is committed to whole, by this process alone.
             chunks: Chunks that are not done. They may come as they are found, and are asked for as there is room.
-            committed: Function called after each commit.
+            commit: Function that takes the rows of each chunk, in this process.
             progress: Progress bar of the reading.
 
         Raises:
             MedclipError: For a cluster that cannot do the work, and for a worker that cannot be what the plan says.
         """
         ...
+
+
+def run_chunks(context: Context, chunks: Iterator[Chunk], commit: Commit) -> None:
+    """Work through chunks in this process: one is read while the one before is finished.
+
+    Args:
+        context: Context that every chunk needs.
+        chunks: Chunks that may come as they are found: some are asked for ahead.
+        commit: Function that takes the rows of each chunk.
+    """
+    for_reading, for_work = tee(chunks)
+    readings = context.first_readings(for_reading)
+    previous: ChunkWork | None = None
+    for chunk in chain(for_work, [None]):
+        work = None if chunk is None else ChunkWork.begin(context, chunk, readings)
+        if previous is not None:
+            commit(previous.finish())
+        previous = work

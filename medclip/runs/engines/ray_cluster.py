@@ -26,19 +26,16 @@ from itertools import chain
 from threading import Lock
 from typing import Any
 
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.readers.memory import budget_bytes
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.devices import torch_threads
 from medclip.models.encoding.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
-from medclip.runs.engines.engine import Committed
-from medclip.runs.engines.ray_connection import connected
-from medclip.runs.engines.ray_looks import RayLooks
-from medclip.runs.engines.worker_plan import WorkerPlan
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.engines.engine import Commit, Engine, WorkerPlan
+from medclip.runs.engines.ray_looks import RayLooks, connected
 from medclip.runs.planning.plan import DONE_FOR_GOOD, Chunk
+from medclip.runs.rows import ChunkResult
 from medclip.runs.units.chunk import ChunkWork, failed_chunk
 from medclip.settings import Settings
 from medclip.wording import count
@@ -125,9 +122,7 @@ class ChunkWorker:
             readings = context.first_readings([chunk])
             readings = chain([next(readings)], readings)  # all of them are asked for now
             with self._lock:
-                work = ChunkWork.begin(context, chunk, readings)
-                work.finish()
-                return context.answers.result(work)
+                return ChunkWork.begin(context, chunk, readings).finish()
         except MedclipError as error:
             return error
 
@@ -168,9 +163,7 @@ class RayEngine:
         """Return what looks at files on the nodes of the cluster, see `medclip.runs.engines.engine.Engine`."""
         return RayLooks(settings, self.readers)
 
-    def run(
-        self, plan: WorkerPlan, ledger: Ledger, chunks: Iterator[Chunk], committed: Committed, progress: Progress
-    ) -> None:
+    def run(self, plan: WorkerPlan, chunks: Iterator[Chunk], commit: Commit, progress: Progress) -> None:
         """Work through chunks, see `medclip.runs.engines.engine.Engine`."""
         with connected() as ray:
             gpus = 1 if plan.device.startswith("cuda") else 0
@@ -190,11 +183,11 @@ class RayEngine:
             progress.note(f"Computing on Ray: {count(wanted, 'worker')}, {count(num_nodes, 'node')}.")
             context = plan.context(None, None, None, 1, progress)
 
-            def commit(result: ChunkResult) -> None:
-                committed(result, ledger.commit(result))
+            def commit_and_count(result: ChunkResult) -> None:
+                commit(result)
                 progress.step(len(result.files))
 
-            crew.work(chunks, commit, lambda chunk: failed_chunk(context, chunk, _LOST))
+            crew.work(chunks, commit_and_count, lambda chunk: failed_chunk(context, chunk, _LOST))
 
 
 class _Crew:
@@ -333,3 +326,34 @@ def _room(ray: Any, gpus: int) -> tuple[int, int]:
             hint="Start the nodes with --num-cpus 1 or more (--num-gpus for --device cuda), or use --engine local.",
         )
     return len(able), int(sum(each.get("GPU", 0) for each in able))
+
+
+LOCAL, RAY = "local", "ray"
+
+
+def choose_engine(engine: str, workers: int | None = None) -> Engine | None:
+    """Return the engine that a caller names; None for this process.
+
+    Args:
+        engine: "local", "ray" or "ray:N" with the number of workers; those of the cluster where none is named.
+        workers: Reading processes of each worker; the cores of its share of a node where None.
+
+    Raises:
+        MedclipError: WRONG_USE for another word; MISSING_CODEC where Ray is not installed.
+
+    Example:
+        >>> choose_engine("local") is None
+        True
+    """
+    name, colon, number = engine.partition(":")
+    if name == LOCAL and not colon:
+        return None
+    if name != RAY or (colon and not (number.isdecimal() and int(number))):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a run has the engine local, ray or ray:N with a number of workers from 1, not {engine!r}.",
+            hint=did_you_mean(name, (LOCAL, RAY)),
+        )
+
+    check_ray()
+    return RayEngine(int(number) if colon else None, workers)

@@ -8,9 +8,8 @@ from typing import Any
 
 from medclip.errors import Problem, Reason
 from medclip.files.readers.job_queue import Effort
-from medclip.runs.ledger.database import Database
-from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD, LISTED, LOOKED_AT, KnownFile, Look
-from medclip.runs.ledger.schema import BY_FILE, BY_STUDY
+from medclip.runs.ledger.database import BY_FILE, BY_STUDY, Database
+from medclip.runs.rows import DONE, DONE_FOR_GOOD, LISTED, LOOKED_AT, KnownFile, Look
 from medclip.sample import FileRef, Stamp
 
 _AGAIN_FILES = 512

@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,16 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.locks import lock_folder, network_file_system
 from medclip.files.output import disk_error, in_use
-from medclip.runs.ledger.database import Database
+from medclip.runs.ledger.database import ELSEWHERE, FORMAT, Database, ledger_errors, make_tables
 from medclip.runs.ledger.input_rows import InputRows
-from medclip.runs.ledger.ledger_errors import ELSEWHERE, ledger_errors
-from medclip.runs.ledger.pace import PaceKeeper
 from medclip.runs.ledger.result_reader import ResultReader
-from medclip.runs.ledger.result_writer import ResultWriter
-from medclip.runs.ledger.schema import FORMAT, make_tables
-from medclip.runs.ledger.shard_reader import ShardReader
-from medclip.runs.ledger.study_files import StudyFiles
+from medclip.runs.ledger.result_writer import PaceKeeper, ResultWriter
+from medclip.runs.rows import LOOKED_AT
 
 FILE_NAME = LEDGER
 
 
-class Ledger(InputRows, ResultWriter, ResultReader, StudyFiles, ShardReader):
+class Ledger(InputRows, ResultWriter, ResultReader):
     """The open ledger of one output folder. One process writes; a second one is refused.
 
     Args:
@@ -121,4 +118,96 @@ class Ledger(InputRows, ResultWriter, ResultReader, StudyFiles, ShardReader):
 
     def remember(self, values: Mapping[str, Any]) -> None:
         """Remember values (JSON), all or none."""
-        self._db.remember(values)
+        with self._db.transaction():
+            self._db.keep(values)
+
+    def wrote(self, files: Iterable[tuple[str, str, str]]) -> None:
+        """Remember files, all or none.
+
+        Args:
+            files: Study, form, and why there is no file; "" where there is one.
+        """
+        with self._db.transaction():
+            self._db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", files)
+
+    def files_written(self, study: str) -> dict[str, str]:
+        """Return the forms that a study has, with why there is no file; "" where there is one."""
+        return dict(self._db.execute("SELECT form, lacking FROM results WHERE study = ?", (study,)).fetchall())
+
+    def count_written(self, form: str) -> dict[str, int]:
+        """Count studies by why they have no file of a form; "" for those that have one."""
+        query = "SELECT lacking, COUNT(*) FROM results WHERE form = ? GROUP BY lacking ORDER BY lacking"
+        return dict(self._db.execute(query, (form,)).fetchall())
+
+    def forget_written(self, forms: Iterable[str] | None = None) -> None:
+        """Forget the files of some forms; of all where none are named."""
+        with self._db.transaction():
+            if forms is None:
+                self._db.execute("DELETE FROM results")
+            else:
+                self._db.executemany("DELETE FROM results WHERE form = ?", [(form,) for form in forms])
+
+    def fill_from_shards(self, shards: Sequence[Ledger], remembered: Mapping[str, Any]) -> None:
+        """Write what shards of one run know into a new ledger, all or nothing.
+
+        Studies with files in several shards are taken back: they are computed anew when the run goes on, as those whose
+        files lie in several windows are.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE where a file is in two shards: the folder changed while they were listed.
+        """
+        with self._db.transaction():
+            self._db.execute("CREATE TEMP TABLE spans (shard INTEGER, first INTEGER, last INTEGER)")
+            for number, shard in enumerate(shards):
+                id_before, window_before = self._db.execute(
+                    "SELECT COALESCE(MAX(id), 0), COALESCE(MAX(window), -1) + 1 FROM inputs"
+                ).fetchone()
+                for table, numbers in _NUMBERS.items():
+                    self._take(shard, table, dict.fromkeys(numbers, int(id_before)) | {"window": int(window_before)})
+                (last,) = self._db.execute("SELECT COALESCE(MAX(window), -1) FROM inputs").fetchone()
+                self._db.execute("INSERT INTO spans VALUES (?, ?, ?)", (number, window_before, last))
+            self._db.execute(
+                "UPDATE inputs SET waits = 1, state = MIN(state, ?) WHERE tie IN (SELECT tie FROM inputs JOIN spans "
+                "ON window BETWEEN first AND last WHERE tie IS NOT NULL GROUP BY tie HAVING COUNT(DISTINCT shard) > 1)",
+                (LOOKED_AT,),
+            )
+            self._db.execute("DROP TABLE spans")
+            self._db.keep(remembered)
+
+    def _take(self, shard: Ledger, table: str, added: Mapping[str, int]) -> None:
+        cursor = shard._db.execute(f"SELECT * FROM {table}")  # noqa: S608 - names of our own tables
+        columns = [column[0] for column in cursor.description]
+        places = [(place, added[name]) for place, name in enumerate(columns) if name in added]
+        marks = ", ".join("?" for _ in columns)
+        names = ", ".join(f'"{name}"' for name in columns)
+        statement = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - names of our own columns
+        try:
+            while rows := list(islice(cursor, _AT_ONCE)):
+                self._db.executemany(statement, _renumbered(rows, places))
+        except sqlite3.IntegrityError as e:
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "a file is in two shards: the folder changed between their starts.",
+                hint="Run the shards again, in new folders, while no file comes.",
+            ) from e
+
+
+_NUMBERS = {
+    "inputs": ("id",),
+    "files": ("row", "unit", "copy_of"),
+    "scores": (),
+    "exams": ("row",),
+    "thumbnails": ("row",),
+    "units": ("row", "instead_of"),
+}
+"""Tables, and which of their columns are numbers of files."""
+_AT_ONCE = 2000
+
+
+def _renumbered(rows: Sequence[tuple[Any, ...]], places: Sequence[tuple[int, int]]) -> Iterator[list[Any]]:
+    for row in rows:
+        values = list(row)
+        for place, before in places:
+            if values[place] is not None:
+                values[place] += before
+        yield values

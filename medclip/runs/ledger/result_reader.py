@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from medclip.runs.ledger.chunk_result import NAMED_FILES
-from medclip.runs.ledger.database import Database
-from medclip.runs.ledger.schema import COMPUTED, column_name
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, note_of
+from medclip.runs.ledger.database import COMPUTED, Database, column_name
+from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, ScoreRow, Thumbnail, note_of
 from medclip.sample import Kind
 
 _Named = tuple[str, int, str | None]

@@ -1,20 +1,47 @@
-"""Write what chunks bring, and put numbers or hashes in the place of names when all is there."""
+"""Write what chunks bring and how fast, and put numbers or hashes in the place of names when all is there."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import count
 from typing import Any
 
 from medclip.files.tables.write import batches
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.database import Database
+from medclip.runs.ledger.database import BY_FILE, BY_STUDY, COMPUTED, NAMED, PLACED, Database, column_name
 from medclip.runs.ledger.input_rows import ADD_EFFORT, effort_values
-from medclip.runs.ledger.known_files import DONE_FOR_GOOD
-from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, PaceKeeper
-from medclip.runs.ledger.schema import BY_FILE, BY_STUDY, COMPUTED, NAMED, PLACED, column_name
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import DONE_FOR_GOOD, ChunkResult, ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+
+PACE = "pace"
+"""Under which a ledger remembers it."""
+EXPECTED = "expected"
+"""How many files there are in all, as far as that is known."""
+HALVED = "halved"
+"""How many batches the memory did not hold, so that halves of them were computed."""
+_EVERY_S = 5.0
+_SPAN_S = 600.0
+"""Earlier moments say little of how fast it is now: one folder has slices of a CT, the next one whole slides."""
+
+
+class PaceKeeper:
+    """Notes moments of the present call while a run goes on, with how many files had their row by then."""
+
+    def __init__(self) -> None:
+        self._num_files = 0
+        self._moments: list[tuple[float, int]] = [(time.time(), 0)]
+
+    def commit(self, num_files: int) -> list[tuple[float, int]] | None:
+        """Count files that have their row now; return what is to be remembered, None where that can wait."""
+        self._num_files += num_files
+        now = time.time()
+        if len(self._moments) > 1 and 0 <= now - self._moments[-1][0] < _EVERY_S:
+            return None
+        self._moments = [
+            *(moment for moment in self._moments if 0 <= now - moment[0] < _SPAN_S),
+            (now, self._num_files),
+        ]
+        return self._moments
 
 
 class ResultWriter:

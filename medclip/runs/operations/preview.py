@@ -7,10 +7,8 @@ a modality that is inferred, an image that turns out to be cut off.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +18,13 @@ from medclip.files.discover import LEDGER
 from medclip.files.output import claim_folder
 from medclip.files.pseudonyms import KEY_NAME, hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.store_files import Inventory
-from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import schema_of, table_of
 from medclip.files.temporary_folder import TemporaryFolder
-from medclip.runs.call import Call, inputs_of_call, refuse_empty
-from medclip.runs.conduct import load_run_model, worker_plan
-from medclip.runs.inputs.listing import Listing
-from medclip.runs.inputs.look import Looker
+from medclip.runs.call import Call, RunPack, inputs_of_call, manifest_of_call, refuse_empty
+from medclip.runs.conduct import looker_of_call, worker_plan
+from medclip.runs.engines.engine import load_run_model
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow
-from medclip.runs.run_pack import RunPack
 from medclip.runs.units.chunk import ChunkWork, items_of
 from medclip.runs.verb import Verb
 
@@ -38,34 +32,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a run would do."""
-
-    counts: dict[str, int]
-    """As those of a run; "scored" are the files that would be read."""
-    formats: Mapping[str, int]
-    """Files that would be read, by format."""
-    modalities: Mapping[str, int]
-    """The same by modality; "to be inferred" where only the pixels will tell."""
-    reasons: Mapping[str, Mapping[str, int]]
-    """Files that would not be read, by status and reason."""
-    done_before: int
-    """Files that an earlier call on the output folder has dealt with, by number; they are counted above, too."""
-    files: pyarrow.Table
-    """One row per file, as in files.parquet, without what only pixels tell; none of files that lie elsewhere."""
-    listed: Inventory | None = None
-    """Of a PACS or a store: what it says that it has. Nothing is fetched, so that all else stays open; `counts` has its
-    files and studies."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data, without the rows."""
-        names = ("formats", "modalities", "reasons", "done_before")
-        listed = {} if self.listed is None else {"listed": self.listed.to_json()}
-        return {name: getattr(self, name) for name in names} | listed
-
-
-def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
+def preview(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], pyarrow.Table, dict[str, Any]]:
     """Look at the files of a run and return what it would do. Nothing is written, not even an identity key.
 
     Args:
@@ -73,22 +40,30 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         pack: Model of the run.
         verb: Verb that the run would carry out.
 
-    Raises:
-        MedclipError: As `medclip.runs.conduct.conduct` before its first file.
+    Returns:
+        Counts as those of a run, "scored" being the files that would be read. A table with one row per file, as in
+        files.parquet, without what only pixels tell; it has no row of files that lie elsewhere. And `ScoreRun.planned`:
+        the files that would be read by `formats` and by `modalities` ("to be inferred" where only the pixels will
+        tell), the others by status in `reasons`, `done_before`, how many files an earlier call on the output folder has
+        dealt with, and of a PACS or a store `listed`: what it says that it has, for nothing is fetched.
     """
     settings, options = call.settings, call.options
     holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
     is_kept = call.key_file is not None or (settings.home / KEY_NAME).exists()
     key = load_key(settings, path=call.key_file) if is_kept else secrets.token_bytes(32)
-    manifest = (
-        options.table if options.table is None or isinstance(options.table, Manifest) else read_manifest(options.table)
-    )
+    manifest = manifest_of_call(call)
     done_before = 0
     if holds_run:
         with suppress(MedclipError), Ledger(call.folder, create=False) as ledger:
             done_before = ledger.num_done()
     if call.remote is not None:
-        return _listed(call, call.remote.inventory(), done_before)
+        inventory = call.remote.inventory()
+        counts = {"files": inventory.num_files, "scored": 0, "skipped": 0, "failed": 0}
+        counts["studies"] = inventory.num_studies or 0
+        call.watch.previewed(counts)
+        planned = {"formats": {}, "modalities": {}, "reasons": {"failed": {}, "skipped": {}}}
+        planned |= {"done_before": done_before, "listed": inventory.to_json()}
+        return counts, schema_of(FileRow).empty_table(), planned
     refuse_empty(call, manifest)
     with (
         TemporaryFolder("dry-run") as scratch,
@@ -97,18 +72,7 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         ThreadPoolExecutor(1) as encoders,
     ):
         loading = encoders.submit(load_run_model, pack.path, call)
-        hashed = partial(hashed_path, key=key)
-        listing = Listing(
-            call.root,
-            ledger,
-            (call.folder, *call.exclude),
-            hashed,
-            call.given,
-            None,
-            call.shard,
-            settings.follow_links,
-        )
-        looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
+        looker = looker_of_call(call, verb, ledger, pool, manifest, key)
         looker.begin(call.folder, add=False, retry=None)
         call.progress.stage("Looking at files", 1)
         context = worker_plan(call, pack, verb, key).context(loading.result(), pool, encoders, 1, call.progress)
@@ -122,29 +86,14 @@ def preview(call: Call, pack: RunPack, verb: Verb) -> Preview:
         call.progress.step()
         ledger.number()
         if options.hash_paths:
-            ledger.hash_names(hashed)
+            ledger.hash_names(partial(hashed_path, key=key))
         modalities = ledger.counts_by("modality")
         counts = ledger.counts()
         call.watch.previewed(counts)
-        return Preview(
-            counts=counts,
-            formats=ledger.counts_by("format"),
-            modalities={("to be inferred" if name == "None" else name): num for name, num in modalities.items()},
-            reasons={status: ledger.counts_by("reason", status) for status in ("failed", "skipped")},
-            done_before=done_before,
-            files=table_of(ledger.files(), FileRow, schema_of(FileRow)),
-        )
-
-
-def _listed(call: Call, inventory: Inventory, done_before: int) -> Preview:
-    """Return what is known of files that lie elsewhere: what their source says."""
-    counts = {
-        "files": inventory.num_files,
-        "scored": 0,
-        "skipped": 0,
-        "failed": 0,
-        "studies": inventory.num_studies or 0,
-    }
-    call.watch.previewed(counts)
-    reasons: dict[str, dict[str, int]] = {"failed": {}, "skipped": {}}
-    return Preview(counts, {}, {}, reasons, done_before, schema_of(FileRow).empty_table(), inventory)
+        planned = {
+            "formats": ledger.counts_by("format"),
+            "modalities": {("to be inferred" if name == "None" else name): num for name, num in modalities.items()},
+            "reasons": {status: ledger.counts_by("reason", status) for status in ("failed", "skipped")},
+            "done_before": done_before,
+        }
+        return counts, table_of(ledger.files(), FileRow, schema_of(FileRow)), planned

@@ -24,9 +24,8 @@ from medclip.files.discover import LEDGER
 from medclip.files.output import disk_errors, in_use
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.parts import FOLDER as PARTS
-from medclip.runs.outputs.results import REPORT_IMAGES, RUN, hashes_of, report_files
-from medclip.runs.planning.run_shard import SHARD
+from medclip.runs.outputs.results import PARTS, REPORT_IMAGES, RUN, hashes_of, report_files
+from medclip.runs.planning.identity import SHARD
 from medclip.wording import list_of
 
 KINDS = ("thumbnails", "ledger", "embeddings")
@@ -93,8 +92,7 @@ def purge_runs(folder: Path, kinds: tuple[str, ...], older_than_s: float, *, yes
     """Remove some kinds of what runs at or below a folder have; without `yes`, or without a kind, list what could be.
 
     Raises:
-        MedclipError: WRONG_USE for a folder that holds a home folder; MISSING_FILE for one without a run; as
-            `medclip.files.output.disk_errors`.
+        MedclipError: WRONG_USE for a folder that holds a home folder; MISSING_FILE for one without a run.
     """
     _refuse_broad(folder)
     runs = sorted(run_folders(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.locks import is_locked
 from medclip.result import Result
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.ledger.pace import EXPECTED, HALVED, PACE, read_pace
+from medclip.runs.ledger.result_writer import EXPECTED, HALVED, PACE
 from medclip.runs.operations.purge import PURGED
 from medclip.runs.outputs.results import EMBED, embedded_counts
 from medclip.wording import duration, figure, list_of
@@ -129,9 +130,10 @@ def read_status(folder: str | Path) -> RunStatus:
         ]
         identity = ledger.get("identity") or {}
         counts = ledger.counts()
-        num_left, pace, expected = None, read_pace(ledger.get(PACE)) if running else None, ledger.get(EXPECTED)
-        if pace is not None and expected is not None:
-            num_left = max(0, expected - ledger.num_done())
+        rate, expected = read_pace(ledger.get(PACE)) if running else None, ledger.get(EXPECTED)
+        seconds_left = None
+        if rate and expected is not None:
+            seconds_left = max(0, expected - ledger.num_done()) / rate
         if identity.get("command") == EMBED:
             counts = embedded_counts(counts)
         return RunStatus(
@@ -144,7 +146,27 @@ def read_status(folder: str | Path) -> RunStatus:
             ledger.num_tried_again(),
             ledger.get(HALVED) or 0,
             tuple((worker, num, seconds) for worker, (num, seconds) in ledger.work_by_worker().items()),
-            None if pace is None else pace.files_per_second,
-            None if pace is None or num_left is None else pace.seconds_left(num_left),
+            rate,
+            seconds_left,
             tuple(ledger.get(PURGED) or ()),
         )
+
+
+def read_pace(moments: Sequence[Sequence[float]] | None) -> float | None:
+    """Return the files per second of the moments that a ledger remembers; None where there were no two of them.
+
+    The time before the first rows counts only until there are others: it is mostly that of the start, which loads the
+    model and comes once.
+
+    Example:
+        >>> read_pace([(1000.0, 0), (1010.0, 50)])
+        5.0
+        >>> read_pace([(1000.0, 0), (1010.0, 50), (1015.0, 150)])
+        20.0
+    """
+    if not moments or len(moments) < 2:
+        return None
+    has_started = len(moments) > 2 and moments[0][1] == 0
+    (began_at, before), (last_at, done) = moments[1 if has_started else 0], moments[-1]
+    seconds = last_at - began_at
+    return (done - before) / seconds if seconds > 0 else None

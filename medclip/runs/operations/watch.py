@@ -2,22 +2,34 @@
 
 `watch_run` stands around a whole call, so that a refusal before the first file is an event, too; `conduct` tells it of
 what happens in between. Nothing it writes is part of what the run is: tables and report are the same with and without.
+
+The log has JSON lines: events, counts and reasons, for programs that watch many runs. It never holds a path, a name of
+a file, a sentence about one, or an identifier: which files failed is in files.parquet.
+
+The metrics are in Prometheus' text format, written by its own client, for the textfile collector of node_exporter:
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format. The file appears whole (rename), as the
+collector asks. It holds numbers, names of reasons, and the name of the file itself, which is the label `run`: the
+collector refuses two files that state the same metric with the same labels.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Status
+from medclip.errors import MedclipError, Reason, Status
 from medclip.exit_codes import ExitCode, after, exit_code
-from medclip.runs.operations.event_log import EventLog
-from medclip.runs.operations.metrics_file import SUFFIX, Metric, check_metrics_file, write_metrics
+from medclip.files.access import file_modes
+from medclip.files.output import check_place, claim_file, disk_errors, make_folder, new_file
 from medclip.runs.operations.work_seconds import WorkReport, WorkSeconds
 from medclip.runs.rows import FileRow
 
@@ -49,14 +61,14 @@ class RunWatch:
         self._command, self._clock, self._now = command, clock, now
         self.files = tuple(files)
         """What it writes."""
-        self._metrics = [file for file in files if file.suffix == SUFFIX]
+        self._metrics = [file for file in files if file.suffix == METRICS_SUFFIX]
         for file in self._metrics:
             check_metrics_file(file)
-        self._logs = [EventLog(file) for file in files if file.suffix != SUFFIX]
+        self._logs = [EventLog(file) for file in files if file.suffix != METRICS_SUFFIX]
         self.work = WorkSeconds(clock)
         self.counted: Callable[[], Mapping[str, float]] = dict
         """Returns seconds of work that others count: a reading pool, and the ledger."""
-        self._begun, self._begun_at, self._told = clock(), now(), clock()
+        self._begun, self._begun_at, self._progress_at = clock(), now(), clock()
         self._facts: dict[str, Any] = {}
         self._counts: dict[str, int] = {"files": 0, "studies": 0}
         self._total = 0
@@ -86,27 +98,18 @@ class RunWatch:
         """
         self._processed.update((row.status, row.reason or "") for row in files)
         self._counts, self._total = dict(counts), total
-        if self._clock() - self._told >= SECONDS:
-            self._told = self._clock()
+        if self._clock() - self._progress_at >= SECONDS:
+            self._progress_at = self._clock()
             self._event("progress", **self._state())
             self._write_metrics()
 
     def wrote(self, counts: Mapping[str, int], *, already: bool) -> None:
-        """Take note that the results are written.
-
-        Args:
-            counts: Numbers of all files, by status, and of studies.
-            already: Whether they had been written before, and nothing was computed.
-        """
+        """Take note that the results are written."""
         self._counts, self._total = dict(counts), counts["files"]
         self._facts["already_finished"] = already
 
     def previewed(self, counts: Mapping[str, int]) -> None:
-        """Take note that the files were looked at, and none read.
-
-        Args:
-            counts: Numbers of files, by how they would end.
-        """
+        """Take note that the files were looked at, and none read."""
         self._total, self._is_preview = counts["files"], True
         self._counts = {**self._counts, "failed": counts["failed"]}
 
@@ -170,38 +173,33 @@ class RunWatch:
 
     def _as_metrics(self) -> list[Metric]:
         state, report = self._state(), self.report()
-        code = () if self._exit is None else (({}, float(self._exit)),)
-        reasons = tuple(
-            ({"status": status, "reason": reason or "none"}, float(num))
-            for (status, reason), num in sorted(self._processed.items())
-        )
+        processed = sorted(self._processed.items())
+
+        def one(value: float) -> Sequence[tuple[Mapping[str, str], float]]:
+            return [({}, float(value))]
+
         return [
-            Metric("running", "gauge", "1 while the command is at work.", (({}, float(self._exit is None)),)),
-            Metric("exit_code", "gauge", "How the command ended; see medclip's exit codes.", code),
-            Metric("start_time_seconds", "gauge", "When the command began, since 1970.", (({}, self._begun_at),)),
-            Metric("update_time_seconds", "gauge", "When this file was written, since 1970.", (({}, self._now()),)),
-            Metric(
-                "files_known",
-                "gauge",
-                "Files of the run, as far as they are counted.",
-                (({}, float(state["files_total"])),),
+            ("running", "1 while the command is at work.", one(self._exit is None)),
+            (
+                "exit_code",
+                "How the command ended; see medclip's exit codes.",
+                () if self._exit is None else one(self._exit),
             ),
-            Metric("files_done", "gauge", "Files of the run that have their row.", (({}, float(state["files_done"])),)),
-            Metric("studies_done", "gauge", "Studies of the run that are done.", (({}, float(state["studies"])),)),
-            Metric(
-                "files_processed_total", "counter", "Files that this command processed, by how they ended.", reasons
+            ("start_time_seconds", "When the command began, since 1970.", one(self._begun_at)),
+            ("update_time_seconds", "When this file was written, since 1970.", one(self._now())),
+            ("files_known", "Files of the run, as far as they are counted.", one(state["files_total"])),
+            ("files_done", "Files of the run that have their row.", one(state["files_done"])),
+            ("studies_done", "Studies of the run that are done.", one(state["studies"])),
+            (
+                "files_processed_total",
+                "Files that this command processed, by how they ended.",
+                [({"status": status, "reason": reason or "none"}, num) for (status, reason), num in processed],
             ),
-            Metric(
-                "files_per_second",
-                "gauge",
-                "Files that this command processed a second.",
-                (({}, float(state["files_per_second"])),),
-            ),
-            Metric(
+            ("files_per_second", "Files that this command processed a second.", one(state["files_per_second"])),
+            (
                 "work_seconds_total",
-                "counter",
                 "Seconds of work over all processes and threads, by kind.",
-                tuple(({"kind": kind}, seconds) for kind, seconds in report.seconds.items()),
+                [({"kind": kind}, seconds) for kind, seconds in report.seconds.items()],
             ),
         ]
 
@@ -219,10 +217,6 @@ def _exit_of(error: BaseException | None, counts: Mapping[str, int]) -> ExitCode
 @contextmanager
 def watch_run(command: str, files: Sequence[Path]) -> Iterator[RunWatch]:
     """Yield what is told of a run, and tell it how the run ended.
-
-    Args:
-        command: The verb.
-        files: Logs and files of metrics, told apart as `RunWatch` does it.
 
     Raises:
         MedclipError: For a file that cannot be written.
@@ -246,3 +240,124 @@ _CURRENT: ContextVar[RunWatch | None] = ContextVar("medclip_watch", default=None
 def current_watch() -> RunWatch:
     """Return what is told of the call that is under way; one that writes nothing where nobody watches."""
     return _CURRENT.get() or RunWatch()
+
+
+_START = b'{"time": '
+"""Of each line, and so of each file."""
+
+
+class EventLog:
+    """Appends one line for each event; each is written at once, and whole.
+
+    What cannot be written later on, since the disk is full, is dropped: a log must not cost a run.
+
+    Args:
+        path: The file, which is made or goes on; a device or a pipe, such as /dev/stderr, will do, too.
+        now: The time of an event.
+
+    Raises:
+        MedclipError: WRONG_USE for a file that holds something else.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._run = secrets.token_hex(4)
+        if not os.path.lexists(path):
+            check_place(path)
+        _refuse_other(path)
+        with disk_errors(path):
+            make_folder(path.parent)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, file_modes().file)
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append an event; `run` tells apart those of several calls that one file holds."""
+        time = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"time": time, "event": event, "run": self._run, **values})
+        with suppress(OSError):
+            os.write(self._descriptor, f"{line}\n".encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def _refuse_other(path: Path) -> None:
+    """Refuse to append to a file that holds anything but events: an image, say, that was named by mistake."""
+    if not path.is_file():
+        return
+    with disk_errors(path), path.open("rb") as file:
+        start = file.read(len(_START))
+    if start and start != _START:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this file is no log of medclip; nothing was written to it.",
+            where=path,
+            hint="Name a new file.",
+        )
+
+
+METRICS_SUFFIX = ".prom"
+"""Other files are not read by the collector."""
+_MODE = 0o644
+"""The collector runs as a user of its own, and there is nothing in the file that is not for it."""
+_PREFIX = "medclip_run_"
+_MOST_BYTES = 1 << 20
+"""Read of a file that is there; ours have some kilobytes."""
+
+
+Metric = tuple[str, str, Sequence[tuple[Mapping[str, str], float]]]
+"""Name without the prefix (a counter's ends in _total), help, and its values: labels and number."""
+
+
+def check_metrics_file(path: Path) -> None:
+    """Refuse a file that cannot be written, or that others write.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    claim_file(path, overwrite=True)
+    with disk_errors(path):
+        is_ours = not path.is_file() or _is_ours(path)
+    if not is_ours:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this file holds metrics that medclip did not write; it was left as it is.",
+            where=path,
+            hint="Name another file, with a name of its own for each folder of results.",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file is empty or holds metrics of a run and no others."""
+    with path.open("rb") as file:
+        lines = file.read(_MOST_BYTES).decode(errors="replace").splitlines()
+    named = (line.removeprefix("# HELP ").removeprefix("# TYPE ") for line in lines if line.strip())
+    return all(name.startswith(_PREFIX) for name in named)
+
+
+def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
+    """Write metrics; readable for all."""
+    text = metrics_text(metrics, run=path.stem)
+    with new_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    with suppress(OSError):  # file systems without modes
+        os.chmod(path, _MODE)
+
+
+def metrics_text(metrics: Iterable[Metric], run: str) -> str:
+    """Return metrics as text; `run` becomes a label of each value."""
+    from prometheus_client import generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector
+
+    class Families(Collector):
+        def collect(self) -> Iterator[Any]:
+            for name, explanation, values in metrics:
+                labels = ["run", *(values[0][0] if values else ())]
+                family_type = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                family = family_type(f"{_PREFIX}{name}", explanation, labels=labels)
+                for labels_of_value, value in values:
+                    family.add_metric([run, *labels_of_value.values()], value)
+                yield family
+
+    return generate_latest(Families()).decode()

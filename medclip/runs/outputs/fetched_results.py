@@ -43,7 +43,7 @@ class FetchedResults:
 
         Raises:
             MedclipError: MISSING_FILE where nothing lies there, or a folder that holds no finished run; CHANGED for a
-                run that was published anew meanwhile; as `medclip.files.stores.read_range`.
+                run that was published anew meanwhile.
         """
         return self._local(source, self._fetch_results)
 
@@ -55,7 +55,7 @@ class FetchedResults:
 
         Raises:
             MedclipError: MISSING_FILE for a folder without a ledger; BUSY for one that was copied while its run went
-                on; as `medclip.files.stores.read_range`.
+                on.
         """
         return self._local(source, self._fetch_shard)
 
@@ -144,11 +144,7 @@ class FetchedResults:
 
 @contextmanager
 def fetched_results() -> Iterator[FetchedResults]:
-    """Yield what copies results of a store; the copies go at the end, and errors name what they are of.
-
-    Raises:
-        MedclipError: As what is done meanwhile.
-    """
+    """Yield what copies results of a store; the copies go at the end, and errors name what they are of."""
     fetched = FetchedResults()
     try:
         yield fetched

@@ -56,11 +56,11 @@ class Publication:
         """Claim the folder of the store for the run of a ledger, or see that it is this run's.
 
         Raises:
-            MedclipError: OUTPUT_IN_USE where it holds something else; as `store_output.write_object`.
+            MedclipError: OUTPUT_IN_USE where it holds something else.
         """
-        known = ledger.get(PUBLISHED) or {}
-        is_new = known.get("url") != self.place.url
-        self._token = secrets.token_hex(16) if is_new else known["token"]
+        published = ledger.get(PUBLISHED) or {}
+        is_new = published.get("url") != self.place.url
+        self._token = secrets.token_hex(16) if is_new else published["token"]
         marked = self._marked()
         if marked is None and objects_below(self.place):
             raise self._taken("other objects", "Name another one.")
@@ -87,7 +87,7 @@ class Publication:
         """Publish all that the run has written and the store does not have; remove what is no more.
 
         Raises:
-            MedclipError: OUTPUT_IN_USE where another run took the place; as `store_output.write_object`.
+            MedclipError: OUTPUT_IN_USE where another run took the place.
         """
         self._end_early()
         self._check_marker()
@@ -195,16 +195,12 @@ def _line(name: str, digest: str) -> str:
 
 @contextmanager
 def published_again(ledger: Ledger, folder: Path, progress: Progress) -> Iterator[None]:
-    """Copy what is written meanwhile to the place in a store where a run is published, if it is.
-
-    Raises:
-        MedclipError: As `Publication.begin` and `Publication.finish`.
-    """
-    known = ledger.get(PUBLISHED)
-    if known is None:
+    """Copy what is written meanwhile to the place in a store where a run is published, if it is."""
+    published = ledger.get(PUBLISHED)
+    if published is None:
         yield
         return
-    place = place_of(known["url"])
+    place = place_of(published["url"])
     assert isinstance(place, RemotePath)
     with Publication(place, folder, progress) as publication:
         publication.begin(ledger)

@@ -1,4 +1,7 @@
-"""Turn a finished ledger into its tables and run.json: the same ledger gives the same bytes."""
+"""Turn a finished ledger into its tables and run.json: the same ledger gives the same bytes.
+
+Early rows stand in small tables of their own until then, for whoever does not want to wait for the last file.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +22,7 @@ from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import write_as_csv, write_rows
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow
+from medclip.runs.rows import NAMED_FILES, ChunkResult, ExamRow, FileRow, ScoreRow, note_of
 
 FILES = "files.parquet"
 SCORES = "scores.parquet"
@@ -43,9 +50,6 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
         ledger: The run's ledger, all chunks committed and its files numbered.
         folder: The output folder.
         run: Facts of run.json besides the counts: version, pack, options. No path, no time.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     with disk_errors(folder):
         (folder / RUN).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
@@ -59,22 +63,14 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
 
 
 def write_csv_tables(folder: Path) -> None:
-    """Write each table of a folder as CSV beside it, unless it is there.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write each table of a folder as CSV beside it, unless it is there."""
     for table, name in CSV_OF.items():
         if (folder / table).exists() and not (folder / name).exists():
             write_as_csv(folder / name, folder / table)
 
 
 def write_run(folder: Path, run: dict[str, Any], counts: dict[str, int]) -> None:
-    """Write run.json, as the last of all.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write run.json, as the last of all."""
     text = json.dumps({**run, "counts": counts}, indent=2, sort_keys=True, ensure_ascii=False)
     write_file(folder / RUN, f"{text}\n")
 
@@ -111,3 +107,67 @@ def page_name(page: int) -> str:
 def report_files(folder: Path) -> list[str]:
     """Return the files of a report that are in a folder: its pages, and the one that searches them."""
     return sorted(name for name in os.listdir(folder) if _PAGE.fullmatch(name))
+
+
+PARTS = "parts"
+PART_SECONDS = 30.0
+"""A part is written when the one before is so old."""
+_FIRST_PART_SECONDS = 2.0
+"""The first one comes earlier, and the pauses double: whoever began a run wants to see that it does what was meant."""
+
+
+class Parts:
+    """Writes `parts/files-NNNNNN.parquet` and `parts/scores-NNNNNN.parquet` while a run goes on.
+
+    A study that gets more files is in a later part again; the later rows count. `row`, `unit` and `copy_of` are numbers
+    of the ledger, since nobody knows yet how many files there are. When the tables are written, the parts go.
+
+    Args:
+        folder: The output folder.
+        name_of: Function from a path to what stands in its place; the path itself where None.
+        written: Function called with the files of each part.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name_of: Callable[[str], str] | None = None,
+        written: Callable[[Sequence[Path]], None] | None = None,
+    ) -> None:
+        self._folder, self._name_of, self._written = folder / PARTS, name_of, written
+        self._files: list[FileRow] = []
+        self._scores: list[ScoreRow] = []
+        self._written_at, self._pause_s = time.monotonic(), min(_FIRST_PART_SECONDS, PART_SECONDS)
+        numbers = (re.fullmatch(r"files-(\d{6,})\.parquet", path.name) for path in self._folder.glob("files-*"))
+        self._number = max((int(match[1]) for match in numbers if match), default=0)
+
+    def add(self, result: ChunkResult) -> None:
+        """Take the rows of a chunk; write a part when it is time."""
+        name_of = self._name_of
+        files = [row if name_of is None else replace(row, path=name_of(row.path)) for row in result.files]
+        files_of: dict[str | None, list[FileRow]] = {}
+        for row in sorted(files, key=lambda row: row.path):
+            if row.status == "scored":
+                files_of.setdefault(row.study, []).append(row)
+        self._files += files
+        for row in result.scores:
+            of_study = files_of.get(row.study, [])
+            text = json.dumps([file.path for file in of_study[:NAMED_FILES]], ensure_ascii=False)
+            note = note_of(file.headers for file in of_study)
+            self._scores.append(replace(row, files=text, num_files=len(of_study), note=note))
+        if time.monotonic() - self._written_at >= self._pause_s:
+            self._write()
+
+    def _write(self) -> None:
+        self._number += 1
+        scores, files = (self._folder / f"{name}-{self._number:06}.parquet" for name in ("scores", "files"))
+        write_rows(scores, ScoreRow, self._scores)
+        write_rows(files, FileRow, self._files)
+        if self._written is not None:
+            self._written((scores, files))
+        self._files, self._scores, self._written_at = [], [], time.monotonic()
+        self._pause_s = min(2 * self._pause_s, PART_SECONDS)
+
+    def remove(self) -> None:
+        """Remove them: the tables hold all."""
+        shutil.rmtree(self._folder, ignore_errors=True)

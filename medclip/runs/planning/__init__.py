@@ -1,1 +1,1 @@
-"""What a run is to do, decided before it reads a pixel: options, identity, the plan of a window, shards of machines."""
+"""What a run is to do, decided before it reads a pixel: options, identity, shards; files in windows, their plan."""

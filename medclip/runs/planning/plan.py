@@ -16,8 +16,8 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
-from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.runs.planning.options import ScoreOptions
+from medclip.runs.rows import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, ViewType
 from medclip.settings import Settings
 
@@ -109,8 +109,8 @@ class Chunk:
         read_together = tuple(
             replace(plan.units[unit], files=tuple(at[index] for index in plan.units[unit].files)) for unit in units
         )
-        own = Plan(files, tuple(plan.studies[study] for study in studies), read_together, state=plan.state)
-        return Chunk(own, tuple(at[index] for index in self.members))
+        plan_alone = Plan(files, tuple(plan.studies[study] for study in studies), read_together, state=plan.state)
+        return Chunk(plan_alone, tuple(at[index] for index in self.members))
 
 
 def make_plan(
@@ -147,7 +147,7 @@ def make_plan(
     study_of = {ref.name: index for index, study in enumerate(studies) for ref in study.files}
     sources = {ref.name: source for study in studies for ref, source in _sources(study)}
     planned = [
-        _planned(known.id, ref, fact, study_of.get(ref.name), sources.get(ref.name)) for known, ref, fact in files
+        _planned(entry.id, ref, fact, study_of.get(ref.name), sources.get(ref.name)) for entry, ref, fact in files
     ]
     joined = [
         replace(file, tie=_tie_of(file, studies, manifest, options, key))
@@ -156,7 +156,7 @@ def make_plan(
     placed, units = plan_units(joined, studies)
     if must_wait is None:
         return Plan(placed, studies, units, state=DONE_FOR_GOOD)
-    grows = {file.tie for (known, *_), file in zip(files, placed, strict=True) if known.cut and _may_grow(file, units)}
+    grows = {file.tie for (entry, *_), file in zip(files, placed, strict=True) if entry.cut and _may_grow(file, units)}
     waiting = {tie for tie in {file.tie for file in placed} if tie in grows or must_wait(tie)}
     return Plan(placed, studies, units, frozenset(waiting))
 

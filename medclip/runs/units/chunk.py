@@ -29,9 +29,8 @@ from medclip.models.encoding.parallel_encoding import Batches
 from medclip.models.prototypes.home_images import home_distances
 from medclip.models.prototypes.open_set import typical
 from medclip.progress import Progress
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import ChunkResult, ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.runs.units.problems import (
     guess_problem,
     in_colour,
@@ -214,7 +213,7 @@ class ChunkWork:
     context: Context
     chunk: Chunk
     items: list[Item]
-    _known: _Encoder | None = None
+    _known_encoder: _Encoder | None = None
     _second: list[Item] = field(default_factory=list)
     _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
 
@@ -222,8 +221,8 @@ class ChunkWork:
     def begin(cls, context: Context, chunk: Chunk, readings: Iterator[Future[Reading] | None]) -> ChunkWork:
         """Encode the files whose modality is known and infer the others'."""
         work = cls(context, chunk, items_of(chunk))
-        known, unknown = _Encoder(context), _Encoder(context)
-        work._known = known
+        of_modality, without_modality = _Encoder(context), _Encoder(context)
+        work._known_encoder = of_modality
         for item in work.items:
             reading = next(readings)
             if item.problem is None:
@@ -233,29 +232,30 @@ class ChunkWork:
                 if item.problem is None and item.modality is not None:
                     item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part, item.kind)
                 if item.problem is None:
-                    (unknown if item.modality is None else known).add(item)
+                    (without_modality if item.modality is None else of_modality).add(item)
             context.progress.step(len(item.files))
-        work._read_copies(known)
-        known.close()
-        unknown.wait()
+        work._read_copies(of_modality)
+        of_modality.close()
+        without_modality.wait()
         work._infer([item for item in work.items if item.problem is None and item.modality is None])
         return work
 
-    def finish(self) -> None:
-        """Encode what was read a second time; every item then has its features or its problem."""
+    def finish(self) -> ChunkResult:
+        """Encode what was read a second time, so that every item has its features or its problem; return the rows."""
         encoder = _Encoder(self.context)
         for item in self._second:
             _take(item, next(self._second_readings))
             if item.problem is None:
                 encoder.add(item)
         encoder.wait()
-        if self._known is not None:
-            self._known.wait()
+        if self._known_encoder is not None:
+            self._known_encoder.wait()
         for item in self.items:
             if item.features_VD is not None and not np.isfinite(item.features_VD).all():
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_strangers()
         self._measure_distances()
+        return self.context.answers.result(self)
 
     def result(
         self,
@@ -437,13 +437,7 @@ def failed_chunk(context: Context, chunk: Chunk, problem: Problem) -> ChunkResul
 
 
 def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict[Modality, str]:
-    """Return the key of each modality that a study has; several are several studies.
-
-    Args:
-        grouped: The study's key.
-        modalities: Modalities of the study's units that are wanted.
-        key: Key of the identity hashes.
-    """
+    """Return the key of each modality that a study has; several are several studies."""
     several = list(dict.fromkeys(modalities))
     if len(several) == 1:
         return {several[0]: grouped}

@@ -62,13 +62,13 @@ class Reading:
     """What the image is known again by (`medclip.imaging.perceptual_hash`), where that is asked for."""
 
 
-def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> FileFacts:
+def inspect(path: Path, settings: Settings, hashed: tuple[Stamp, str] | None) -> FileFacts:
     """Hash one file and find out what it is; its hash may be known from before.
 
     Raises:
         OSError: Where its drive does not deliver it now; the pool tries again.
     """
-    return inspect_file(path, settings, known, raise_passing=True)
+    return inspect_file(path, settings, hashed, raise_passing=True)
 
 
 def read(
@@ -194,8 +194,8 @@ def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:
 
     from medclip.imaging.geometry import crop
 
-    shown = crop(seen_HWC, where.filled)
-    image = Image.fromarray(np.ascontiguousarray(shown[:, :, 0] if shown.shape[2] == 1 else shown))
+    part_HWC = crop(seen_HWC, where.filled)
+    image = Image.fromarray(np.ascontiguousarray(part_HWC[:, :, 0] if part_HWC.shape[2] == 1 else part_HWC))
     down, across = where.scale
     is_stretched = (where.resized_height, where.resized_width) == (where.shown_height, where.shown_width)
     if is_stretched and abs(down / across - 1) > _UNEVEN:

@@ -30,14 +30,12 @@ from medclip.files.readers.memory import budget_bytes
 from medclip.files.tables.write import write_rows
 from medclip.imaging.slides.stain import METHODS, TARGETS, StainMethod, StainOptions, to_lab
 from medclip.result import Result
-from medclip.runs.call import Call
+from medclip.runs.call import Call, RunPack, pack_of_run
 from medclip.runs.conduct import conduct
-from medclip.runs.ledger.chunk_result import ChunkResult
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import FILES, write_run
 from medclip.runs.planning.plan import Chunk
-from medclip.runs.rows import FileRow
-from medclip.runs.run_pack import RunPack, pack_of_run
+from medclip.runs.rows import ChunkResult, FileRow
 from medclip.runs.units.chunk import Context
 from medclip.runs.verb import Verb
 from medclip.sample import Kind, Modality
@@ -250,11 +248,11 @@ def _work(
     context: Context,
     ledger: Ledger,
     chunks: Iterator[Chunk],
-    committed: Callable[[ChunkResult, tuple[int, int]], None],
+    commit: Callable[[ChunkResult], None],
 ) -> None:
     staging = None if stage_to is None else Staging(stage_to)
     try:
-        SlideWork(make(context.model), context, ledger, committed, shares, staging).run(chunks)
+        SlideWork(make(context.model), context, ledger, commit, shares, staging).run(chunks)
     finally:
         if staging is not None:
             staging.close()

@@ -28,11 +28,9 @@ from medclip.files.recognise.tiff_directories import ends_early
 from medclip.imaging.slides.patch_grid import PatchGrid, no_tissue
 from medclip.imaging.slides.stain import StainMethod
 from medclip.imaging.slides.tissue.find import TissueMask
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.known_files import DONE
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.planning.plan import Chunk
-from medclip.runs.rows import FileRow, UnitRow
+from medclip.runs.rows import DONE, ChunkResult, FileRow, UnitRow
 from medclip.runs.units.chunk import ChunkWork, Context, Item, items_of
 from medclip.runs.units.read_unit import Reading
 from medclip.sample import Kind
@@ -143,8 +141,8 @@ class SlideWork:
     Args:
         stage: Stage that is carried out.
         context: Context of the run.
-        ledger: Ledger that each slide is committed to when it is finished.
-        committed: Function called after each commit with what was committed and what the commit returned.
+        ledger: Ledger of the run.
+        commit: Function that commits the rows of each slide when it is finished.
         shares: Seconds by what they are spent on, which the work adds to.
         staging: Object that copies slides to a quick disk first; None reads them where they are.
     """
@@ -154,11 +152,11 @@ class SlideWork:
         stage: Stage,
         context: Context,
         ledger: Ledger,
-        committed: Callable[[ChunkResult, tuple[int, int]], None],
+        commit: Callable[[ChunkResult], None],
         shares: Shares,
         staging: Staging | None = None,
     ) -> None:
-        self._stage, self._context, self._ledger, self._committed = stage, context, ledger, committed
+        self._stage, self._context, self._ledger, self._write_rows = stage, context, ledger, commit
         self._shares, self._staging = shares, staging
         self._settings: Settings = context.settings
         self._encoding: deque[tuple[_Step, ReadBlock, Future[tuple[NDArray[np.float32], float]]]] = deque()
@@ -346,7 +344,7 @@ class SlideWork:
         result = work.result(units=units)
         files = tuple(_with_facts(row, rows.get(row.row)) for row in result.files)
         result = replace(result, files=files)
-        self._committed(result, self._ledger.commit(result))
+        self._write_rows(result)
         self._context.progress.step(sum(len(item.files) for item in items))
 
     @contextmanager

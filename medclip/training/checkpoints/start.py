@@ -20,7 +20,7 @@ from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.volume_input import TUBELET, VolumeInput
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read_trunk, start_trunk
-from medclip.models.packs.views import FUSION
+from medclip.models.packs.manifest import FUSION
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.towers.image_only import without_words
 from medclip.models.towers.layers.activation_checkpointing import recompute_activations

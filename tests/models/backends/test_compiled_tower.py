@@ -13,9 +13,8 @@ import pytest
 from torch import Tensor, nn, ones
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends.compiled_tower import CompiledTower
 from medclip.models.backends.known import BACKENDS
-from medclip.models.backends.load import load_backend
+from medclip.models.backends.load import CompiledTower, load_backend
 from medclip.models.model import Model
 from tests.models.conftest import SIZE
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from medclip.models.backends import load
-from medclip.models.backends.choice import choose_backend
-from medclip.models.backends.kept_graph import kept_graph
+from medclip.models.backends.choice import choose_backend, kept_graph
 from medclip.models.backends.known import BACKENDS
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model

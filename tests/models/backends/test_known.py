@@ -10,10 +10,10 @@ import pytest
 import scipy.stats
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.backends import compiler, known
+from medclip.models.backends import known
+from medclip.models.backends import known as compiler
 from medclip.models.backends.choice import share_that_may_break
-from medclip.models.backends.cpu import parse_flags
-from medclip.models.backends.known import BACKENDS, check_backend, find_backend, usable
+from medclip.models.backends.known import BACKENDS, check_backend, find_backend, parse_flags, usable
 
 INTEL = "model name : Some Xeon\nflags\t\t: fpu sse2 avx2 avx512f avx512_vnni\nflags : fpu\n"
 GRAVITON = "processor : 0\nFeatures : fp asimd asimddp i8mm bf16\n"

@@ -17,8 +17,8 @@ from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.hub import Missing, fetch, fetch_model
-from medclip.models.interchange.load_hub import load_hub
+from medclip.models.interchange.find_source import Missing, fetch, fetch_model
+from medclip.models.interchange.load_start import load_hub
 from tests.kits.hf_models import SIZE, TEXTS, save_clip
 from tests.kits.layouts import (
     MEAN,

@@ -19,11 +19,9 @@ from medclip.api.models import export_model, import_model
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.interchange.load_start import Started, load_start
-from medclip.models.packs.card import Card
-from medclip.models.packs.licences import licence_names
-from medclip.models.packs.manifest import read_config, seal
+from medclip.models.packs.card import Card, licence_names
+from medclip.models.packs.manifest import WITHOUT_FUSION, read_config, seal
 from medclip.models.packs.pack import load_model, save_pack, update_pack, verify_pack
-from medclip.models.packs.views import WITHOUT_FUSION
 from medclip.models.towers.build import build_clip
 from medclip.models.towers.view_fusion import ViewFusion
 from tests.kits.layouts import (

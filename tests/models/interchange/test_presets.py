@@ -9,7 +9,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import CLIP_MEAN, from_config
-from medclip.models.interchange.presets import find_preset, fitting_presets, list_presets
+from medclip.models.interchange.choose_pixels import find_preset, fitting_presets, list_presets
 
 WANTED = [
     "medsiglip",

@@ -16,9 +16,16 @@ from torch import Tensor
 from medclip.api.merge_packs import merge_packs
 from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.merging.merged_card import UNMEASURED, united_licence
-from medclip.models.packs.card import ANCESTORS, MERGED_FROM, Card, read_card, training_hashes, training_patients
-from medclip.models.packs.licences import licence_names
+from medclip.models.merging.merge import UNMEASURED, united_licence
+from medclip.models.packs.card import (
+    ANCESTORS,
+    MERGED_FROM,
+    Card,
+    licence_names,
+    read_card,
+    training_hashes,
+    training_patients,
+)
 from medclip.models.packs.manifest import WEIGHTS_NAME, pack_digest, read_manifest, seal, weights_digest
 from medclip.models.packs.pack import check_pack, load_model, update_pack
 from medclip.training.loop import run_recipe

@@ -149,7 +149,7 @@ def test_the_result_shows_itself(tmp_path: Path) -> None:
 
 def test_a_merged_pack_carries_the_works_of_all_and_each_of_them(tmp_path: Path) -> None:
     from medclip.models.merging.ingredients import read_ingredient
-    from medclip.models.merging.merged_card import merged_card
+    from medclip.models.merging.merge import merged_card
 
     packs = []
     for name, works in (("a", [GLAS, OWN]), ("b", [GLAS, OWN | {"key": "other"}])):

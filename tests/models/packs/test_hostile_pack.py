@@ -11,8 +11,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.manifest import FILE_NAME, seal
-from medclip.models.packs.pack import load_model, verify_pack
-from medclip.models.packs.plausible_size import check_plausible
+from medclip.models.packs.pack import check_plausible, load_model, verify_pack
 from tests.kits import bombs
 from tests.kits.scoring import make_pack
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medclip.models.packs.card import Card
-from medclip.models.packs.licences import licence_files, licence_names
+from medclip.models.packs.card import Card, licence_files, licence_names
 
 
 def pack(folder: Path, name: str, **texts: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.models.prototypes.context_prompts import in_context
+from medclip.models.prototypes.class_vectors import in_context
 
 SMALL = np.array([[[2.0, 0.0], [1.0, 1.0]]])
 MANY = np.random.default_rng(0).normal(scale=5, size=(7, 3, 4))

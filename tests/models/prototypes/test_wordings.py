@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from medclip.models.prototypes.class_vectors import vectors_of
-from medclip.models.prototypes.wordings import encode_phrasings, spread_over_wordings, wordings_of
+from medclip.models.prototypes.class_vectors import encode_phrasings, spread_over_wordings, vectors_of, wordings_of
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import read_prompts, templates_of

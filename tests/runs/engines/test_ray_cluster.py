@@ -22,16 +22,15 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.runs.engines import ray_cluster
-from medclip.runs.engines.choose_engine import choose_engine
-from medclip.runs.engines.ray_cluster import _Crew, _room
-from medclip.runs.ledger.known_files import DONE, DONE_FOR_GOOD
+from medclip.runs.engines.ray_cluster import _Crew, _room, choose_engine
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile
+from medclip.runs.rows import DONE, DONE_FOR_GOOD
 from medclip.sample import FileRef
 from medclip.settings import Settings
 from tests.kits.scoring import STUDY_UID, digests, write_dicom, write_png
 
 if TYPE_CHECKING:
-    from medclip.runs.engines.worker_plan import WorkerPlan
+    from medclip.runs.engines.engine import WorkerPlan
 
 
 class _LostError(Exception):
@@ -380,7 +379,7 @@ def test_the_folder_of_our_own_cluster_is_shut_to_others_though_ray_opens_its_ow
     pytest.importorskip("ray")
     lines = (
         "import pathlib, tempfile",
-        "from medclip.runs.engines.ray_connection import connected",
+        "from medclip.runs.engines.ray_looks import connected",
         f"tempfile.tempdir = {tempfile.gettempdir()!r}",
         "places = lambda: set(pathlib.Path(tempfile.tempdir).glob('medclip-ray-*'))",
         "before = places()",

@@ -14,10 +14,8 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.files import locks
 from medclip.files.locks import is_locked
-from medclip.runs.ledger.chunk_result import ChunkResult
-from medclip.runs.ledger.known_files import DONE, Look
 from medclip.runs.ledger.ledger import FILE_NAME, Ledger
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import DONE, ChunkResult, FileRow, Look, ScoreRow, Thumbnail
 from medclip.sample import FileRef
 from tests.kits.ledger import fill_ledger
 
@@ -133,7 +131,7 @@ def test_a_ledger_that_is_as_large_as_files_may_be_is_no_broken_disk(tmp_path: P
         import resource, sys
         from pathlib import Path
         from medclip.errors import MedclipError
-        from medclip.runs.ledger.known_files import DONE, Look
+        from medclip.runs.rows import DONE, Look
 from medclip.runs.ledger.ledger import Ledger
         from tests.kits.ledger import fill_ledger
         from tests.runs.ledger.test_ledger import _rows

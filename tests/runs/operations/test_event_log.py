@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.runs.operations.event_log import EventLog
+from medclip.runs.operations.watch import EventLog
 
 
 def test_each_event_is_a_line_that_names_its_time_and_its_call(tmp_path: Path):

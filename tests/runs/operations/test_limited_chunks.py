@@ -14,9 +14,8 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.runs.conduct import LimitedChunks
-from medclip.runs.inputs import listing, look
 from medclip.runs.operations.run_status import STOPPED, read_status
-from medclip.runs.planning import plan
+from medclip.runs.planning import listing, look, plan
 from medclip.runs.units import chunk
 from medclip.settings import Settings
 from tests.kits.kills import left_behind

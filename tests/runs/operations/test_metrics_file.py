@@ -9,12 +9,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from medclip.errors import MedclipError, Reason
-from medclip.runs.operations.metrics_file import Metric, check_metrics_file, metrics_text, write_metrics
+from medclip.runs.operations.watch import check_metrics_file, metrics_text, write_metrics
 
 METRICS = [
-    Metric("files", "gauge", 'Files\nand "more" \\.', (({"status": 'a"b\\c\nd'}, 3.0), ({"status": "scored"}, 4.5))),
-    Metric("seconds_total", "counter", "Seconds.", (({}, 1795861664.60698),)),
-    Metric("exit_code", "gauge", "Nothing yet.", ()),
+    ("files", 'Files\nand "more" \\.', (({"status": 'a"b\\c\nd'}, 3.0), ({"status": "scored"}, 4.5))),
+    ("seconds_total", "Seconds.", (({}, 1795861664.60698),)),
+    ("exit_code", "Nothing yet.", ()),
 ]
 
 

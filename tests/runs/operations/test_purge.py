@@ -22,7 +22,7 @@ from medclip.files.locks import held_folder
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.purge import _refuse_broad, parse_age
 from medclip.runs.operations.run_status import read_status
-from medclip.runs.outputs.parts import FOLDER as PARTS
+from medclip.runs.outputs.results import PARTS
 from tests.kits.scoring import digests, write_dicom
 
 

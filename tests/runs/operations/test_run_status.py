@@ -13,10 +13,11 @@ import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
-from medclip.runs.ledger import pace
-from medclip.runs.ledger.chunk_result import ChunkResult
+from medclip.runs.ledger import result_writer
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.operations.run_status import read_pace
 from medclip.runs.planning import plan
+from medclip.runs.rows import ChunkResult
 from medclip.scoring.exam_scores import PROBABILITY_STEP
 from tests.kits.scoring import write_png
 
@@ -59,7 +60,7 @@ def test_a_run_that_goes_on_says_how_fast_and_how_long(
         write_png(root / f"{n}.png", n)
     commit, seen = Ledger.commit, []
     monkeypatch.setattr(plan, "CHUNK_FILES", 1)
-    monkeypatch.setattr(pace, "_EVERY_S", 0.0)
+    monkeypatch.setattr(result_writer, "_EVERY_S", 0.0)
 
     def looked_at(self: Ledger, result: ChunkResult) -> tuple[int, int]:
         grown = commit(self, result)
@@ -120,17 +121,15 @@ def test_batches_that_memory_did_not_hold_are_computed_in_halves_and_counted(
 
 def test_a_pace_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(pace.time, "time", lambda: now[0])
-    keeper, moments = pace.PaceKeeper(), None
+    monkeypatch.setattr(result_writer.time, "time", lambda: now[0])
+    keeper, moments = result_writer.PaceKeeper(), None
     for minute in range(1, 61):
         now[0] = 60.0 * minute
         moments = keeper.commit(6000 if minute <= 30 else 60) or moments
-    read = pace.read_pace(moments)
-    assert read is not None
-    assert read.files_per_second == pytest.approx(1.0)
-    assert read.seconds_left(120) == pytest.approx(120)
+    files_per_second = read_pace(moments)
+    assert files_per_second == pytest.approx(1.0)
     assert len(moments or ()) <= 11
-    assert pace.read_pace(None) is pace.read_pace([(1.0, 0)]) is pace.read_pace([(1.0, 0), (1.0, 5)]) is None
+    assert read_pace(None) is read_pace([(1.0, 0)]) is read_pace([(1.0, 0), (1.0, 5)]) is None
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

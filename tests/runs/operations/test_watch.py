@@ -13,7 +13,6 @@ from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.operations import metrics_file
 from medclip.runs.operations import watch as watch_module
 from tests.kits.progress import Recorded
 from tests.kits.scoring import PLANTED, STUDY_UID, digests, small_folder
@@ -136,7 +135,7 @@ def test_metrics_that_can_be_written_no_more_cost_nothing_once_the_run_began(
     place = tmp_path / "night.prom"
     watch = watch_module.RunWatch("score", [place])
     with monkeypatch.context() as without_modes:
-        without_modes.setattr(metrics_file.os, "chmod", refuse)
+        without_modes.setattr(watch_module.os, "chmod", refuse)
         watch.started({}, {"files": 0, "studies": 0}, 0)
     assert values(place)[("medclip_run_running", "")] == 1
     place.unlink()

@@ -14,7 +14,7 @@ from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.files import stores
-from medclip.runs.outputs import parts, publication
+from medclip.runs.outputs import publication, results
 from medclip.runs.outputs.publication import MARKER
 from medclip.runs.outputs.results import RUN, output_files
 from tests.kits.kills import run_anew
@@ -118,7 +118,7 @@ def test_files_that_came_later_change_the_store_and_what_is_no_more_goes(
 def test_early_rows_are_there_while_a_run_goes_on_and_gone_at_its_end(
     store: Any, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "SECONDS", 0.0)
+    monkeypatch.setattr(results, "PART_SECONDS", 0.0)
     seen: list[set[str]] = []
     honest = publication.Publication.finish
 
@@ -140,7 +140,7 @@ def test_a_place_of_another_run_or_of_other_objects_is_refused_before_anything_i
     score(root, OUT, work=tmp_path / "work", model=pack, **ASKED)
     store.pipe_file("/results/full/notes.txt", b"of somebody else")
     before = objects(store)
-    monkeypatch.setattr("medclip.runs.inputs.look.inspect", lambda *_: pytest.fail("a file was read"))
+    monkeypatch.setattr("medclip.runs.planning.look.inspect", lambda *_: pytest.fail("a file was read"))
     for place, work, words in (
         (OUT, "other", "holds another run"),
         ("memory://results/full", "third", "holds other objects"),
@@ -223,11 +223,12 @@ def test_the_command_names_the_place_and_other_commands_make_no_folder_called_s3
 
 
 _SETUP = """
-from medclip.runs.inputs import listing, look
-from medclip.runs.outputs import parts
+from medclip.runs.planning import look
+from medclip.runs.planning import listing
+from medclip.runs.outputs import results
 from medclip.runs.planning import plan
 listing.WINDOW_FILES = look.WINDOW_FILES = 3
-plan.CHUNK_FILES, parts.SECONDS = 2, 0.0
+plan.CHUNK_FILES, results.PART_SECONDS = 2, 0.0
 from medclip.api.score import score
 def run(root, out, work, pack):
     score(root, out, work=work, model=pack, min_confidence=0.0, workers=1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.runs.inputs import listing as listing_module
-from medclip.runs.inputs.listing import windows
+from medclip.runs.planning import listing as listing_module
+from medclip.runs.planning.listing import windows
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit, chunks
 from medclip.runs.units.chunk import Item, items_of
 from medclip.sample import FileRef, Kind, Modality, Study

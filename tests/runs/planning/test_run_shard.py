@@ -18,12 +18,11 @@ from medclip.api.embed import embed
 from medclip.api.runs import retry
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.runs.inputs import listing, look
-from medclip.runs.inputs.listing import windows
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.run_status import STOPPED, read_status
-from medclip.runs.planning import plan
-from medclip.runs.planning.run_shard import RunShard, parse_shard
+from medclip.runs.planning import listing, look, plan
+from medclip.runs.planning.identity import RunShard, parse_shard
+from medclip.runs.planning.listing import windows
 from medclip.sample import FileRef
 from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
 from tests.kits.size import sized
@@ -144,7 +143,7 @@ def test_each_window_of_the_whole_run_is_in_one_shard(sizes: list[int], num_shar
     listing.WINDOW_FILES, listing.CUT_FILES = 3, 5
     try:
         all_windows = list(windows(refs))
-        parts = [list(RunShard(number, num_shards).own(windows(refs))) for number in range(1, num_shards + 1)]
+        parts = [list(RunShard(number, num_shards).select(windows(refs))) for number in range(1, num_shards + 1)]
     finally:
         listing.WINDOW_FILES, listing.CUT_FILES = before
     assert sorted(repr(window) for part in parts for window in part) == sorted(map(repr, all_windows))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from medclip.models.interchange.choose_pixels import find_preset
 from medclip.models.interchange.layouts.hf_names import converter
 from medclip.models.interchange.layouts.layout import CONFIG, HUB_WEIGHTS, Layout, Place, Source
-from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.manifest import CONFIG_NAME
 
 if TYPE_CHECKING:

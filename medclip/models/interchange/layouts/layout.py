@@ -113,9 +113,6 @@ def as_safetensors(path: Path, scratch: Path | None) -> Path | None:
     Args:
         path: A file of weights.
         scratch: Folder for conversions. None: a pickle is not converted, and None comes back for it.
-
-    Raises:
-        MedclipError: As `to_safetensors`.
     """
     if path.suffix.lower() == ".safetensors" and not is_pickle(path):
         return path

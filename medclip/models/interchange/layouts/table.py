@@ -11,25 +11,22 @@ from medclip.models.interchange.layouts import (
     dinov2,
     hf_clip,
     hf_siglip,
-    open_clip_checkpoint,
-    open_clip_coca,
-    open_clip_folder,
-    timm_checkpoint,
-    timm_folder,
+    open_clip_layouts,
+    timm_layouts,
 )
 from medclip.models.interchange.layouts.layout import Layout, Place, Source, described, no_weights
-from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
+from medclip.models.interchange.layouts.open_clip_layouts import OPEN_CLIP_WEIGHTS
 
 LAYOUTS: tuple[Layout, ...] = (
-    open_clip_coca.LAYOUT,
-    open_clip_folder.LAYOUT,
+    open_clip_layouts.COCA,
+    open_clip_layouts.FOLDER,
     hf_clip.LAYOUT,
     hf_siglip.LAYOUT,
     conch.LAYOUT,
-    timm_folder.LAYOUT,
+    timm_layouts.FOLDER,
     dinov2.LAYOUT,
-    timm_checkpoint.LAYOUT,
-    open_clip_checkpoint.LAYOUT,
+    timm_layouts.CHECKPOINT,
+    open_clip_layouts.CHECKPOINT,
 )
 """Asked in this order; the first that matches reads the place. A bare checkpoint says least and comes last."""
 ENTRY_POINTS = "medclip.layouts"
@@ -60,10 +57,10 @@ def read_layout(path: Path, architecture: str | None = None, scratch: Path | Non
     weights = place.find_weights(*OPEN_CLIP_WEIGHTS)
     if not weights and not place.config:
         raise no_weights(path)
-    known = "; ".join(f"{row.title}: {row.looks_like}" for row in every_layout())
+    layouts = "; ".join(f"{row.title}: {row.looks_like}" for row in every_layout())
     raise MedclipError(
         Reason.PACK_INVALID,
         f"this is no layout of a model that medclip knows; seen were {described(place, weights) or 'no tensors'}.",
         where=path,
-        hint=f"Understood are: {known}.",
+        hint=f"Understood are: {layouts}.",
     )

@@ -34,9 +34,8 @@ from medclip.pairs.words.agent import CaptionAgent, Usage
 from medclip.pairs.words.patch_caption_check import Room
 from medclip.progress import Progress
 from medclip.result import Result, named_counts
-from medclip.runs.call import Call
+from medclip.runs.call import Call, pack_of_run
 from medclip.runs.planning.options import ScoreOptions
-from medclip.runs.run_pack import pack_of_run
 from medclip.settings import Settings
 from medclip.shards.stored_data import Format
 from medclip.shards.writing.splits import DEFAULT_SPLITS, check_shares, split_of

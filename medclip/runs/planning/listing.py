@@ -3,6 +3,10 @@
 A window is made of whole folders, so that what lies together is seen together; only a folder with very many files is
 cut. Windows depend on the names and sizes of files alone, and are written to the ledger before anything in them is
 looked at: a run that goes on has the same ones.
+
+A run over files that lie elsewhere is the run over a folder: the same windows, ledger and rows. Only the walk is
+another one, files are fetched below the output folder before they are looked at, and go once their chunk is committed.
+A run that goes on lists again, compares with its ledger, and fetches what is not done.
 """
 
 from __future__ import annotations
@@ -12,18 +16,90 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medclip.errors import Problem, Reason
 from medclip.files.discover import name_of_spelled, walk
 from medclip.files.output import in_use
+from medclip.files.store_files import Inventory
 from medclip.files.tables.manifest import WFDB_HEADER, Manifest, file_named
-from medclip.runs.inputs.remote_files import RemoteFiles
-from medclip.runs.ledger.known_files import DONE, KnownFile
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.planning.run_shard import RunShard
+from medclip.runs.planning.identity import RunShard
+from medclip.runs.rows import DONE, KnownFile
 from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
+
+
+class RemoteFiles(Protocol):
+    """Files on a server or in a store.
+
+    Used as a context manager, once the output folder is this run's: it begins with an empty spool and removes it at the
+    end.
+    """
+
+    @property
+    def identity(self) -> str:
+        """What tells these inputs from others, such as URL and query; a run keeps only a keyed hash of it."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where files lie, under their names, while they are worked on: the spool, below the output folder."""
+        ...
+
+    @property
+    def num_files(self) -> int:
+        """How many there are about; 0 where that is not known."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the spool holds as much as it may: nothing is read ahead then."""
+        ...
+
+    def list_all(self, key: bytes) -> None:
+        """Ask what there is, before anything is written.
+
+        Args:
+            key: Key of the identity hashes: names that would be identifiers are hashed.
+
+        Raises:
+            MedclipError: UNREACHABLE; NOTHING_TO_DO where nothing at all can only be a mistake.
+        """
+        ...
+
+    def inventory(self) -> Inventory:
+        """Count what there is, and fetch nothing; it is called in the place of all else, and not after it."""
+        ...
+
+    def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
+        """Yield the files, folder by folder, in an order that depends on their names only.
+
+        Args:
+            known: Function from a prefix of names to the names that the ledger knows below it; called by the caller's
+                thread.
+
+        Yields:
+            With a `place` of texts that grows from file to file, and without a stamp.
+        """
+        ...
+
+    def fetch(self, names: Sequence[str]) -> Mapping[str, Problem]:
+        """Bring files into the spool; those that cannot be brought have their problem.
+
+        Raises:
+            MedclipError: UNREACHABLE, DISK_FULL.
+        """
+        ...
+
+    def release(self, names: Iterable[str]) -> None:
+        """Remove files from the spool; `fetch` brings them again."""
+        ...
+
+    def __enter__(self) -> RemoteFiles: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
 
 WINDOW_FILES = 64
 """A window ends with the folder that fills it up to this."""
@@ -112,15 +188,15 @@ class Listing:
         self._shard = shard
         self._ends: dict[str, bool] = {}  # of a shard's windows, by the last name: whether their folder goes on
         if shard is not None:
-            self._refs = self._own(shard, self._refs)
+            self._refs = self._windows_of(shard, self._refs)
 
     @property
     def is_part(self) -> bool:
         """Whether files of the run are left to other shards."""
         return self._shard is not None
 
-    def _own(self, shard: RunShard, refs: Iterator[FileRef]) -> Iterator[FileRef]:
-        for window, cut in shard.own(windows(refs)):
+    def _windows_of(self, shard: RunShard, refs: Iterator[FileRef]) -> Iterator[FileRef]:
+        for window, cut in shard.select(windows(refs)):
             self._ends[window[-1].name] = cut
             yield from window
 
@@ -186,10 +262,10 @@ class Listing:
         gained: list[FileRef] = []
         num_known, num_gained = 0, 0
         for some in _batches(self._refs):
-            known = self._known(some, again)
+            listed = self._known(some, again)
             passed = sum(_as_json(ref.place) <= frontier for ref in some)
             for ref in some[:passed]:
-                file = known.get(ref.name)
+                file = listed.get(ref.name)
                 if file is None:
                     num_gained += 1
                     gained += [ref] if add else []
@@ -231,10 +307,10 @@ class Listing:
         if not self._ledger.get("hashed"):
             return self._ledger.known([ref.name for ref in refs])
         name_of = {self._hashed(ref.name): ref.name for ref in refs}
-        known = {name_of[file.name]: file for file in self._ledger.known(list(name_of)).values()}
+        listed = {name_of[file.name]: file for file in self._ledger.known(list(name_of)).values()}
         if again:
-            self._again += [(name, self._hashed(name)) for name in known]
-        return known
+            self._again += [(name, self._hashed(name)) for name in listed]
+        return listed
 
     def _register(self, refs: Sequence[FileRef]) -> None:
         for files, cut in windows(refs):
@@ -264,15 +340,15 @@ class Listing:
         elsewhere = 0
         for some in _batches(enumerate(manifest.rows)):
             names = {index: self._names(row.file, places) for index, row in some}
-            known = self._ledger.known([name for several in names.values() for name in several])
+            listed = self._ledger.known([name for several in names.values() for name in several])
             for index, row in some:
-                if any(name in known for name in names[index]):
+                if any(name in listed for name in names[index]):
                     continue
                 is_elsewhere = any(exists_here[index] for exists_here in exists)
                 name = None if is_elsewhere else _below(self.root, places[base] / row.file)
                 if name is None:
                     elsewhere += 1
-                elif name not in known:
+                elif name not in listed:
                     missing[name] = FileRef(self.root / name, name, 0, problem)
         self._ledger.remember({"elsewhere": elsewhere})
         for refs, cut in windows(sorted(missing.values(), key=lambda ref: ref.name)):
@@ -336,7 +412,7 @@ class Counter:
         self._thread.join(seconds)
         return self.total
 
-    def known(self) -> int | None:
+    def counted(self) -> int | None:
         """Return the number of all files; None while they are counted."""
         return None if self._thread.is_alive() else self.total
 

@@ -18,11 +18,11 @@ from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
 from medclip.runs.engines.engine import LookPool
-from medclip.runs.inputs.listing import CUT_FILES, WINDOW_FILES, Listing
-from medclip.runs.ledger.known_files import DONE, KnownFile, Look
 from medclip.runs.ledger.ledger import Ledger
+from medclip.runs.planning.listing import CUT_FILES, WINDOW_FILES, Listing
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.planning.plan import Chunk, Plan, make_plan
+from medclip.runs.rows import DONE, KnownFile, Look
 from medclip.runs.units.read_unit import inspect
 from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
@@ -145,8 +145,8 @@ class Looker:
 
     def _inspect(self, file: KnownFile, ref: FileRef, problem: Problem | None) -> JobFuture:
         if problem is None:
-            known = (file.stamp, file.sha256) if file.sha256 else None
-            return self.pool.submit(inspect, ref.path, self.settings, known)
+            hashed = (file.stamp, file.sha256) if file.sha256 else None
+            return self.pool.submit(inspect, ref.path, self.settings, hashed)
         failed = JobFuture()
         failed.set_exception(problem.error(ref.path))
         return failed

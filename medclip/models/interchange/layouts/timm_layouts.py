@@ -1,13 +1,16 @@
-"""Image towers of timm (UNI, UNI2, Virchow, H-optimus): a folder with config.json and weights.
+"""Image towers of timm (UNI, UNI2, Virchow, H-optimus): a folder with config.json and weights, or weights alone.
 
 What JSON cannot hold, and what a name alone does not say, is read off the tensors: layer scale, register tokens, how
 many tokens have a position, and a gated MLP. timm has one such MLP for its ViTs, SwiGLU with SiLU.
+Weights alone say nothing of themselves: the user names timm's tower or its config.json.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, printable
@@ -24,8 +27,6 @@ from medclip.models.interchange.pixels import from_timm
 from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
 _CLASSIFIER = ("head", "fc", "classifier", "head.fc")
@@ -38,12 +39,12 @@ def is_timm(config: Mapping[str, Any]) -> bool:
     return isinstance(config.get("architecture"), str) and "model_type" not in config
 
 
-def _matches(place: Place) -> bool:
+def _is_folder(place: Place) -> bool:
     return place.architecture is None and is_timm(place.config)
 
 
-def _read(place: Place) -> Source:
-    return read_tower(place, place.config, LAYOUT.name)
+def _read_folder(place: Place) -> Source:
+    return read_tower(place, place.config, FOLDER.name)
 
 
 def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
@@ -180,10 +181,46 @@ def _renamed(state: dict[str, Tensor], classifier: str) -> dict[str, Tensor]:
     return {f"visual.trunk.{name}": value for name, value in state.items() if name not in left_out}
 
 
-LAYOUT = Layout(
+FOLDER = Layout(
     "timm_folder",
     "timm image tower",
     'a folder with config.json that has "architecture" and "pretrained_cfg", and weights',
-    _matches,
-    _read,
+    _is_folder,
+    _read_folder,
+)
+
+
+def _is_checkpoint(place: Place) -> bool:
+    if place.architecture is None:
+        return False
+    file = Path(place.architecture)
+    if file.suffix == ".json" and file.is_file():
+        return is_timm(_config_in(file))
+    if place.architecture[:1].isupper():  # as every architecture of open_clip, which need not be looked up then
+        return False
+    import timm
+
+    return timm.is_model(place.architecture)
+
+
+def _read_checkpoint(place: Place) -> Source:
+    file = Path(place.architecture or "")
+    config = _config_in(file) if file.suffix == ".json" else {"architecture": place.architecture}
+    return read_tower(place, config, CHECKPOINT.name)
+
+
+def _config_in(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+CHECKPOINT = Layout(
+    "timm_checkpoint",
+    "timm state dict",
+    "weights of an image tower alone, with --architecture and timm's name of it, or a config.json of timm",
+    _is_checkpoint,
+    _read_checkpoint,
 )
