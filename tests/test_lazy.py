@@ -15,6 +15,7 @@ ROW: object = None
         ("medclip.losses", "medclip.training.losses:LOSSES"),
         ("medclip.methods", "medclip.adaptation.methods:METHODS"),
         ("medclip.metrics", "medclip.statistics.metrics.catalogue:METRICS"),
+        ("medclip.checks", "medclip.auditing.checks.table:CHECKS"),
         ("medclip.formats", "medclip.export.formats:FORMATS"),
     ],
 )

@@ -189,6 +189,10 @@ class AuditResult(Result):
     """How well scores of strangeness tell corrupted images from clean ones: AUROC."""
     leakage: tuple[Row, ...] = ()
     """Each check that ran, or could not (`tested` 0 or blank); `severity` is "red" or "note"."""
+    more: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    """Rows of the tables of checks that are not medclip's own, by the name of the table."""
+    more_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Columns of these, as `COLUMNS` has those of the others."""
     model_names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
@@ -231,8 +235,13 @@ class AuditResult(Result):
 
     def rows(self, name: str) -> tuple[Row, ...]:
         """Return the rows of a table by its name."""
-        rows: tuple[Row, ...] = getattr(self, name)
+        rows: tuple[Row, ...] = self.more[name] if name in self.more else getattr(self, name)
         return rows
+
+    @property
+    def columns(self) -> Mapping[str, Mapping[str, str]]:
+        """Columns of every table, those of checks that are not medclip's own last."""
+        return {**COLUMNS, **self.more_columns}
 
     @property
     def leaks(self) -> bool:
@@ -247,22 +256,23 @@ class AuditResult(Result):
 
     def tidied(self) -> AuditResult:
         """Return the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""
-        return replace(self, **{name: self._tidy(name) for name in COLUMNS})
+        more = {name: self._tidy(name) for name in self.more}
+        return replace(self, more=more, **{name: self._tidy(name) for name in COLUMNS})
 
     def tables(self) -> dict[str, pa.Table]:
         """Return every table by its name, with the types of `COLUMNS`; empty ones too."""
         import pyarrow as pa
 
         tables: dict[str, pa.Table] = {}
-        for name, columns in COLUMNS.items():
+        for name, columns in self.columns.items():
             schema = pa.schema([(column, pa.type_for_alias(kind)) for column, kind in columns.items()])
             tables[name] = pa.Table.from_pylist([dict(row) for row in self._tidy(name)], schema)
         return tables
 
     def to_json(self) -> str:
         """Write everything as JSON; blanks are null."""
-        tables = {name: list(self._tidy(name)) for name in COLUMNS}
-        about = {
+        tables = {name: list(self._tidy(name)) for name in self.columns}
+        about: dict[str, Any] = {
             "models": list(self.model_names),
             "labels": list(self.labels),
             "attributes": list(self.attributes),
@@ -271,10 +281,12 @@ class AuditResult(Result):
             "notes": list(self.notes),
             "sealed": dict(self.sealed),
         }
+        if self.more_columns:
+            about["columns"] = {name: dict(columns) for name, columns in self.more_columns.items()}
         return json.dumps({**about, "tables": tables}, indent=1, ensure_ascii=False, default=_plain) + "\n"
 
     def _tidy(self, name: str) -> tuple[Row, ...]:
-        columns = COLUMNS[name]
+        columns = self.columns[name]
         return tuple(
             {column: _cell(row.get(column), kind) for column, kind in columns.items()} for row in self.rows(name)
         )
@@ -332,6 +344,8 @@ def read_result(path: Path) -> AuditResult:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         rest: dict[str, Any] = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
+        rest["more_columns"] = values.get("columns", {})
+        rest["more"] = {name: tuple(values["tables"][name]) for name in rest["more_columns"]}
         rest |= {name: values[name] for name in ("settings", "provenance")}
         rest |= {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
         return AuditResult(**rest, model_names=tuple(values["models"]), sealed=values.get("sealed", {}))

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.auditing.checks.evidence import Evidence, modality_of, open_stored
+from medclip.auditing.checks.leakage.cohort_fingerprint import fingerprint, refuse_same_data
+from medclip.auditing.checks.table import CHECKS, Check
 from medclip.auditing.declared.verdicts import check_declared, requirement_rows
 from medclip.auditing.groups.measure import (
     Measured,
@@ -25,33 +28,22 @@ from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.groups.representativeness import read_reference, representation_rows
 from medclip.auditing.groups.risk import risk_rows
-from medclip.auditing.image_checks import (
-    Evidence,
-    gather,
-    load_audited,
-    modality_of,
-    open_stored,
-    table_splits,
-)
 from medclip.auditing.input.image_scores import score_images
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource
-from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
 from medclip.auditing.left_out import flow_rows, unscored_rows
 from medclip.auditing.open_tables import OpenTables, open_tables
 from medclip.auditing.options import LEAST_PER_TEST, MeasureOptions, Thresholds, shuffles_for
 from medclip.auditing.recipe import name_of
-from medclip.auditing.result import AuditResult
-from medclip.auditing.shortcuts.run import shortcut_rows
-from medclip.auditing.shortcuts.sources import source_rows
-from medclip.auditing.stress.run import stress_test
+from medclip.auditing.result import COLUMNS, AuditResult
 from medclip.auditing.thresholds import decision_curve as decision
 from medclip.auditing.thresholds import reliability
 from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all
 from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
+from medclip.models.packs.pack import load_model
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort
@@ -97,7 +89,9 @@ def run_audit(
         MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients.
     """
     options, settings, progress = options or MeasureOptions(), settings or Settings(), progress or Silent()
-    reading = _with_columns(reading or ReadOptions(), options)
+    checks = [check for check in CHECKS.values() if check.is_asked(options)]
+    others = {name: kinds for check in checks for name, kinds in check.tables.items() if name not in COLUMNS}
+    columns = {**COLUMNS, **others}
     site = options.shortcuts.site
     by = [*by, site] if site is not None and site not in by else by
     given = {name or _name(scores, options): scores, **(compare or {})}
@@ -111,12 +105,14 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
+    reading = reading or ReadOptions()
     stored = open_stored(options, settings)
     opened = open_tables(given, labels, reading, options)
     options = opened.options
     if options.reference is not None:
         read_reference(options.reference)  # refused before anything is measured
-    pack = load_audited(options.image_checks)
+    reading = _with_columns(reading, options, checks, opened)
+    pack = None if options.image_checks.model is None else load_model(options.image_checks.model)
     if options.task is not None and pack is not None:
         opened, notes_of_scores = _scored(opened, pack, stored, options, settings, progress)
         notes += notes_of_scores
@@ -153,23 +149,26 @@ def run_audit(
         notes += _new(notes, notes_of_thresholds)
         progress.stage(f"Calibration and decision curves of {model}", len(cohort.labels))
         _calibration(one, temperatures, options, add, progress)
-        add("sources", source_rows(one, options))
-        add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
-        evidence = Evidence()
-        if not place:
-            splits = table_splits(one_table if opened.labels is None else opened.labels, reading)
-            evidence = gather(one, choosing, splits, options, pack, settings, progress)
-            if options.stress is not None and pack is not None:
-                modality = modality_of(options.image_checks, pack)
-                stressed = stress_test(one, pack, modality, options, settings, progress)
-                add("stress", stressed.stress)
-                add("stress_ood", stressed.stress_ood)
-                notes += _new(notes, stressed.notes)
-        add("embeddings", evidence.embeddings, model=one.name)
-        add("projection", evidence.projection, model=one.name)
-        add("leakage", evidence.leakage)
-        leaked_rows += evidence.leaked_rows
-        notes += _new(notes, evidence.notes)
+        evidence = Evidence(
+            measured=one,
+            is_first=not place,
+            source=source,
+            labels=truths,
+            label=label,
+            choosing=choosing,
+            reading=reading,
+            options=options,
+            pack=pack,
+            stored=stored,
+            settings=settings,
+            progress=progress,
+        )
+        for check in (check for check in checks if check.is_possible(evidence)):
+            answer = check.rows(evidence)
+            for table, rows in answer.tables.items():
+                add(table, rows, **({"model": model} if "model" in columns[table] else {}))
+            leaked_rows += tuple(answer.named)
+            notes += _new(notes, answer.notes)
         if place:
             rows, notes_of_thresholds = model_rows(measured[0], one, options)
             add("models", rows)
@@ -194,7 +193,9 @@ def run_audit(
         },
         notes=tuple(notes),
     )
-    result = replace(result, **{table: tuple(rows) for table, rows in tables.items()})
+    all_rows = {table: tuple(rows) for table, rows in tables.items()}
+    more = {name: all_rows.pop(name, ()) for name in others}
+    result = replace(result, **all_rows, more=more, more_columns=others)
     return AuditRun(result, first.thresholds)
 
 
@@ -221,9 +222,14 @@ def _name(scores: Any, options: MeasureOptions) -> str:
     return name_of(scores) if options.task is None or pack is None else Path(pack).name
 
 
-def _with_columns(reading: ReadOptions, options: MeasureOptions) -> ReadOptions:
+def _with_columns(
+    reading: ReadOptions, options: MeasureOptions, checks: Sequence[Check], opened: OpenTables
+) -> ReadOptions:
+    """Keep what options name, and of the columns that checks read those that the label table has."""
     image_checks, shortcuts = options.image_checks, options.shortcuts
     wanted = [*reading.columns, *shortcuts.devices, image_checks.study, image_checks.date]
+    table = next(iter(opened.scores.values())).table if opened.labels is None else opened.labels
+    wanted += [name for check in checks for name in check.columns if table.find(name)]
     return replace(reading, columns=tuple(dict.fromkeys(c for c in wanted if c)))
 
 

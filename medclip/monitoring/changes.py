@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.embeddings.drift import drift_between
-from medclip.auditing.embeddings.rows import whole_patients
+from medclip.auditing.checks.embeddings.drift import drift_between
+from medclip.auditing.checks.embeddings.rows import whole_patients
 from medclip.monitoring.periods import NUM_FIRST, Periods
 from medclip.monitoring.read_results import SCORED, UNIT_FACTS, Watched
 from medclip.statistics.cohort import Attribute

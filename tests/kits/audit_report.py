@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.result import AuditResult
-from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
+from medclip.auditing.checks.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.ordinal import METRICS as GRADES
 from medclip.statistics.significance.multiple_testing import benjamini_hochberg, holm

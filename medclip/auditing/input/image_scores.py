@@ -53,8 +53,8 @@ def score_images(
     """
     import pyarrow as pa
 
-    from medclip.auditing.stress.questions import Question, pack_tasks
-    from medclip.auditing.stress.rescore import rescore
+    from medclip.auditing.checks.stress.questions import Question, pack_tasks
+    from medclip.auditing.checks.stress.rescore import rescore
     from medclip.scoring.tasks import Scorer
 
     column = table.find(*FILES)

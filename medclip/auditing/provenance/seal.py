@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.auditing.provenance.origin import recipe_hash
-from medclip.auditing.result import COLUMNS, JSON, AuditResult, read_result
+from medclip.auditing.result import JSON, AuditResult, read_result
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.write import csv_bytes
 from medclip.models.packs.manifest import file_sha256
@@ -97,7 +97,7 @@ def verify_audit(folder: str | Path) -> Checked:
             "page": page_hash(page) == sealed.get("page"),
             "hash that the page shows of itself": _HASH.findall(line) == [sealed.get("page")],
             "tables (CSV)": tables_hash(files) == sealed.get("tables"),
-            "tables (Parquet)": all(files.get(f"{name}.parquet") == sealed.get(f"{name}.parquet") for name in COLUMNS),
+            "tables (Parquet)": all(files.get(f"{name}.parquet") == sealed.get(f"{name}.parquet") for name in tables),
             "tables of audit.json": all(files.get(f"{name}.csv") == digest for name, digest in tables.items()),
             "recipe": recipe_hash(result.provenance.get("recipe")) == sealed.get("recipe"),
             "hashes that the page shows": {sealed.get("tables"), sealed.get("recipe")} <= shown,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medclip.auditing.leakage.cohort_fingerprint import refuse_hashes
+from medclip.auditing.checks.leakage.cohort_fingerprint import refuse_hashes
 from medclip.auditing.thresholds.choose import Policy, Threshold
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file

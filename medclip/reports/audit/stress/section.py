@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from medclip.auditing.checks.stress.patches import FALSE_ALARMS, MISSED
+from medclip.auditing.checks.stress.shifts import CLEAN, MEAN
 from medclip.auditing.result import AuditResult, Row
-from medclip.auditing.stress.patches import FALSE_ALARMS, MISSED
-from medclip.auditing.stress.shifts import CLEAN, MEAN
 from medclip.imaging.corruptions.catalogue import GRADE_WORDS, OPERATIONS
 from medclip.reports.audit.names import (
     EVERYBODY,

@@ -1,0 +1,110 @@
+"""One cell of the image spoilt, forty-nine times: in how many places does that turn the answer?
+
+Images that were called right when clean are shown with severe noise in one cell of a 7 × 7 grid at a time. Missed: the
+share of cells that turn a true positive into a negative; false alarms: those that turn a true negative. Where the image
+tower has attention, the same once more with softer attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.auditing.checks.embeddings.rows import estimated_mean
+from medclip.auditing.checks.stress.strangeness import groups
+from medclip.auditing.disclosure.small_cells import Roundings
+from medclip.imaging.corruptions.catalogue import Corruption, corrupt, draws
+from medclip.imaging.corruptions.cells import CELLS, cell_masks, one_cell_each
+from medclip.statistics.cohort import Cohort
+from medclip.statistics.resampling.weights import draw_weights
+
+if TYPE_CHECKING:
+    from medclip.models.inputs.preprocess import Preprocess
+    from medclip.sample import View
+
+Row = dict[str, Any]
+MOST = 40
+"""Images of a group: each is encoded 50 times."""
+TEMPERATURES = (1.5, 2.0)
+SPOILT = Corruption("gaussian_noise", 5, 0.38)
+"""What a cell shows: the severe Gaussian noise of ImageNet-C, as in the paper on patches, in every modality."""
+MISSED, FALSE_ALARMS = "missed", "false_alarms"
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What `models.inputs.read_pixels` renders: the first view as it is scored, and with each cell spoilt."""
+
+    corruption: Corruption
+
+    @property
+    def num(self) -> int:
+        """Forms of an image."""
+        return 1 + CELLS * CELLS
+
+    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """Render uint8 [1 + P, S, S, 3]."""
+        image = preprocess.to_array(views[0])
+        spoilt = corrupt(image, self.corruption, draws(sha256, f"cells {self.corruption.name}"))
+        return np.concatenate([image[None], one_cell_each(image, spoilt, cell_masks(*image.shape[:2]))])
+
+
+def patch_rows(
+    cohort: Cohort,
+    scores: Mapping[str, NDArray[np.float64]],
+    samples: Mapping[str, NDArray[np.intp]],
+    thresholds: Mapping[str, float],
+    rounded: Roundings,
+    named: Row,
+    *,
+    fewest: int,
+    num_resamples: int,
+    seed: int,
+    step: Callable[[], None],
+) -> list[Row]:
+    """Return rows of the table `stress`: the share of cells that turn a right answer, by label and group.
+
+    Args:
+        cohort: The rows that were shown.
+        scores: Scores of each label, [1 + P, N]; NaN where an image was not shown.
+        samples: Rows of each attribute, and of everybody.
+        thresholds: Thresholds by label.
+        rounded: Roundings of counts and values.
+        named: Columns that are the same in each row: model, kind, name, grade, strength.
+        fewest: Patients and images that a group needs to be shown.
+        num_resamples: Resamples of patients.
+        seed: Seed of the draws.
+        step: Function called after each group.
+    """
+    rows: list[Row] = []
+    for attribute, group, places in groups(cohort, samples):
+        for label in cohort.labels:
+            if label.name not in scores:
+                continue
+            called_FN = scores[label.name] >= thresholds[label.name]
+            known = places[~np.isnan(scores[label.name][:, places]).any(axis=0)]
+            for metric, truth in ((MISSED, 1), (FALSE_ALARMS, 0)):
+                right = known[(label.truth_N[known] == truth) & (called_FN[0, known] == bool(truth))]
+                present, patients_n = np.unique(cohort.patients_N[right], return_inverse=True)
+                if len(present) < fewest:
+                    continue
+                turned_n = (called_FN[1:, right] != called_FN[0, right]).mean(axis=0)
+                weights_PB = draw_weights(len(present), num_resamples, seed=seed)
+                figure = estimated_mean(turned_n, patients_n, weights_PB)
+                ends = (rounded.of(attribute).value(x, len(right)) for x in (figure.value, figure.low, figure.high))
+                counts = (rounded.of(attribute).count(len(right)), rounded.of(attribute).count(len(present)))
+                n, n_patients = (None if isinstance(c, str) else c for c in counts)
+                rows.append(
+                    {
+                        **named,
+                        **{"label": label.name, "attribute": attribute, "group": group, "metric": metric},
+                        **dict(zip(("value", "low", "high"), ends, strict=True)),
+                        **{"n": n, "n_patients": n_patients},
+                    }
+                )
+        step()
+    return rows

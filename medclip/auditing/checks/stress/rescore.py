@@ -1,0 +1,128 @@
+"""Images read once and scored in every form by the pack, as `medclip score` scores them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from medclip.auditing.checks.stress.questions import Question
+from medclip.embeddings.embeddings_reader import open_reader
+from medclip.sample import Modality
+from medclip.scoring.tasks import AskedTask, Scorer
+
+if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.models.inputs.preprocess import Images, Preprocess
+    from medclip.models.model import Model
+    from medclip.sample import View
+    from medclip.settings import Settings
+
+MOST_FEATURE_BYTES = 256_000_000
+"""Vectors of all forms that are kept; 15,000 images in 16 forms of 256 dimensions."""
+
+
+class Forms(Protocol):
+    """Renders an image in several forms: `Variants`, `Patches`."""
+
+    @property
+    def num(self) -> int:
+        """Forms of each view."""
+        ...
+
+    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
+        """Render V × F images at the model's size, the forms of one view together."""
+        ...
+
+
+class _Unit(NamedTuple):
+    path: Path
+    modality: Modality
+
+
+@dataclass(frozen=True, eq=False)
+class Rescored:
+    """What a pack says of N images in F forms: those that were rendered, or one."""
+
+    scores: Mapping[str, NDArray[np.float64]]
+    """Probability by question, [F, N]; NaN where an image could not be read."""
+    features_FND: NDArray[np.float32]
+    """Unit vector of each form, mean of the views; NaN where there is none. Shorter than N where they would not fit."""
+    problems: Mapping[str, int]
+    """Why images could not be read, and how many."""
+
+    def of_rows(self, of_row_N: NDArray[np.intp]) -> Rescored:
+        """Return the same by row, given the image of each; vectors of images beyond the kept ones are NaN."""
+        kept = self.features_FND.shape[1]
+        features_FND = self.features_FND[:, np.minimum(of_row_N, kept - 1)]
+        features_FND[:, of_row_N >= kept] = np.nan
+        return Rescored({name: s[:, of_row_N] for name, s in self.scores.items()}, features_FND, self.problems)
+
+
+def rescore(
+    model: Model,
+    scorer: Scorer,
+    files: Sequence[Path],
+    modality: Modality,
+    questions: Sequence[Question],
+    variants: Forms | None,
+    settings: Settings,
+    step: Callable[[int], None],
+    *,
+    stored: Embeddings | None = None,
+    originals: Path | None = None,
+) -> Rescored:
+    """Read, corrupt, encode and score images.
+
+    Args:
+        model: The loaded pack.
+        scorer: Scorer of the same pack.
+        files: A file, or the folder of one series, for each image.
+        modality: Modality whose adapter reads the files.
+        questions: Questions that are asked.
+        variants: The forms; None: the images as they are.
+        settings: Limits and number of reading processes.
+        step: Function called with the number of images read since the last call.
+        stored: Embeddings of the images, which are read in their place; there are then no variants.
+        originals: Folder where files that were embedded may lie still.
+
+    Returns:
+        Scores and vectors in the order of the files. An image that cannot be read stops nothing.
+    """
+    num, forms = len(files), 1 if variants is None else variants.num
+    kept = min(num, MOST_FEATURE_BYTES // (4 * forms * model.dim))
+    features_FND = np.full((forms, kept, model.dim), np.nan, np.float32)
+    scores = {q.name: np.full((forms, num), np.nan) for q in questions}
+    tasks = {q.asked.task.name: q.asked for q in questions}
+    problems: Counter[str] = Counter()
+    with open_reader(model, settings, stored, originals=originals) as reader:
+        for start in range(0, num, reader.at_once):
+            units = [_Unit(path, modality) for path in files[start : start + reader.at_once]]
+            ahead = max(2 * settings.workers, reader.at_once // (4 * forms))
+            read = reader.read(units, step, keep_pixels=False, render=variants, ahead=ahead)
+            for row, unit in enumerate(read, start):
+                if unit.problem is not None:
+                    problems[str(unit.problem.reason)] += 1
+                    continue
+                of_form_FVD = unit.features.reshape(-1, forms, model.dim).swapaxes(0, 1)  # [V, F, D] as rendered
+                for f, views_VD in enumerate(of_form_FVD):
+                    answers = {name: _probabilities(scorer, views_VD, asked) for name, asked in tasks.items()}
+                    for q in questions:
+                        scores[q.name][f, row] = answers[q.asked.task.name][q.place]
+                if row < kept:
+                    mean_FD = of_form_FVD.mean(axis=1, dtype=np.float64)
+                    features_FND[:, row] = mean_FD / np.linalg.norm(mean_FD, axis=1, keepdims=True)
+    return Rescored(scores, features_FND, dict(problems))
+
+
+def _probabilities(scorer: Scorer, views_VD: NDArray[np.float32], asked: AskedTask) -> NDArray[np.float64]:
+    """Return the probabilities of a study's classes in double precision: single precision rounds 17 logits to 1."""
+    _, logits, _ = scorer.study(views_VD, asked)
+    exact = logits.astype(np.float64)
+    return expit(exact) if asked.task.kind == "multilabel" else softmax(exact)
