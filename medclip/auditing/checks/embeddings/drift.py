@@ -10,18 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.ridge import FOLDS, RidgeProbe, patient_folds
 from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.table import CheckRows
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import MISSING, Attribute
 from medclip.statistics.significance.patient_permutation import p_value, shuffled
+
+if TYPE_CHECKING:
+    from medclip.auditing.checks.evidence import Evidence
 
 MOST = 2_000
 """Rows of one comparison; more are drawn by patient."""

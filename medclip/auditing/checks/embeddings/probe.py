@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits
 from medclip.auditing.checks.embeddings.projection import centroids, projection
 from medclip.auditing.checks.embeddings.ridge import FOLDS, RidgeProbe, patient_folds, standardised
 from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.shortcuts.device import device_of
 from medclip.auditing.checks.table import CheckRows
 from medclip.statistics.cohort import MISSING, Attribute, Cohort
@@ -31,6 +30,9 @@ from medclip.statistics.resampling.intervals import percentile
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.significance.patient_permutation import p_value, shuffled
+
+if TYPE_CHECKING:
+    from medclip.auditing.checks.evidence import Evidence
 
 Kind = Literal["logistic", "mlp"]
 MOST = 5_000

@@ -11,12 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.leakage.burned_in_text import burned_in_row
 from medclip.auditing.checks.leakage.file_hashes import HashedFiles
 from medclip.auditing.checks.leakage.near_duplicates import FINE_BITS, Chance, Limits, measure_chance, near_duplicates
@@ -29,6 +28,9 @@ from medclip.files.tables.table import PATIENTS, is_blank
 from medclip.progress import Progress
 from medclip.statistics.cohort import Cohort
 from medclip.wording import count, list_of
+
+if TYPE_CHECKING:
+    from medclip.auditing.checks.evidence import Evidence
 
 Row = dict[str, Any]
 RED, NOTE = "red", "note"

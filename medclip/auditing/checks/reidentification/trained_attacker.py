@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.load import unit_vectors
 from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, row
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.reidentification.gallery import ANYBODY, Images
 from medclip.auditing.checks.reidentification.patient_retrieval import reident
 from medclip.auditing.checks.reidentification.verification import pair_rows
@@ -27,6 +26,8 @@ from medclip.statistics.cohort import CONFLICT, MISSING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from medclip.auditing.checks.evidence import Evidence
 
 _AGE_ATTRIBUTE = "age"
 _SAME = ("sex", "site")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.shortcuts import masked_pairs as device_pairs
 from medclip.auditing.checks.shortcuts import standardised_gaps as reweighted_gaps
 from medclip.auditing.checks.shortcuts import tests as shortcuts
@@ -19,6 +18,9 @@ from medclip.auditing.disclosure.small_cells import Rounding
 from medclip.auditing.groups.measure import Measured, exported
 from medclip.auditing.input.read import read_cohort
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute, Label
+
+if TYPE_CHECKING:
+    from medclip.auditing.checks.evidence import Evidence
 
 PREVALENCE = "prevalence"
 """What `reweight` may name beside columns: every group gets the same share of positives."""

@@ -21,12 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.table import CheckRows
 from medclip.auditing.disclosure.small_cells import CellState
 from medclip.auditing.groups.measure import Measured, adjust, exported, rounded_values, short
@@ -42,6 +41,9 @@ from medclip.statistics.resampling.intervals import estimates
 from medclip.statistics.resampling.resampled import change, interval_of, share
 from medclip.statistics.resampling.standard_errors import clusters_of, effective_patients
 from medclip.statistics.resampling.sums import blocks, summing_matrix
+
+if TYPE_CHECKING:
+    from medclip.auditing.checks.evidence import Evidence
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.stress.patches import MOST as PATCH_IMAGES
 from medclip.auditing.checks.stress.patches import SPOILT, TEMPERATURES, Patches, patch_rows
 from medclip.auditing.checks.stress.prompts import prompt_scores
@@ -36,6 +35,7 @@ from medclip.statistics.cohort import ALL, Cohort, Label
 from medclip.wording import by_reason, count, list_of, number
 
 if TYPE_CHECKING:
+    from medclip.auditing.checks.evidence import Evidence
     from medclip.auditing.checks.stress.questions import Question
     from medclip.auditing.checks.stress.rescore import Forms, Rescored
     from medclip.models.model import Model
