@@ -10,9 +10,9 @@ import pytest
 
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.auditing.checks.embeddings.load import read_embeddings
+from medclip.auditing.checks.leakage.training_data import of_table
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
-from medclip.auditing.checks.leakage.training_data import of_table
 from medclip.errors import MedclipError
 from medclip.evaluation.zero_shot.labelled_set import find_set
 from medclip.evaluation.zero_shot.suite import load_suite

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.auditing.checks.evidence import Evidence, modality_of, open_stored
-from medclip.auditing.checks.leakage.cohort_fingerprint import fingerprint, refuse_same_data
 from medclip.auditing.checks.table import CHECKS, Check
 from medclip.auditing.declared.verdicts import check_declared, requirement_rows
 from medclip.auditing.groups.measure import (
@@ -28,7 +27,6 @@ from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.groups.representativeness import read_reference, representation_rows
 from medclip.auditing.groups.risk import risk_rows
-from medclip.auditing.input.image_scores import score_images
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource
@@ -40,6 +38,7 @@ from medclip.auditing.result import COLUMNS, AuditResult
 from medclip.auditing.thresholds import decision_curve as decision
 from medclip.auditing.thresholds import reliability
 from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all
+from medclip.auditing.thresholds.cohort_fingerprint import fingerprint, refuse_same_data
 from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
@@ -208,6 +207,8 @@ def _scored(
     progress: Progress,
 ) -> tuple[OpenTables, tuple[str, ...]]:
     """Take what was given as scores for the label table, and score its images."""
+    from medclip.auditing.checks.stress.rescore import score_images
+
     images, modality = options.image_checks.images, modality_of(options.image_checks, pack)
     assert images is not None  # MeasureOptions refuses it
     assert options.task is not None

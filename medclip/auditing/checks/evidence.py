@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.leakage.burned_in_text import flags_of_files, flags_of_headers
-from medclip.auditing.checks.leakage.file_hashes import HashedFiles, collected, hash_files
+from medclip.auditing.checks.leakage.file_hashes import (
+    HashedFiles,
+    collected,
+    flags_of_files,
+    flags_of_headers,
+    hash_files,
+)
 from medclip.auditing.groups.measure import Measured
 from medclip.auditing.input.groups import CROSS
 from medclip.auditing.input.options import ReadOptions

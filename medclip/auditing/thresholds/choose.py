@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.leakage.cohort_fingerprint import fingerprint
+from medclip.auditing.thresholds.cohort_fingerprint import fingerprint
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label
 

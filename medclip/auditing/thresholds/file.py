@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medclip.auditing.checks.leakage.cohort_fingerprint import refuse_hashes
 from medclip.auditing.thresholds.choose import Policy, Threshold
+from medclip.auditing.thresholds.cohort_fingerprint import refuse_hashes
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
 from medclip.schema_faults import faults_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.leakage.cohort_fingerprint import refuse_same_data
+from medclip.auditing.thresholds.cohort_fingerprint import refuse_same_data
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Attribute, Cohort, Label, cells_of
 from medclip.statistics.metrics.calibration import bins_of, cooled, edges, logits, temperature

@@ -1,1 +1,1 @@
-"""What the embeddings of the audited images reveal."""
+"""What embeddings of the audited images reveal: groups, sites, months, patients; not how `medclip embed` makes them."""

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.leakage.burned_in_text import burned_in_row
-from medclip.auditing.checks.leakage.file_hashes import HashedFiles
+from medclip.auditing.checks.leakage.file_hashes import HashedFiles, burned_in_row
 from medclip.auditing.checks.leakage.near_duplicates import FINE_BITS, Chance, Limits, measure_chance, near_duplicates
 from medclip.auditing.checks.leakage.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.auditing.checks.leakage.training_data import TrainingData, of_pack, of_shards, of_table

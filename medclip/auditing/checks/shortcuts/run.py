@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.auditing.checks.shortcuts import masked_pairs as device_pairs
-from medclip.auditing.checks.shortcuts import standardised_gaps as reweighted_gaps
-from medclip.auditing.checks.shortcuts import tests as shortcuts
-from medclip.auditing.checks.shortcuts.device import device_of
-from medclip.auditing.checks.shortcuts.reweighting import has_truth
+from medclip.auditing.checks.shortcuts import masked_pairs, reweighting
+from medclip.auditing.checks.shortcuts.device import device_of, device_test, negatives_with_device
 from medclip.auditing.checks.table import CheckRows
 from medclip.auditing.disclosure.small_cells import Rounding
 from medclip.auditing.groups.measure import Measured, exported
@@ -49,13 +46,11 @@ def check_shortcuts(evidence: Evidence) -> CheckRows:
         for column in wanted.devices:
             device_N = device_of(cohort, column)
             least = options.small_cells.min_patients
-            rows = shortcuts.device_test(cohort, x, device_N, one.weights_PB, min_patients=least)
-            rows += shortcuts.negatives_with_device(
-                cohort, x, device_N, one.weights_PB, threshold=threshold, min_patients=least
-            )
+            rows = device_test(cohort, x, device_N, one.weights_PB, min_patients=least)
+            rows += negatives_with_device(cohort, x, device_N, one.weights_PB, threshold=threshold, min_patients=least)
             if masked is not None:
-                masked_N = device_pairs.align(cohort, masked, x.name)
-                rows += device_pairs.compare(
+                masked_N = masked_pairs.align(cohort, masked, x.name)
+                rows += masked_pairs.compare(
                     cohort, x, masked_N, device_N, one.weights_PB, threshold=threshold, min_patients=least
                 )
             table += [{**row, "test": f"{column}: {row['test']}"} for row in rows]
@@ -63,7 +58,7 @@ def check_shortcuts(evidence: Evidence) -> CheckRows:
             table += _reweighted(one, x, mix, threshold, with_prevalence=PREVALENCE in wanted.reweight)
     if one.rounding.base == 1:
         return CheckRows({"shortcuts": table})
-    rows = [_safe(one.rounding, row) for row in table if not row["stratum"].endswith(reweighted_gaps.BEFORE)]
+    rows = [_safe(one.rounding, row) for row in table if not row["stratum"].endswith(reweighting.BEFORE)]
     return CheckRows({"shortcuts": rows})
 
 
@@ -86,12 +81,12 @@ def _safe(rounding: Rounding, row: dict[str, Any]) -> dict[str, Any]:
 def _reweighted(
     one: Measured, label: Label, mix: tuple[Attribute, ...], threshold: float | None, *, with_prevalence: bool
 ) -> list[dict[str, Any]]:
-    by = [*mix, has_truth(label)] if with_prevalence else list(mix)
+    by = [*mix, reweighting.has_truth(label)] if with_prevalence else list(mix)
     rows = []
     for a, attribute in enumerate(one.cohort.attributes):
         own = [s for s in one.states[label.name] if s.cell.position[0] == a]
         shown = np.array([s.shown and s.cell.group not in (MISSING, CONFLICT) for s in own], bool)
-        rows += reweighted_gaps.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
+        rows += reweighting.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
     return rows
 
 

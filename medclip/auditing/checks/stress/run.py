@@ -1,7 +1,11 @@
-"""The stress test of an audit: the pack shown the same images under corruptions, by group."""
+"""The stress test of an audit: the pack shown the same images under corruptions, by group.
+
+At most so many images of each group are stressed, chosen by a hash of their names.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.stress.patches import MOST as PATCH_IMAGES
-from medclip.auditing.checks.stress.patches import SPOILT, TEMPERATURES, Patches, patch_rows
-from medclip.auditing.checks.stress.prompts import prompt_scores
-from medclip.auditing.checks.stress.sampling import Chosen, choose
-from medclip.auditing.checks.stress.shifts import Condition, Row, num_steps, shift_rows
-from medclip.auditing.checks.stress.strangeness import DISTANCE, MAX_LOGIT, groups, strangeness_rows, strangeness_scores
-from medclip.auditing.checks.stress.variants import Variants
+from medclip.auditing.checks.stress.image_forms import MOST as PATCH_IMAGES
+from medclip.auditing.checks.stress.image_forms import SPOILT, TEMPERATURES, Patches, Variants, patch_rows
+from medclip.auditing.checks.stress.questions import prompt_scores
+from medclip.auditing.checks.stress.shifts import (
+    DISTANCE,
+    MAX_LOGIT,
+    Condition,
+    Row,
+    groups,
+    num_steps,
+    shift_rows,
+    strangeness_rows,
+    strangeness_scores,
+)
 from medclip.auditing.checks.table import CheckRows
 from medclip.auditing.groups.measure import Measured
 from medclip.auditing.input.read import rows_of
@@ -40,6 +51,54 @@ if TYPE_CHECKING:
     from medclip.auditing.checks.stress.rescore import Forms, Rescored
     from medclip.models.model import Model
     from medclip.scoring.tasks import Scorer
+
+MOST = 500
+"""Images of a group, unless asked otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some rows of a cohort."""
+
+    rows: NDArray[np.intp]
+    """Rows of the cohort that are stressed, ascending."""
+    of: Mapping[str, NDArray[np.intp]]
+    """Of each attribute, and of `ALL`: the places in `rows` that its figures are over."""
+    num_eligible: int
+    """Rows of which some could be chosen."""
+
+
+def choose(cohort: Cohort, most: int = MOST) -> Chosen:
+    """Choose rows with a file and a truth.
+
+    Of each group the first `most` are taken in the order of a hash of their files' names: a sample that is as good as
+    random, does not depend on the order of the table, and is the same in each call. Figures of a group are over its own
+    sample alone. Those of everybody are over the longest beginning of that order of which every row was taken.
+
+    Args:
+        cohort: Cohort that is audited; its `files` are known.
+        most: Most images of a group.
+    """
+    known_N = np.array([bool(name) for name in cohort.files], bool)
+    known_N &= np.any([~np.isnan(label.truth_N) for label in cohort.labels], axis=0)
+    eligible = np.flatnonzero(known_N)
+    ordered = eligible[np.argsort([_hash(cohort.files[i]) for i in eligible.tolist()], kind="stable")]
+    taken: dict[str, NDArray[np.intp]] = {}
+    for attribute in cohort.attributes:
+        codes = attribute.codes_N[ordered]
+        taken[attribute.name] = np.concatenate(
+            [ordered[codes == g][:most] for g in range(len(attribute.groups))] or [ordered[:0]]
+        )
+    rows = np.unique(np.concatenate([ordered[:most], *taken.values()]))
+    in_order = np.isin(ordered, rows)
+    taken[ALL] = ordered[: len(ordered) if in_order.all() else int(in_order.argmin())]
+    place = {name: np.sort(np.searchsorted(rows, chosen)) for name, chosen in taken.items()}
+    return Chosen(rows, place, len(eligible))
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
 
 _OWN_DATASETS = (Modality.MAMMOGRAPHY, Modality.MRI, Modality.ENDOSCOPY)
 """Modalities that MedMNIST-C has not; they take the strengths of another."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from medclip.auditing.checks.shortcuts.device import NOT_DONE
+from medclip.auditing.checks.shortcuts.device import GAP, NOT_DONE
 from medclip.auditing.checks.shortcuts.masked_pairs import MEAN_CHANGE
-from medclip.auditing.checks.shortcuts.tests import GAP
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
 from medclip.reports.audit.sections import requirements, sources

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from medclip.auditing.checks.embeddings.probe import held_out, probe
-from medclip.auditing.checks.embeddings.ridge import RidgeProbe, patient_folds, standardised
+from medclip.auditing.checks.embeddings.probe import RidgeProbe, held_out, patient_folds, probe, standardised
 from medclip.auditing.checks.embeddings.rows import grouped
 from medclip.statistics.cohort import CONFLICT, MISSING
 from medclip.statistics.metrics.ranks import auroc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medclip.auditing.checks.leakage.burned_in_text import burned_in_row, flags_of_files, flags_of_headers
+from medclip.auditing.checks.leakage.file_hashes import burned_in_row, flags_of_files, flags_of_headers
 from medclip.settings import Settings
 from tests.kits.files import ramp, write_dicom, write_image
 

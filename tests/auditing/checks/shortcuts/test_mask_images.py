@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.auditing.checks.shortcuts.mask_images import mask_boxes
+from medclip.auditing.checks.shortcuts.masked_pairs import mask_boxes
 from medclip.errors import MedclipError
 
 RAMP = np.add.outer(3.0 * np.arange(40), 2.0 * np.arange(60))

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medclip.auditing.checks.shortcuts.reweighting import has_truth
-from medclip.auditing.checks.shortcuts.standardised_gaps import AFTER, BEFORE, CHANGE, compare
+from medclip.auditing.checks.shortcuts.reweighting import AFTER, BEFORE, CHANGE, compare, has_truth
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Attribute, Cohort
 from tests.kits.shortcuts import bootstrap, label

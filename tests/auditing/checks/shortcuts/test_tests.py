@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medclip.auditing.checks.shortcuts.tests import (
+from medclip.auditing.checks.shortcuts.device import (
     GAP,
     NEGATIVES,
     POSITIVES,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medclip.auditing.checks.stress.sampling import choose
+from medclip.auditing.checks.stress.run import choose
 from medclip.statistics.cohort import ALL, Cohort
 from tests.kits.audit_inference import cohort_of
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medclip.auditing.checks.embeddings.load import unit_vectors
-from medclip.auditing.checks.stress.shifts import Condition
-from medclip.auditing.checks.stress.strangeness import DISTANCE, MAX_LOGIT, strangeness_rows, strangeness_scores
+from medclip.auditing.checks.stress.shifts import DISTANCE, MAX_LOGIT, Condition, strangeness_rows, strangeness_scores
 from medclip.auditing.disclosure.small_cells import Roundings
 from medclip.statistics.cohort import ALL
 from tests.kits.audit_inference import cohort_of

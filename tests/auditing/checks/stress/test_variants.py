@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.auditing.checks.stress.patches import Patches
-from medclip.auditing.checks.stress.variants import Variants
+from medclip.auditing.checks.stress.image_forms import Patches, Variants
 from medclip.imaging.corruptions.catalogue import corruptions_of
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Modality, View

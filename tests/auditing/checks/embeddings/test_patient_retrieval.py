@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from medclip.auditing.checks.reidentification.gallery import ANYBODY, Images
-from medclip.auditing.checks.reidentification.patient_retrieval import rank, reident, verdict
-from medclip.auditing.checks.reidentification.verification import Linkage
+from medclip.auditing.checks.embeddings.patient_retrieval import ANYBODY, Images, rank, reident, verdict
+from medclip.auditing.checks.embeddings.verification import Linkage
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import Estimate
 from tests.kits.audit_embeddings import named, noise, people

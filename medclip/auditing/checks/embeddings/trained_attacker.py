@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.load import unit_vectors
+from medclip.auditing.checks.embeddings.patient_retrieval import ANYBODY, Images, reident
 from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, row
-from medclip.auditing.checks.reidentification.gallery import ANYBODY, Images
-from medclip.auditing.checks.reidentification.patient_retrieval import reident
-from medclip.auditing.checks.reidentification.verification import pair_rows
+from medclip.auditing.checks.embeddings.verification import pair_rows
 from medclip.auditing.checks.table import CheckRows
 from medclip.statistics.cohort import CONFLICT, MISSING
 

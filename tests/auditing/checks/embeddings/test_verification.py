@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medclip.auditing.checks.reidentification import verification as module
-from medclip.auditing.checks.reidentification.verification import Impostors, Pairs, genuine_pairs, linkage, pair_rows
+from medclip.auditing.checks.embeddings import verification as module
+from medclip.auditing.checks.embeddings.verification import Impostors, Pairs, genuine_pairs, linkage, pair_rows
 from medclip.statistics.resampling.resampled import interval_of, share
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.weights import draw_weights

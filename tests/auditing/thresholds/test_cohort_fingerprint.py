@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from medclip.auditing.checks.leakage.cohort_fingerprint import fingerprint, refuse_hashes, refuse_same_data
 from medclip.auditing.input.read import rows_of
+from medclip.auditing.thresholds.cohort_fingerprint import fingerprint, refuse_hashes, refuse_same_data
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort
 from tests.kits.shortcuts import chests, label, plain

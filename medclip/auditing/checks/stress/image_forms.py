@@ -1,8 +1,9 @@
-"""One cell of the image spoilt, forty-nine times: in how many places does that turn the answer?
+"""One image in several forms: clean and corrupted, or with one cell spoilt, forty-nine times.
 
-Images that were called right when clean are shown with severe noise in one cell of a 7 × 7 grid at a time. Missed: the
-share of cells that turn a true positive into a negative; false alarms: those that turn a true negative. Where the image
-tower has attention, the same once more with softer attention.
+Reading processes render them, without torch. In how many cells does spoiling turn the answer? Images that were called
+right when clean are shown with severe noise in one cell of a 7 × 7 grid at a time. Missed: the share of cells that turn
+a true positive into a negative; false alarms: those that turn a true negative. Where the image tower has attention, the
+same once more with softer attention.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.rows import estimated_mean
-from medclip.auditing.checks.stress.strangeness import groups
+from medclip.auditing.checks.stress.shifts import groups
 from medclip.auditing.disclosure.small_cells import Roundings
-from medclip.imaging.corruptions.catalogue import Corruption, corrupt, draws
+from medclip.imaging.corruptions.catalogue import REFERENCE_PX, Corruption, corrupt, draws
 from medclip.imaging.corruptions.cells import CELLS, cell_masks, one_cell_each
+from medclip.imaging.geometry import fit, resize
+from medclip.imaging.intensity import to_uint8
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.resampling.weights import draw_weights
 
 if TYPE_CHECKING:
-    from medclip.models.inputs.preprocess import Preprocess
+    from medclip.models.inputs.preprocess import Images, Preprocess
     from medclip.sample import View
 
 Row = dict[str, Any]
@@ -108,3 +111,52 @@ def patch_rows(
                 )
         step()
     return rows
+
+
+@dataclass(frozen=True)
+class Variants:
+    """What `models.inputs.read_pixels` renders instead of the image alone: 2 + K forms of each view.
+
+    The first is the image as it is scored. The others are brought to 224 px, the size that strengths are for, and from
+    there to the model's size (the longer side; of a model that is shown the centre of an image, the shorter one): the
+    clean one, which changes are measured from, and one for each corruption. So what is
+    compared differs in nothing but the corruption. For a model of 224 px the first two are equal. Corruptions are
+    applied to what the adapter made of the file, before the black around it.
+    """
+
+    corruptions: tuple[Corruption, ...]
+
+    @property
+    def num(self) -> int:
+        """Forms of each view."""
+        return 2 + len(self.corruptions)
+
+    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
+        """Render.
+
+        Args:
+            views: Views of one unit.
+            sha256: SHA-256 of the unit's bytes: with it and the names of view and operation all chance is drawn.
+            preprocess: Preprocessing to the model's size.
+
+        Returns:
+            V × (2 + K) images at the model's size, the forms of one view together.
+        """
+        forms: list[NDArray[np.uint8]] = []
+        for number, view in enumerate(views):
+            forms.append(preprocess.to_array(view))
+            small = _at_reference(to_uint8(view), shortest=preprocess.resize == "shortest")
+            forms.append(preprocess.fit(small))
+            for corruption in self.corruptions:
+                rng = draws(sha256, f"{corruption.name} {number}")
+                forms.append(preprocess.fit(corrupt(small, corruption, rng)))
+        return preprocess.together(forms)
+
+
+def _at_reference(pixels: NDArray[np.uint8], *, shortest: bool) -> NDArray[np.uint8]:
+    """Bring the longer or the shorter side to the reference, with the sizes that a model's square takes for it."""
+    height, width = pixels.shape[:2]
+    if not shortest and max(height, width) >= REFERENCE_PX:
+        return fit(pixels, REFERENCE_PX)
+    scale = REFERENCE_PX / (min if shortest else max)(height, width)
+    return resize(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
