@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from medclip.auditing.checks.evidence import Evidence
 
 Row = Mapping[str, Any]
-_CHECKS = "medclip.auditing.checks"
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,23 @@ class Check:
 CHECKS: Table[Check] = Table(
     "medclip.checks",
     {
-        "sources": Check(f"{_CHECKS}.shortcuts.sources:check_sources"),
+        "sources": Check("medclip.auditing.checks.shortcuts.sources:check_sources"),
         "shortcuts": Check(
-            f"{_CHECKS}.shortcuts.run:check_shortcuts", options=("shortcuts.devices", "shortcuts.reweight")
+            "medclip.auditing.checks.shortcuts.run:check_shortcuts", options=("shortcuts.devices", "shortcuts.reweight")
         ),
-        "stress": Check(f"{_CHECKS}.stress.run:check_stress", needs=("is_first", "pack"), options=("stress",)),
-        "leakage": Check(f"{_CHECKS}.leakage.checks:check_leakage", needs=("is_first",)),
-        "embeddings": Check(f"{_CHECKS}.embeddings.probe:check_embeddings", needs=("is_first", "vectors_ND")),
+        "stress": Check(
+            "medclip.auditing.checks.stress.run:check_stress", needs=("is_first", "pack"), options=("stress",)
+        ),
+        "leakage": Check("medclip.auditing.checks.leakage.checks:check_leakage", needs=("is_first",)),
+        "embeddings": Check(
+            "medclip.auditing.checks.embeddings.probe:check_embeddings", needs=("is_first", "vectors_ND")
+        ),
         "re-identification": Check(
-            f"{_CHECKS}.reidentification.trained_attacker:check_reidentification", needs=("is_first", "vectors_ND")
+            "medclip.auditing.checks.embeddings.trained_attacker:check_reidentification",
+            needs=("is_first", "vectors_ND"),
         ),
         "drift": Check(
-            f"{_CHECKS}.embeddings.drift:check_drift",
+            "medclip.auditing.checks.embeddings.drift:check_drift",
             needs=("is_first", "vectors_ND"),
             options=("image_checks.sites", "image_checks.date"),
         ),
