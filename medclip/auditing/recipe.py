@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medclip.auditing.declared.grammar import Declared, declared
-from medclip.auditing.disclosure.small_cells import Policy
+from medclip.auditing.declared import Declared, declared
+from medclip.auditing.disclosure import Policy
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import ImageChecks, MeasureOptions, Shortcuts, Stress, Thresholds
 from medclip.embeddings.open_embeddings import is_embeddings

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medclip.auditing.checks.shortcuts.device import GAP, POSITIVES, WITH, WITHOUT
-from medclip.auditing.groups.reference_ratios import ratio_rows
+from medclip.auditing.groups.differences import ratio_rows
 from medclip.auditing.result import AuditResult
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.ordinal import METRICS as GRADES

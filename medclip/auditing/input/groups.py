@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medclip.auditing.input.ages import age_attribute, are_bands, read_ages
-from medclip.auditing.input.exam_levels import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.auditing.input.options import ReadOptions, about
+from medclip.auditing.input.score_table import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.table import Coded, is_blank, merged, plain_name

@@ -13,7 +13,7 @@ import pytest
 import medclip
 from medclip.auditing.checks.evidence import Evidence
 from medclip.auditing.checks.table import CHECKS, Check, CheckRows, Words
-from medclip.auditing.provenance.seal import verify_audit
+from medclip.auditing.provenance import verify_audit
 from medclip.auditing.result import COLUMNS, read_result
 from medclip.lazy import import_name
 from medclip.reports.audit.report import render

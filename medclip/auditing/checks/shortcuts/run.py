@@ -11,7 +11,7 @@ import numpy as np
 from medclip.auditing.checks.shortcuts import masked_pairs, reweighting
 from medclip.auditing.checks.shortcuts.device import device_of, device_test, negatives_with_device
 from medclip.auditing.checks.table import CheckRows
-from medclip.auditing.disclosure.small_cells import Rounding
+from medclip.auditing.disclosure import Rounding
 from medclip.auditing.groups.measure import Measured, exported
 from medclip.auditing.input.read import read_cohort
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute, Label

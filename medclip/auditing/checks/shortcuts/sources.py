@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.table import CheckRows
-from medclip.auditing.disclosure.small_cells import CellState
+from medclip.auditing.disclosure import CellState
 from medclip.auditing.groups.measure import Measured, adjust, exported, rounded_values, short
 from medclip.auditing.input.groups import kind_of
 from medclip.auditing.options import MeasureOptions

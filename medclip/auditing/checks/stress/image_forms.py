@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.rows import estimated_mean
 from medclip.auditing.checks.stress.shifts import groups
-from medclip.auditing.disclosure.small_cells import Roundings
+from medclip.auditing.disclosure import Roundings
 from medclip.imaging.corruptions.catalogue import REFERENCE_PX, Corruption, corrupt, draws
 from medclip.imaging.corruptions.cells import CELLS, cell_masks, one_cell_each
 from medclip.imaging.geometry import fit, resize

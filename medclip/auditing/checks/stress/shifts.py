@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure.small_cells import CellState, Rounding, Roundings, hidden, roundings
+from medclip.auditing.disclosure import CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import paired, rest_cells, with_rest
 from medclip.auditing.groups.measure import (
     Measured,

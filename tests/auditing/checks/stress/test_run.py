@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import medclip
-from medclip.auditing.disclosure.small_cells import Policy
+from medclip.auditing.disclosure import Policy
 from medclip.auditing.options import ImageChecks, MeasureOptions, Stress
 from medclip.auditing.result import AuditResult
 from medclip.auditing.run import run_audit

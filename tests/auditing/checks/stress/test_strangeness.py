@@ -6,7 +6,7 @@ import numpy as np
 
 from medclip.auditing.checks.embeddings.load import unit_vectors
 from medclip.auditing.checks.stress.shifts import DISTANCE, MAX_LOGIT, Condition, strangeness_rows, strangeness_scores
-from medclip.auditing.disclosure.small_cells import Roundings
+from medclip.auditing.disclosure import Roundings
 from medclip.statistics.cohort import ALL
 from tests.kits.audit_inference import cohort_of
 

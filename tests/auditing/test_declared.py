@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.auditing.declared.grammar import Declared, declared, hypothesis, is_primary, requirement
+from medclip.auditing.declared import Declared, declared, hypothesis, is_primary, requirement
 from medclip.errors import MedclipError
 
 

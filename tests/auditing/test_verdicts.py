@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import medclip
-from medclip.auditing.declared.grammar import declared
-from medclip.auditing.declared.verdicts import MET, NOT_MET, UNDECIDED, requirement_rows
+from medclip.auditing.declared import declared
 from medclip.auditing.groups.differences import against
 from medclip.auditing.groups.measure import measure
 from medclip.auditing.options import MeasureOptions
 from medclip.auditing.thresholds.choose import Policy, choose_all
+from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED, requirement_rows
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.requirements import answers, findings

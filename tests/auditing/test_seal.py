@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import medclip
-from medclip.auditing.provenance.seal import page_hash, tables_hash, verify_audit
+from medclip.auditing.provenance import page_hash, tables_hash, verify_audit
 from medclip.auditing.result import AuditResult, write_json
 from medclip.errors import MedclipError
 from tests.kits.audit_tables import audit_table

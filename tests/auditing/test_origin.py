@@ -7,7 +7,7 @@ import re
 import pytest
 
 from medclip.api.audit import AuditOptions
-from medclip.auditing.provenance.origin import HIDDEN, Origin, command_of, recipe_hash, written_recipe
+from medclip.auditing.provenance import HIDDEN, Origin, command_of, recipe_hash, written_recipe
 from medclip.errors import MedclipError
 from medclip.options import make_options, recipe_of
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from medclip.auditing.disclosure.small_cells import (
+from medclip.auditing.disclosure import (
     MIN_WIDTH,
     CellState,
     Policy,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medclip.api.audit import AuditOptions
-from medclip.auditing.provenance.inputs import change_paths, describe_inputs, paths_of, relative_place
+from medclip.auditing.provenance import change_paths, describe_inputs, paths_of, relative_place
 from medclip.options import make_options, options_of, recipe_of
 
 

@@ -23,8 +23,8 @@ from itertools import combinations
 
 import numpy as np
 
-from medclip.auditing.declared.grammar import Declared, Hypothesis, Requirement
-from medclip.auditing.disclosure.small_cells import CellState
+from medclip.auditing.declared import Declared, Hypothesis, Requirement
+from medclip.auditing.disclosure import CellState
 from medclip.auditing.groups.differences import against
 from medclip.auditing.groups.measure import Measured, Row, exported, fewest_of, gaps_tested, rounded_values
 from medclip.errors import MedclipError, Reason, did_you_mean
