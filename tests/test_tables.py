@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medclip.adaptation.data.table import read_adapt_table
-from medclip.auditing.checks.embeddings.load import read_embeddings
+from medclip.auditing.checks.embeddings.vectors import read_embeddings
 from medclip.auditing.checks.leakage.training_data import of_table
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.drift import drift_between
-from medclip.auditing.checks.embeddings.rows import whole_patients
-from medclip.monitoring.periods import NUM_FIRST, Periods
-from medclip.monitoring.read_results import SCORED, UNIT_FACTS, Watched
+from medclip.auditing.checks.embeddings.vectors import whole_patients
+from medclip.monitoring.read_results import NUM_FIRST, SCORED, UNIT_FACTS, Periods, Watched
 from medclip.statistics.cohort import Attribute
 from medclip.statistics.estimate import Difference
 from medclip.statistics.resampling.resampled import change

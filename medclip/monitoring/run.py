@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.monitoring.changes import FAR, FEWEST_PATIENTS, changes_of, compared_periods
-from medclip.monitoring.periods import Periods, missing_weeks, periods_of
-from medclip.monitoring.read_results import SCORED, Watched, folder_of, read_results
+from medclip.monitoring.read_results import SCORED, Periods, Watched, folder_of, missing_weeks, periods_of, read_results
 from medclip.monitoring.result import Monitored, PeriodRow
 from medclip.monitoring.side_by_side import side_by_side
 from medclip.progress import Progress

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.embeddings.rows import whole_patients
+from medclip.auditing.checks.embeddings.vectors import whole_patients
 from medclip.errors import MedclipError, Reason
 from medclip.monitoring.changes import MOST_ROWS
 from medclip.monitoring.read_results import Question, Watched

@@ -98,7 +98,7 @@ class Evidence:
 
     @cached_property
     def _images(self) -> tuple[HashedFiles | None, NDArray[np.float32] | None, tuple[str, ...]]:
-        from medclip.auditing.checks.embeddings.load import embed_images, read_embeddings
+        from medclip.auditing.checks.embeddings.vectors import embed_images, read_embeddings
 
         cohort, wanted, model, settings, progress = (
             self.cohort,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.probe import FOLDS, RidgeProbe, patient_folds
-from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
+from medclip.auditing.checks.embeddings.vectors import FEWEST_PATIENTS, Grouped, about, grouped, row
 from medclip.auditing.checks.table import CheckRows
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import MISSING, Attribute

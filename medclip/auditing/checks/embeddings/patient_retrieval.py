@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, about, estimated_mean, row, whole_patients
+from medclip.auditing.checks.embeddings.vectors import FEWEST_PATIENTS, about, estimated_mean, row, whole_patients
 from medclip.auditing.checks.embeddings.verification import (
     FALSE_POSITIVES,
     Impostors,

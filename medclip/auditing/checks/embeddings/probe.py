@@ -22,7 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from medclip.auditing.checks.embeddings.projection import centroids, projection
-from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
+from medclip.auditing.checks.embeddings.vectors import FEWEST_PATIENTS, Grouped, about, grouped, row
 from medclip.auditing.checks.shortcuts.device import device_of
 from medclip.auditing.checks.table import CheckRows
 from medclip.statistics.cohort import MISSING, Attribute, Cohort

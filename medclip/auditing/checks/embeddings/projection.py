@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, grouped, row
+from medclip.auditing.checks.embeddings.vectors import FEWEST_PATIENTS, grouped, row
 from medclip.statistics.cohort import Attribute
 from medclip.statistics.significance.patient_permutation import p_value, shuffled
 

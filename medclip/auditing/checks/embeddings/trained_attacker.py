@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.embeddings.load import unit_vectors
 from medclip.auditing.checks.embeddings.patient_retrieval import ANYBODY, Images, reident
-from medclip.auditing.checks.embeddings.rows import FEWEST_PATIENTS, row
+from medclip.auditing.checks.embeddings.vectors import FEWEST_PATIENTS, row, unit_vectors
 from medclip.auditing.checks.embeddings.verification import pair_rows
 from medclip.auditing.checks.table import CheckRows
 from medclip.statistics.cohort import CONFLICT, MISSING

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.embeddings.rows import estimated_mean
+from medclip.auditing.checks.embeddings.vectors import estimated_mean
 from medclip.auditing.checks.stress.shifts import groups
 from medclip.auditing.disclosure import Roundings
 from medclip.imaging.corruptions.catalogue import REFERENCE_PX, Corruption, corrupt, draws

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.checks.stress.image_forms import MOST as PATCH_IMAGES
 from medclip.auditing.checks.stress.image_forms import SPOILT, TEMPERATURES, Patches, Variants, patch_rows
-from medclip.auditing.checks.stress.questions import prompt_scores
+from medclip.auditing.checks.stress.rescore import prompt_scores
 from medclip.auditing.checks.stress.shifts import (
     DISTANCE,
     MAX_LOGIT,
@@ -47,8 +47,7 @@ from medclip.wording import by_reason, count, list_of, number
 
 if TYPE_CHECKING:
     from medclip.auditing.checks.evidence import Evidence
-    from medclip.auditing.checks.stress.questions import Question
-    from medclip.auditing.checks.stress.rescore import Forms, Rescored
+    from medclip.auditing.checks.stress.rescore import Forms, Question, Rescored
     from medclip.models.model import Model
     from medclip.scoring.tasks import Scorer
 
@@ -113,7 +112,7 @@ def check_stress(evidence: Evidence) -> CheckRows:
         MedclipError: WRONG_USE where the table names no files, no label is a class of the pack, or the modality has no
             corruptions. An image that cannot be read raises nothing.
     """
-    from medclip.auditing.checks.stress.questions import pack_tasks, questions_of
+    from medclip.auditing.checks.stress.rescore import pack_tasks, questions_of
     from medclip.scoring.tasks import Scorer
 
     one, options, progress, modality = evidence.measured, evidence.options, evidence.progress, evidence.modality

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from medclip.auditing.checks.embeddings.probe import RidgeProbe, held_out, patient_folds, probe, standardised
-from medclip.auditing.checks.embeddings.rows import grouped
+from medclip.auditing.checks.embeddings.vectors import grouped
 from medclip.statistics.cohort import CONFLICT, MISSING
 from medclip.statistics.metrics.ranks import auroc
 from tests.kits.audit_embeddings import attribute, named, noise, of_patients, people

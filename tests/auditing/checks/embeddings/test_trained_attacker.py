@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.auditing.checks.embeddings.load import unit_vectors
 from medclip.auditing.checks.embeddings.patient_retrieval import Images
 from medclip.auditing.checks.embeddings.trained_attacker import Training, attack_head, plan_batches
+from medclip.auditing.checks.embeddings.vectors import unit_vectors
 from medclip.errors import MedclipError
 from tests.kits.audit_embeddings import named, noise, people
 

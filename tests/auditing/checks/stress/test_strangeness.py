@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medclip.auditing.checks.embeddings.load import unit_vectors
+from medclip.auditing.checks.embeddings.vectors import unit_vectors
 from medclip.auditing.checks.stress.shifts import DISTANCE, MAX_LOGIT, Condition, strangeness_rows, strangeness_scores
 from medclip.auditing.disclosure import Roundings
 from medclip.statistics.cohort import ALL

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import medclip
-from medclip.auditing.checks.embeddings.load import embed_images, read_embeddings, unit_vectors
+from medclip.auditing.checks.embeddings.vectors import embed_images, read_embeddings, unit_vectors
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.settings import Settings
