@@ -88,12 +88,6 @@ def declared(
 ) -> Declared:
     """Read all that is declared.
 
-    Args:
-        require: Sentences of requirements.
-        margins: Margins of equivalence by METRIC:ATTRIBUTE.
-        primary: Sentences of hypotheses.
-        confidence: Confidence of each verdict.
-
     Raises:
         MedclipError: WRONG_USE, saying what was not understood and how it is written.
     """
@@ -112,9 +106,6 @@ def declared(
 
 def requirement(text: str) -> Requirement:
     """Read one requirement.
-
-    Raises:
-        MedclipError: WRONG_USE.
 
     Example:
         >>> requirement("sensitivity >= 80 % for pneumonia in each sex")
@@ -151,9 +142,6 @@ label='pneumonia', attribute='sex', gap=False)
 
 def hypothesis(text: str) -> Hypothesis:
     """Read one primary hypothesis.
-
-    Raises:
-        MedclipError: WRONG_USE.
 
     Example:
         >>> hypothesis("tpr for pneumonia in sex")

@@ -56,11 +56,6 @@ def is_safe(cohort: Cohort, system: System, enough: int) -> bool:
     have the very rows of some of another (scanners of a vendor, ages under 50), their sums are the same. Every point
     that a linear programme finds for one count shows values of all others as well, so that few have to be asked for one
     by one.
-
-    Args:
-        cohort: Cohort, whose attributes say which cells are parts of which.
-        system: Bounds of the counts as an export tells them, and which of these are hidden.
-        enough: Fewest values that a hidden count must be able to have.
     """
     from scipy.optimize import linprog
 
@@ -340,11 +335,6 @@ def state(cell: Cell, n: int, n_pos: int, n_neg: int, n_patients: int, policy: P
 
 def roundings(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Policy) -> Roundings:
     """Choose how an export is rounded.
-
-    Args:
-        cohort: Cohort that is audited.
-        by_label: States of the cells for each label of which anything is exported.
-        policy: Policy of small cells, which may ask for exact counts.
 
     Returns:
         Exact where nothing is hidden or where the policy says so; else for each attribute with a hidden cell the

@@ -92,11 +92,7 @@ def paths_of(asked: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def describe_inputs(paths: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Return name, size and SHA-256 of every file behind some keys; of folders those of the files that stand for them.
-
-    Args:
-        paths: Paths by key, from `paths_of`.
-    """
+    """Return name, size and SHA-256 of every file behind some keys; of folders, of the files that stand for them."""
     return [row for key, path in paths.items() for row in _described(key, path)]
 
 
@@ -239,11 +235,7 @@ _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 def tables_hash(hashes: Mapping[str, str]) -> str:
-    """Hash the hashes of the CSV tables, as `sha256sum *.csv | sha256sum` does.
-
-    Args:
-        hashes: SHA-256 of files by their names; others than CSV do not count.
-    """
+    """Hash the hashes of the CSV tables, as `sha256sum *.csv | sha256sum` does."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(hashes.items()) if name.endswith(".csv")]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -255,12 +247,7 @@ def page_hash(page: str) -> str:
 
 
 def seal(hashes: Mapping[str, str], result: AuditResult) -> dict[str, str]:
-    """Return the hashes of tables and recipe; that of the page is added when it is written.
-
-    Args:
-        hashes: SHA-256 of the files of tables, by their names.
-        result: The audit.
-    """
+    """Return the hashes of tables and recipe; that of the page is added when it is written."""
     parquet = {name: digest for name, digest in sorted(hashes.items()) if name.endswith(".parquet")}
     recipe = recipe_hash(result.provenance.get("recipe"))
     return {"tables": tables_hash(hashes), "recipe": recipe, **parquet}
@@ -287,9 +274,6 @@ class Checked(Result):
 
 def verify_audit(folder: str | Path) -> Checked:
     """Check that page, tables and recipe of an audit are what `audit.json` and the page say.
-
-    Args:
-        folder: Folder of the audit.
 
     Raises:
         MedclipError: MISSING_FILE, CORRUPT for what is no audit; WRONG_USE for one that was written without hashes.

@@ -38,13 +38,7 @@ def is_recipe(scores: Any) -> bool:
 
 
 def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
-    """Return what is kept of a recipe: its name, its SHA-256, and the options of which something else was asked.
-
-    Args:
-        path: A YAML file.
-        asked: Options of the audit in the end, by name.
-        known: Names of the options of an audit.
-    """
+    """Return what is kept of a recipe: its name, its SHA-256, and the options of which something else was asked."""
     of_file = read_recipe(path, known)
     names = {one.name for one in known.values() if one.kind is not None and not one.is_of_call} - _NOT_ASKED
 

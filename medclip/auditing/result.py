@@ -324,11 +324,7 @@ def _write_leaked_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_json(result: AuditResult, folder: Path) -> None:
-    """Write everything as JSON.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write everything as JSON."""
     write_file(folder / JSON, result.to_json())
 
 

@@ -217,9 +217,6 @@ def open_tables(
         Scores by model; the label table, None where the scores are it; and the options, with tables in the place of
         paths and data frames: `thresholds.choose_on` and `.choose_labels`, `shortcuts.masked`, `image_checks.training`.
         Embeddings and shard folders stay paths: they are read where they are needed, once.
-
-    Raises:
-        MedclipError: What reading tables raises.
     """
     tables: dict[object, tuple[Any, Table]] = {}
 

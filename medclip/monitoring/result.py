@@ -118,11 +118,7 @@ class Monitored(Result):
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write the tables and monitor.json into a folder.
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
-        """
+        """Write the tables and monitor.json into a folder."""
         with disk_errors(folder):
             (folder / JSON).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
         kinds: tuple[tuple[str, type, Any], ...] = (

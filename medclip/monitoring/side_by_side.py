@@ -70,13 +70,6 @@ def side_by_side(
 ) -> tuple[list[Compared], list[ChangedStudy], tuple[int, int, int]]:
     """Compare two sets of results on the studies that both have.
 
-    Args:
-        watched: Results of the new pack.
-        against: Results of the old pack.
-        threshold: Probability from which a finding is called; of tasks with one answer the likeliest is.
-        num_resamples: Resamples of patients.
-        seed: Seed of the draws.
-
     Returns:
         Each question; the studies by the size of their change, the largest first; and how many studies both have, only
         the new results, and only the old ones.

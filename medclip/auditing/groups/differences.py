@@ -153,9 +153,6 @@ def ratio_rows(metrics: Sequence[Mapping[str, Any]]) -> list[Row]:
 
     It is made of the exported values and intervals, so that it tells no more than they do.
 
-    Args:
-        metrics: Rows of the table `metrics`, of any number of models.
-
     Reference: Donner & Zou, Statistical Methods in Medical Research 21 (2012) 347-359.
     """
     references = reference_groups(metrics)

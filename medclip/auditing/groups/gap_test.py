@@ -80,14 +80,7 @@ class Units:
 
 
 def units_of(cohort: Cohort, label: Label, codes_N: NDArray[np.integer[Any]], groups: Sequence[int]) -> Units:
-    """Find what may be shuffled.
-
-    Args:
-        cohort: Cohort, of which the patients are used.
-        label: Scores and truths.
-        codes_N: Group of each row.
-        groups: Codes of the groups that are tested; rows of others are left out.
-    """
+    """Find what may be shuffled."""
     rows = np.flatnonzero(label.valid_N & np.isin(codes_N, groups))
     place = np.full(int(max(codes_N.max(), *groups)) + 1, -1)
     place[list(groups)] = np.arange(len(groups))
@@ -131,15 +124,7 @@ class Shuffles:
     def __init__(
         self, units: Units, metrics: Sequence[str], num_groups: int, threshold: float | None, *, seed: int
     ) -> None:
-        """Prepare.
-
-        Args:
-            units: Units from `units_of`.
-            metrics: Names of metrics.
-            num_groups: Number of groups tested, G.
-            threshold: Score from which on a row is called positive.
-            seed: Seed of the draws.
-        """
+        """Prepare."""
         self._units, self._metrics, self._num_groups, self._threshold = units, metrics, num_groups, threshold
         self._tables = _Tables(units, threshold) if any(map(_is_of_tables, metrics)) else None
         width = max(_FEWEST_AT_ONCE, min(256, _AT_ONCE // max(len(units.codes_U), 1)))

@@ -37,12 +37,6 @@ _COMPARED = (KAPPA, "exact", "within_one", "one_up", "one_down")
 def ordinal_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: MeasureOptions) -> list[Row]:
     """Return the table `ordinal`: each measure of each grading in each group, then each group minus all others.
 
-    Args:
-        model: Name of the model, as it is printed.
-        cohort: Cohort with its gradings.
-        weights_PB: Weight of each of the cohort's patients in each replicate.
-        options: Options, of which the policy of small cells is used.
-
     Returns:
         A row that compares has `reference` "rest" and p; groups that are too small are there without a value.
     """
@@ -155,12 +149,6 @@ _ALIKE = (
 
 def risk_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: MeasureOptions) -> list[Row]:
     """Return the table `risk`: each metric of each risk, population and year in each group.
-
-    Args:
-        model: Name of the model, as it is printed.
-        cohort: Cohort with its risks.
-        weights_PB: Weight of each of the cohort's patients in each replicate.
-        options: Options, of which the policy of small cells is used.
 
     Returns:
         Rows of all years have no `year`; groups that are too small are there without a value.

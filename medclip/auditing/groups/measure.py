@@ -85,16 +85,7 @@ def measure(
     options: MeasureOptions,
     step: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Evaluate every label of a cohort in every cell and every resample.
-
-    Args:
-        name: Name of the model, as it is printed.
-        cohort: Cohort that is audited.
-        thresholds: Thresholds by label; labels without one get no rates.
-        weights_PB: Weight of each of the cohort's patients in each replicate, from `weights.draw_weights`.
-        options: Threads and the policy of small cells.
-        step: Function called with the number of labels done and the number of all.
-    """
+    """Evaluate every label of a cohort in every cell and every resample."""
     by_label = {label.name: hidden(cohort, label, options.small_cells) for label in cohort.labels}
     values = {name: t.value for name, t in thresholds.items()}
     replicates = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)

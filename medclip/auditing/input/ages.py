@@ -88,12 +88,6 @@ def are_bands(column: Coded) -> bool:
 def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
     """Read a column of ages.
 
-    Args:
-        column: The cells, [N].
-        name: Name of the column, for messages.
-        unit: Unit of plain numbers: years, months or days.
-        where: Name of the table, for messages.
-
     Raises:
         MedclipError: TABLE_INVALID for a column that is not one of ages, or that is in another unit.
     """

@@ -38,11 +38,6 @@ def read_ordinals(
 ) -> tuple[tuple[Ordinal, ...], tuple[str, ...]]:
     """Read every label in ordered classes that was declared.
 
-    Args:
-        source: The joined tables.
-        options: Options of reading; `ordinal` has the classes, the lowest first, by "COLUMN" or "COLUMN:PREDICTED".
-        taken: Columns that are no labels.
-
     Raises:
         MedclipError: WRONG_USE for fewer than three classes; TABLE_INVALID for columns that hold something else, and
             where there is neither a column of predicted classes nor a score for each class.

@@ -111,18 +111,7 @@ def make_groups(
     options: ReadOptions,
     where: str,
 ) -> Grouping:
-    """Divide the rows into groups in every way asked for.
-
-    Args:
-        by: Names of groups, as `parse_by` takes them.
-        column: Function that gives the cells of an attribute for the N rows, and raises where there is no such column.
-        patients_N: Patient of each row.
-        options: Bins, meanings of values, smallest group.
-        where: Name of the label table, for messages.
-
-    Raises:
-        MedclipError: TABLE_INVALID, WRONG_USE.
-    """
+    """Divide the rows into groups in every way asked for."""
     asked = parse_by(by, options.all_pairs)
     notes: list[str] = []
     single: dict[str, Attribute] = {}

@@ -92,11 +92,6 @@ def key_of(table: Table, columns: Sequence[str]) -> Coded:
 def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp], list[str]]:
     """Drop rows that repeat another, and refuse a key that has two different rows.
 
-    Args:
-        table: Any table.
-        keys: Keys of the table's rows.
-        what: Name of the rows in the plural, for messages: "rows of labels".
-
     Returns:
         The rows that are kept, and notes.
 

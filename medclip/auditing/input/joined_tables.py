@@ -154,9 +154,6 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         scores: Scores, as `read_cohort` takes them, or what `open_scores` returned.
         labels: Labels, as `read_cohort` takes them; None or the same path: the table of scores is the label table too.
         options: Options of reading.
-
-    Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
     """
     same = labels is None or labels is scores
     scores = open_scores(scores, options.files, level=options.level)
@@ -371,11 +368,6 @@ def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: 
 
 def one_text(cells: Coded, unit_M: NDArray[np.intp], num_units: int) -> tuple[Coded, int]:
     """Return each unit the text that its rows agree on, blanks left out; different ones are joined by `BOTH`.
-
-    Args:
-        cells: Texts of M rows.
-        unit_M: Unit of each row, 0 to U - 1.
-        num_units: Number of units, U.
 
     Returns:
         The column of U units, and how many of them had more than one text.

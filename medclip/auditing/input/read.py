@@ -270,14 +270,7 @@ def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
 def rows_of(
     cohort: Cohort, rows: NDArray[np.intp], labels: Sequence[str] | None = None, notes: Sequence[str] = ()
 ) -> Cohort:
-    """Return a cohort of some rows: patients are numbered anew, groups without a row stay.
-
-    Args:
-        cohort: Any cohort.
-        rows: Indices of the rows that are kept, in the order wanted.
-        labels: Names of the labels that are kept; None for all.
-        notes: Sentences added to the cohort's notes.
-    """
+    """Return a cohort of some rows: patients are numbered anew, groups without a row stay."""
 
     def part(label: Label) -> Label:
         more = {

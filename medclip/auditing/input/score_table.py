@@ -47,11 +47,6 @@ _PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def at_level(scores: Table, files: Table | None, level: ExamLevel) -> tuple[Table, Table | None]:
     """Return the rows of one level, and the files with the unit that each of them belongs to.
 
-    Args:
-        scores: An exam_scores.parquet.
-        files: The files.parquet of the same run.
-        level: Level of an examination that becomes a row of the audit.
-
     Raises:
         MedclipError: TABLE_INVALID for scores that have no levels; NOTHING_TO_DO where no row is of this one.
     """
@@ -176,11 +171,6 @@ class ScoreTable:
 def select(table: Table, where: Mapping[str, str | Sequence[str]], what: str) -> Table:
     """Keep the rows whose cells hold one of the values named.
 
-    Args:
-        table: Any table.
-        where: Column, and value or values.
-        what: Name of the rows in the plural, for messages: "rows of labels".
-
     Raises:
         MedclipError: TABLE_INVALID for a column that is not there; NOTHING_TO_DO where no row is left.
     """
@@ -253,16 +243,7 @@ def open_scores(
 
 
 def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
-    """Read a table of scores.
-
-    Args:
-        source: Scores, as `open_scores` takes them.
-        options: Options of reading the table.
-        keys: Function that returns the columns that tell the images of a long table apart.
-
-    Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
-    """
+    """Read a table of scores."""
     opened = open_scores(source, options.files, level=options.level)
     table = select(opened.table, options.score_where, "rows of scores")
     if set(_OWN) <= set(table.names):

@@ -42,10 +42,6 @@ MIN_PATIENTS = 10
 def temperatures_of(choosing: Cohort | None, audited: Cohort) -> tuple[dict[str, float], tuple[str, ...]]:
     """Fit one temperature for each label, over all groups together, on other patients than the audited ones.
 
-    Args:
-        choosing: The data to fit on; None where the user has none.
-        audited: Cohort that is audited.
-
     Returns:
         Temperatures by label, and sentences about labels that have none.
 

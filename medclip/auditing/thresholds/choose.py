@@ -267,11 +267,6 @@ def thresholds_for(
 ) -> tuple[dict[str, Threshold], tuple[str, ...]]:
     """Return the thresholds that can be used on a cohort, and refuse those that were chosen on it.
 
-    Args:
-        thresholds: Thresholds from `read_thresholds`.
-        cohort: Cohort that is audited.
-        where: File of the thresholds, for messages.
-
     Returns:
         Thresholds of the cohort's labels, sentences: each label that has none, and what a file cannot tell.
 

@@ -46,10 +46,6 @@ def refuse_same_data(chosen: Cohort, audited: Cohort) -> tuple[str, ...]:
     Rows are known by their keys and patients; where these are written in another way, by scores and truths (see
     `_equal_rows`).
 
-    Args:
-        chosen: Cohort that thresholds or temperatures are chosen on.
-        audited: Cohort that thresholds or temperatures are used on.
-
     Returns:
         Sentences about what could not be checked.
 
@@ -94,9 +90,6 @@ def refuse_hashes(rows: str, patients: str, audited: Cohort, where: object = Non
         patients: Hash of the patients, `Fingerprint.patients`, as it was written down.
         audited: Cohort that is audited.
         where: File that the hashes were written in, for the error.
-
-    Raises:
-        MedclipError: PATIENT_OVERLAP.
     """
     here = fingerprint(audited)
     same = "rows" if rows and rows == here.rows else "patients" if patients and patients == here.patients else ""

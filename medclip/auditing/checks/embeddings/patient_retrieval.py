@@ -84,11 +84,7 @@ class Images:
         return tuple(groups)
 
     def check(self, vectors_ND: NDArray[np.floating]) -> None:
-        """Refuse columns of different lengths.
-
-        Raises:
-            MedclipError: WRONG_USE.
-        """
+        """Refuse columns of different lengths."""
         lengths = {len(vectors_ND), len(self.patients_N), len(self.hashes_N) or len(vectors_ND)}
         for column in (self.studies_N, self.captures_N, self.age_years_N, *self.same.values(), *self.apart.values()):
             lengths.add(len(vectors_ND) if column is None else len(column))
@@ -121,13 +117,7 @@ class Gallery:
     def answers(
         self, part: slice, patients_N: NDArray[np.integer], groups: tuple[NDArray[np.integer], ...]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return which answers are right, and which wrong, for the queries of some rows; both [part, N].
-
-        Args:
-            part: Rows of the queries.
-            patients_N: Patient of each row.
-            groups: Codes in which right answers differ from the query in every gallery.
-        """
+        """Return which answers are right, and which wrong, for the queries of some rows; both [part, N]."""
         right = patients_N[part, None] == patients_N[None]
         wrong = ~right
         for codes_N in groups:

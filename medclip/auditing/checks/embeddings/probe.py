@@ -70,12 +70,7 @@ class RidgeProbe:
             self._parts.append((train, test, _smoother(own, others)))
 
     def auroc(self, codes_RN: NDArray[np.integer], num_groups: int) -> NDArray[np.float64]:
-        """Return the macro AUROC of held-out predictions for each of R labellings, [R].
-
-        Args:
-            codes_RN: R labellings of the rows.
-            num_groups: Number of groups; labels are 0 to `num_groups` - 1. With two, one is enough.
-        """
+        """Return the macro AUROC of held-out predictions for each of R labellings, [R]."""
         parts = [self._auroc(codes_RN[s : s + _AT_ONCE], num_groups) for s in range(0, len(codes_RN), _AT_ONCE)]
         return np.concatenate(parts)
 

@@ -134,15 +134,6 @@ def centroids(
 ) -> list[dict[str, Any]]:
     """Measure how far each group's mean vector lies from that of all others, against labels dealt anew among patients.
 
-    Args:
-        vectors_ND: Unit vectors; rows of NaN are left out.
-        patients_N: Patient of each row.
-        attribute: Attribute whose groups are compared.
-        num_permutations: Number of permutations of the null.
-        fewest: Patients that a group needs; smaller ones are left out and named.
-        most: Number of rows above which whole patients are drawn.
-        seed: Seed of the draws.
-
     Returns:
         Rows of the table `embeddings`, `what` "centroid": for each group (one of two) the norm of the difference, 0 to
         2, with its p, and the ten dimensions that differ most, by size.

@@ -66,12 +66,6 @@ def plan_batches(
 
     Each image with partners asks once an epoch, in random order. One whose patient is in the batch already goes to the
     end of the queue; after ten such in a row the batch is closed, and the epoch ends when a batch would hold only one.
-
-    Args:
-        partners: Indices of the rows that may be partner of each row; empty where there are none.
-        patients_N: Patient of each row.
-        training: Epochs and batch size.
-        seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     asking = np.array([i for i, rows in enumerate(partners) if len(rows)], np.int64)

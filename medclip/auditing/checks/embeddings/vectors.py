@@ -340,11 +340,6 @@ def estimated_mean(
 
     Values between the two, such as precisions, vary less than right and wrong do: the floor of a rate is taken only
     where no patient differs.
-
-    Args:
-        values_N: One value for each row, float [N], no NaN.
-        patients_N: Patient of each row, 0 to P - 1.
-        weights_PB: Weight of each patient in each replicate.
     """
     if not len(values_N):
         return Estimate(math.nan)
@@ -393,16 +388,7 @@ def grouped(
     seed: int,
     fewest: int,
 ) -> Grouped:
-    """Take the groups with enough patients who have embeddings; rows that state nothing, or two things, are left out.
-
-    Args:
-        vectors_ND: Unit vectors; rows of NaN are left out.
-        patients_N: Patient of each row.
-        attribute: Attribute whose groups are taken.
-        most: Number of rows above which whole patients are drawn.
-        seed: Seed of the draw.
-        fewest: Patients that a group needs.
-    """
+    """Take the groups with enough patients who have embeddings; rows that state nothing or two things are left out."""
     there_N = ~np.isnan(vectors_ND).any(axis=1)
     taken, left = [], []
     for g, name in enumerate(attribute.groups):

@@ -160,13 +160,7 @@ def rounded(cosines: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def linkage(genuine: Pairs, impostors: Impostors, weights_PB: NDArray[np.integer]) -> Linkage:
-    """Measure verification.
-
-    Args:
-        genuine: Pairs of one patient each; at least one.
-        impostors: Pairs of two patients each; at least one.
-        weights_PB: Weight of each patient in each replicate.
-    """
+    """Measure verification over genuine and impostor pairs, at least one of each."""
     genuine = genuine.take(np.argsort(genuine.cosine_M, kind="stable"))
     even, near = impostors.even(), impostors.near()
     below_M = np.searchsorted(even.cosine_M, genuine.cosine_M, "left")

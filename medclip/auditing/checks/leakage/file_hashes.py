@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 def flags_of_headers(headers: Sequence[str | None]) -> tuple[bool | None, ...]:
     """Read the flags from the column `headers` of a files.parquet.
 
-    Args:
-        headers: JSON object of each file; None where it has no medical header.
-
     Returns:
         True or False where the header says so; None where it says nothing.
     """
@@ -81,12 +78,7 @@ def flag_of(source: Source) -> bool | None:
 
 
 def burned_in_row(flags: Sequence[bool | None], num_rows: int) -> dict[str, Any]:
-    """Make the row of the table of leakage.
-
-    Args:
-        flags: Flag of each row, None where its header says nothing; empty where no header was read.
-        num_rows: Number of rows of the audit set.
-    """
+    """Make the row of the table of leakage."""
     num_stated = sum(flag is not None for flag in flags)
     num_burned_in = sum(flag is True for flag in flags)
     if not flags:

@@ -110,13 +110,9 @@ def near_duplicates(
     limits: Limits | None = None,
     vectors_ND: NDArray[np.float32] | None = None,
 ) -> Pairs:
-    """Find the pairs of images that are one image, by the rule of this module.
+    """Find the pairs of images that are one image: of two sets, or inside the first where there is no other.
 
-    Args:
-        one: Hashes of a set of images.
-        other: Hashes of another set; None for the pairs inside `one`.
-        limits: Limits from `Chance.limits`.
-        vectors_ND: Unit embeddings of `one`, which confirm pairs inside it; rows of NaN confirm nothing.
+    Vectors of the first set confirm pairs inside it; rows of NaN confirm nothing.
     """
     limits = limits or Limits()
     if vectors_ND is None or other is not None:
@@ -166,11 +162,6 @@ def measure_chance(
     hashes differ follow a normal curve closely, whose tail says what is too rare to be counted. Its middle and width
     are the median and the interquartile range without the pairs that are copies by the fixed limits, so that one
     image under two patients does not hide itself.
-
-    Args:
-        hashes: Hashes of the audit set.
-        patients_N: Patient of each image.
-        vectors_ND: Unit embeddings of the images.
 
     Returns:
         None for fewer than 100 pairs of different patients.

@@ -120,14 +120,7 @@ def register(
     *,
     progress: Progress | None = None,
 ) -> Registered:
-    """Register pairs of small images and measure how alike their details are.
-
-    Args:
-        one_NHW: The images that stay.
-        other_MHW: The images that are moved onto them.
-        pairs: Index of each pair's image in `one_NHW`, and in `other_MHW`.
-        progress: Progress bar of the pairs: 60,000 take two minutes.
-    """
+    """Move the second image of each pair onto the first, and measure how alike details are: 60,000 take two minutes."""
     one_K, other_K = pairs
     progress = progress or Silent()
     progress.stage("Registering images that look alike", len(one_K))
@@ -145,12 +138,6 @@ def limit(registered: Registered, patients_N: NDArray[np.int32], num_images: int
     The correlations of different patients, on Fisher's scale, follow a normal curve whose middle and width are the
     median and the interquartile range; pairs above `LEAST_CORRELATION` may be copies and do not count. It is extended
     to as many pairs as are compared.
-
-    Args:
-        registered: Pairs inside the audit set.
-        patients_N: Patient of each image of the audit set.
-        num_images: Number of images in the audit set.
-        num_pairs: Number of pairs that are compared.
     """
     from scipy.stats import norm
 

@@ -56,9 +56,6 @@ class TrainingData:
 def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
     """Read what a model pack, or the checkpoint of an adaptation, says of its training files and of its shots.
 
-    Args:
-        folder: Folder of a pack (`model.path`), or one that `Adapted.save` wrote.
-
     Returns:
         The base's training files, and the shots where there are any; each without what the pack does not list.
 
@@ -92,9 +89,6 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     """Read what a shard folder holds: one set for each split but the test split.
 
     Every image is decoded and hashed, so that near-duplicates can be looked for (1 to 2 ms each).
-
-    Args:
-        folder: Folder made by `medclip shards build` or `medclip shards index`.
 
     Raises:
         MedclipError: What reading shards raises; NOTHING_TO_DO where there is no split to train on.

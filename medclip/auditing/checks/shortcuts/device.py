@@ -42,10 +42,6 @@ UNKNOWN = frozenset({"", "-1", "-1.0", "nan", "na", "unknown", "not stated"})
 def device_of(cohort: Cohort, column: str) -> Floats:
     """Return 1 where the device is in the image, 0 where it is not, NaN where nobody knows (blank or −1), [N].
 
-    Args:
-        cohort: Cohort with the column among its attributes or its further columns.
-        column: Name of the column.
-
     Raises:
         MedclipError: WRONG_USE where there is no such column; TABLE_INVALID where it says something else than yes and
             no.

@@ -45,11 +45,6 @@ _STRATA = (
 def align(cohort: Cohort, masked: Cohort, name: str) -> Floats:
     """Return the scores of the masked copies in the order of the originals.
 
-    Args:
-        cohort: The originals.
-        masked: The masked copies, read with the same label table and so under the same keys.
-        name: Name of the label.
-
     Returns:
         [N]; NaN where an original has no masked copy.
 

@@ -134,11 +134,6 @@ class Variants:
     def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
         """Render.
 
-        Args:
-            views: Views of one unit.
-            sha256: SHA-256 of the unit's bytes: with it and the names of view and operation all chance is drawn.
-            preprocess: Preprocessing to the model's size.
-
         Returns:
             V × (2 + K) images at the model's size, the forms of one view together.
         """

@@ -86,12 +86,7 @@ def pack_tasks(model: Any, modality: Modality, task: str | Path | None = None) -
 
 
 def questions_of(label: str, tasks: Sequence[AskedTask]) -> tuple[Question, ...]:
-    """List the classes that a label may mean, by name, title or wording; none, one, or one in each of several tasks.
-
-    Args:
-        label: Name of a label, as the audit has it; `column: label` where two columns have one.
-        tasks: Tasks from `pack_tasks`.
-    """
+    """List the classes that a label may mean, by name, title or wording; none, one, or one in each of several tasks."""
     meant: list[Question] = []
     for asked in tasks:
         for text in (label, label.rpartition(": ")[2]):
@@ -115,16 +110,7 @@ def prompt_scores(
     modality: Modality,
     cohort: Cohort,
 ) -> Iterator[tuple[Condition, NDArray[np.float64]]]:
-    """Yield each way of conditioning with the class's probability, [N]; NaN where an image has no vector.
-
-    Args:
-        model: The loaded pack.
-        question: Task and class.
-        features_ND: Unit vectors of the images as they are scored.
-        modality: Modality whose contexts are asked.
-        cohort: Cohort of the same images; an attribute of the context's name that says the same values is what is
-            known.
-    """
+    """Yield each way of conditioning with the class's probability, [N]; NaN where an image has no vector."""
     for name, attribute in CONTEXTS.get(modality, {}).items():
         values = list(attribute)
         logits_NYZ = _logits(model, question, features_ND, attribute)
@@ -288,16 +274,6 @@ def score_images(
     progress: Progress,
 ) -> tuple[ScoreSource, tuple[str, ...]]:
     """Score every file of a label table, each by itself.
-
-    Args:
-        table: Labels, with a column that names files.
-        images: Folder that the files are in, or a folder of their embeddings.
-        stored: Embeddings of the folder `images`, opened; None where it holds image files.
-        model: The loaded pack.
-        modality: Modality whose adapter reads the files.
-        task: Name of a task of the pack, or a task file.
-        settings: Limits and number of reading processes.
-        progress: Progress bar of the images.
 
     Returns:
         Tables of the form that `medclip score` writes, a study for each file; and a sentence about files that could not

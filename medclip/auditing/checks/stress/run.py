@@ -73,10 +73,6 @@ def choose(cohort: Cohort, most: int = MOST) -> Chosen:
     Of each group the first `most` are taken in the order of a hash of their files' names: a sample that is as good as
     random, does not depend on the order of the table, and is the same in each call. Figures of a group are over its own
     sample alone. Those of everybody are over the longest beginning of that order of which every row was taken.
-
-    Args:
-        cohort: Cohort that is audited; its `files` are known.
-        most: Most images of a group.
     """
     known_N = np.array([bool(name) for name in cohort.files], bool)
     known_N &= np.any([~np.isnan(label.truth_N) for label in cohort.labels], axis=0)

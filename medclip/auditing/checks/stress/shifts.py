@@ -296,19 +296,7 @@ def strangeness_rows(
     seed: int,
     step: Callable[[], None],
 ) -> list[Row]:
-    """Return the table `stress_ood`: AUROC of corrupted against clean images, for each score, form and group.
-
-    Args:
-        cohort: The stressed rows.
-        scores: Scores [1 + K, N] by name, the clean ones first.
-        conditions: The K forms.
-        samples: Rows of each attribute, and of everybody.
-        rounded: Roundings of counts.
-        fewest: Patients that a group needs to be shown.
-        num_resamples: Resamples of patients.
-        seed: Seed of the draws.
-        step: Function called after each group.
-    """
+    """Return the table `stress_ood`: AUROC of corrupted against clean images, for each score, form and group."""
     rows: list[Row] = []
     for attribute, group, places in groups(cohort, samples):
         for name, scores_FN in scores.items():
