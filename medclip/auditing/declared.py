@@ -91,7 +91,7 @@ def declared(
     Raises:
         MedclipError: WRONG_USE, saying what was not understood and how it is written.
     """
-    asked = [requirement(text) for text in require]
+    requirements = [requirement(text) for text in require]
     for name, margin in (margins or {}).items():
         metric, colon, attribute = name.partition(":")
         if not colon:
@@ -100,8 +100,8 @@ def declared(
                 f"the margin of {name!r} names no attribute.",
                 hint="Write METRIC:ATTRIBUTE=MARGIN, such as tpr:sex=0.05.",
             )
-        asked.append(requirement(f"{metric.strip()} gap<={margin} in {attribute.strip()}"))
-    return Declared(tuple(asked), tuple(hypothesis(text) for text in primary), confidence)
+        requirements.append(requirement(f"{metric.strip()} gap<={margin} in {attribute.strip()}"))
+    return Declared(tuple(requirements), tuple(hypothesis(text) for text in primary), confidence)
 
 
 def requirement(text: str) -> Requirement:

@@ -251,8 +251,8 @@ class Rounding:
 
     def _grids(self, smallest: int) -> list[float]:
         """Return the grid on which one case changes the value by a step at most, and all finer ones."""
-        known = self.count(smallest)  # and not the count itself, which the number of digits would give away
-        step = 1.0 / max(bounds_of(known, self)[0], 1)
+        exported = self.count(smallest)  # and not the count itself, which the number of digits would give away
+        step = 1.0 / max(bounds_of(exported, self)[0], 1)
         every = [m * 10.0**-e for e in range(_MOST_DECIMALS, -1, -1) for m in (1, 2, 5)]
         place = next((i for i, grid in enumerate(every) if grid >= step), len(every) - 1)
         return every[place::-1]

@@ -52,14 +52,14 @@ _OF_FOLDERS = (SCORES, FILES, EMBEDDINGS, MANIFEST, INDEX)
 """Files that stand for a folder: of scores, of embeddings, of a pack, of shards."""
 
 
-def change_paths(asked: Mapping[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
+def change_paths(options: Mapping[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
     """Return what is asked with every path in it changed; what is no path, such as a data frame, stays.
 
     Args:
-        asked: Values of options.
+        options: Values of options by name.
         change: Function of the key of a path ("labels", "compare:1") and the path; gives the new path.
     """
-    values = dict(asked)
+    values = dict(options)
     for name in _SINGLE:
         if isinstance(values.get(name), str | Path):
             values[name] = change(name, str(values[name]))
@@ -79,7 +79,7 @@ def _changed(text: str, key: str, is_named: bool, change: Callable[[str, str], s
     return change(key, text)
 
 
-def paths_of(asked: Mapping[str, Any]) -> dict[str, Path]:
+def paths_of(options: Mapping[str, Any]) -> dict[str, Path]:
     """Return the files and folders that are named, by key; a pack of medclip's own is none."""
     paths: dict[str, Path] = {}
 
@@ -87,7 +87,7 @@ def paths_of(asked: Mapping[str, Any]) -> dict[str, Path]:
         paths[key] = Path(path)
         return path
 
-    change_paths(asked, note)
+    change_paths(options, note)
     return {key: path for key, path in paths.items() if key not in _OR_NAME or path.exists()}
 
 
@@ -146,7 +146,7 @@ HIDDEN = "(not written)"
 class Origin:
     """What an audit was asked."""
 
-    asked: Mapping[str, Any] | None
+    options: Mapping[str, Any] | None
     """Options by name; None where it was called from Python with data frames or values that no recipe can hold."""
     recipe_file: Mapping[str, Any] | None = None
     """Of the recipe: name, SHA-256, options of which something else was asked."""
@@ -175,18 +175,18 @@ class Origin:
         about: dict[str, Any] = {"date": day, "auditor": self.auditor, "question": self.question}
         software = {"python": platform.python_version(), "medclip": __version__}
         about["software"] = software | {name: _version(name) for name in _SOFTWARE}
-        if self.asked is None:
+        if self.options is None:
             return about | {"command": "medclip.audit(...), from Python", "inputs": [], "recipe": None}
-        asked = written_recipe(self.asked)
-        about |= {"command": command_of(asked), "inputs": describe_inputs(paths_of(self.asked)), "recipe": asked}
+        recipe = written_recipe(self.options)
+        about |= {"command": command_of(recipe), "inputs": describe_inputs(paths_of(self.options)), "recipe": recipe}
         return about | {"recipe_file": self.recipe_file, "declared": self.declared}
 
 
-def written_recipe(asked: Mapping[str, Any]) -> dict[str, Any]:
+def written_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is asked with files by their names, and no value that names a patient."""
-    values = change_paths(asked, lambda key, path: Path(path).name if "/" in path or "\\" in path else path)
-    keys = [part for pair in asked.get("key", ()) for part in pair.split("=")]
-    naming = {name.lower() for name in (*_PATIENTS, *keys, (asked.get("patient") or "").partition("~")[0])}
+    values = change_paths(options, lambda key, path: Path(path).name if "/" in path or "\\" in path else path)
+    keys = [part for pair in options.get("key", ()) for part in pair.split("=")]
+    naming = {name.lower() for name in (*_PATIENTS, *keys, (options.get("patient") or "").partition("~")[0])}
     for name in _SELECTIONS:
         if name in values:
             values[name] = [_without_patients(text, naming) for text in values[name]]
@@ -198,15 +198,15 @@ def _without_patients(text: str, naming: set[str]) -> str:
     return f"{column}={HIDDEN}" if equals and column.strip().lower() in naming else text
 
 
-def command_of(asked: Mapping[str, Any]) -> str:
+def command_of(options: Mapping[str, Any]) -> str:
     """Write the command that asks this, with file names in the place of paths.
 
     Example:
         >>> command_of({"scores": "net.csv", "by": ["sex", "sex*age"], "all_pairs": True})
         "medclip audit net.csv --by sex --by 'sex*age' --all-pairs"
     """
-    words = ["medclip", "audit", str(asked["scores"])]
-    for name, value in asked.items():
+    words = ["medclip", "audit", str(options["scores"])]
+    for name, value in options.items():
         if name in _NO_OPTIONS:
             continue
         option = f"--{name.replace('_', '-')}"
@@ -215,9 +215,9 @@ def command_of(asked: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def recipe_hash(asked: Mapping[str, Any] | None) -> str:
+def recipe_hash(recipe: Mapping[str, Any] | None) -> str:
     """Hash what was asked: SHA-256 of its JSON, with sorted keys and without blanks."""
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -287,7 +287,7 @@ def verify_audit(folder: str | Path) -> Checked:
     tables = {name: hashlib.sha256(csv_bytes(table)).hexdigest() for name, table in result.tables().items()}
     page = (folder / PAGE).read_text(encoding="utf-8") if (folder / PAGE).is_file() else ""
     line = next((line for line in page.split("\n") if MARK in line), "")
-    shown = set(_HASH.findall(page[page.find('id="signature"') :]))
+    hashes = set(_HASH.findall(page[page.find('id="signature"') :]))
     return Checked(
         {
             "page": page_hash(page) == sealed.get("page"),
@@ -296,7 +296,7 @@ def verify_audit(folder: str | Path) -> Checked:
             "tables (Parquet)": all(files.get(f"{name}.parquet") == sealed.get(f"{name}.parquet") for name in tables),
             "tables of audit.json": all(files.get(f"{name}.csv") == digest for name, digest in tables.items()),
             "recipe": recipe_hash(result.provenance.get("recipe")) == sealed.get("recipe"),
-            "hashes that the page shows": {sealed.get("tables"), sealed.get("recipe")} <= shown,
+            "hashes that the page shows": {sealed.get("tables"), sealed.get("recipe")} <= hashes,
         }
     )
 
@@ -335,15 +335,15 @@ def read_rerun(path: Path, changes: Collection[str] = (), *, changed_inputs: boo
             input that is not found; CHANGED, with both hashes, for one that has changed.
     """
     provenance = read_result(path).provenance
-    asked = provenance.get("recipe")
-    if not isinstance(asked, dict) or HIDDEN in json.dumps(asked):
+    recipe = provenance.get("recipe")
+    if not isinstance(recipe, dict) or HIDDEN in json.dumps(recipe):
         raise MedclipError(
             Reason.WRONG_USE,
             "this audit was not made of files and written options alone, so that it cannot be run again from here.",
             where=path,
             hint="Run again what made it.",
         )
-    written: dict[str, Any] = {_EARLIER.get(str(name), str(name)): value for name, value in asked.items()}
+    written: dict[str, Any] = {_EARLIER.get(str(name), str(name)): value for name, value in recipe.items()}
     note = read_note(path.parent / NOTE) or {}
     inputs: dict[str, list[Mapping[str, Any]]] = {}
     for row in provenance.get("inputs", ()):

@@ -360,8 +360,8 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
     for x in cohort.labels:
         if x.time_N is not None:
             labels.append(survival.at_horizon(x, horizon))
-            known = labels[-1].valid_N
-            left_out = int((x.valid_N & ~known).sum())
+            followed = labels[-1].valid_N
+            left_out = int((x.valid_N & ~followed).sum())
             notes.append(
                 f"{x.name}: {left_out:,} rows that were not followed to {horizon:g} count by their weights only."
             )

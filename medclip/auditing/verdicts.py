@@ -68,20 +68,20 @@ def check_declared(declared: Declared, cohort: Cohort) -> None:
     Raises:
         MedclipError: WRONG_USE, with the name that was perhaps meant.
     """
-    asked: Sequence[Requirement | Hypothesis] = (*declared.requirements, *declared.primary)
+    statements: Sequence[Requirement | Hypothesis] = (*declared.requirements, *declared.primary)
     attributes, labels = [a.name for a in cohort.attributes], [x.name for x in cohort.labels]
-    for one in asked:
-        for what, name, known in (("attribute", one.attribute, attributes), ("label", one.label, labels)):
-            if name is not None and plain_name(name) not in map(plain_name, known):
-                hint = did_you_mean(name, known, f"Audited {what}s are") or f"No {what} is audited; name it (--by)."
+    for one in statements:
+        for what, name, names in (("attribute", one.attribute, attributes), ("label", one.label, labels)):
+            if name is not None and plain_name(name) not in map(plain_name, names):
+                hint = did_you_mean(name, names, f"Audited {what}s are") or f"No {what} is audited; name it (--by)."
                 raise MedclipError(Reason.WRONG_USE, f"{one.text!r} names no audited {what}: {name!r}.", hint=hint)
     for one in declared.primary:
         if f"{one.metric}_max_min" not in gaps_tested():
-            known = [name.removesuffix("_max_min") for name in gaps_tested()]
+            names = [name.removesuffix("_max_min") for name in gaps_tested()]
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"the gap of {one.metric!r} is not tested, so {one.text!r} cannot be a primary hypothesis.",
-                hint=f"Tested are gaps of {', '.join(known)}.",
+                hint=f"Tested are gaps of {', '.join(names)}.",
             )
 
 
@@ -90,16 +90,16 @@ def requirement_rows(measured: Measured, declared: Declared) -> list[Row]:
     rows: list[Row] = []
     for requirement in declared.requirements:
         parts = list(_parts(measured, requirement))
-        own = [_judged(measured, requirement, part, len(parts), declared.confidence) for part in parts]
+        of_parts = [_judged(measured, requirement, part, len(parts), declared.confidence) for part in parts]
         head = _head(measured, requirement, declared.confidence)
         # A group of blanks is judged where it can be; where it cannot, nothing was declared of it.
-        counted = [row for row in own if row["verdict"] != UNDECIDED or row["group"] not in (MISSING, CONFLICT)]
+        counted = [row for row in of_parts if row["verdict"] != UNDECIDED or row["group"] not in (MISSING, CONFLICT)]
         verdicts = [row["verdict"] for row in counted]
         verdict = NOT_MET if NOT_MET in verdicts else MET if {*verdicts} == {MET} else UNDECIDED
         reason = "; ".join(dict.fromkeys(row["reason"] for row in counted if row["reason"])) if verdict != MET else ""
         several = {"label": requirement.label or EVERY, "attribute": requirement.attribute or ALL, "group": EVERY}
         rows.append({**head, **several, "part": "requirement", "verdict": verdict, "reason": reason})
-        rows += own
+        rows += of_parts
     return rows
 
 

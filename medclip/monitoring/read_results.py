@@ -123,7 +123,7 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
     """
     if not folders:
         raise MedclipError(Reason.NOTHING_TO_DO, "no results were named.", hint="Name output folders of medclip score.")
-    known = {} if patients is None else patients
+    numbers = {} if patients is None else patients
     names, packs, unit_parts, score_parts, vectors = [], [], [], [], []
     seen: list[tuple[set[bool], set[str]]] = []
     for given in folders:
@@ -140,9 +140,9 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
             else:
                 scores = _columns(folder / "scores.parquet", _SCORE_COLUMNS)
                 studies = scores.select(["study", "patient"])
-            owner = _owners(studies, known)
+            owner = _owners(studies, numbers)
             number = _same_studies(seen, set(owner), is_embedded)
-            units = _units(folder, owner, known, number)
+            units = _units(folder, owner, numbers, number)
             week_of = _week_of(units)
             if number == len(seen):
                 names.append(_name(folder))
@@ -160,7 +160,7 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
         tuple(_questions(score_parts)),
         _joined_vectors(vectors),
         tuple(_notes(packs, vectors)),
-        known,
+        numbers,
     )
 
 
@@ -204,17 +204,17 @@ def _columns(path: Path, names: Sequence[str]) -> pa.Table:
     return pq.read_table(path, columns=[name for name in names if name in stored])
 
 
-def _owners(studies: pa.Table, known: dict[str, int]) -> dict[str, int]:
+def _owners(studies: pa.Table, numbers: dict[str, int]) -> dict[str, int]:
     """Return the patient of each study; a study whose patient nobody names is a patient of its own."""
     pairs = studies.group_by(["study", "patient"]).aggregate([])
     owners = {}
     for study, patient in zip(pairs["study"].to_pylist(), pairs["patient"].to_pylist(), strict=True):
-        owners[study] = known.setdefault(patient or f"study {study}", len(known))
+        owners[study] = numbers.setdefault(patient or f"study {study}", len(numbers))
     return owners
 
 
 def _units(
-    folder: Path, owner: dict[str, int], known: dict[str, int], number: int
+    folder: Path, owner: dict[str, int], numbers: dict[str, int], number: int
 ) -> tuple[Units, NDArray[np.object_]]:
     """Return the units of a run, and the study of each."""
     import pyarrow.compute as pc
@@ -229,7 +229,7 @@ def _units(
     for place, study in enumerate(texts["study"]):
         known_owner = owner.get(study)
         alone = f"study {study}" if study else f"run {number} row {rows[place]}"
-        patients[place] = known.setdefault(alone, len(known)) if known_owner is None else known_owner
+        patients[place] = numbers.setdefault(alone, len(numbers)) if known_owner is None else known_owner
     status = np.where(texts["status"] == EMBEDDED, SCORED, texts["status"])
     distance = np.full(table.num_rows, np.nan)
     if _HOME in table.column_names:
@@ -358,17 +358,17 @@ def periods_of(week_N: NDArray[Any], runs: Sequence[str], by: str | None) -> Per
         ('2024-02',)
     """
     weeks = np.asarray(week_N, str)
-    known = weeks != ""
-    if by in ("week", "month") and not known.any():
+    stated = weeks != ""
+    if by in ("week", "month") and not stated.any():
         raise MedclipError(
             Reason.WRONG_USE,
             f"no file of these results has a {by}.",
             hint="Score with --weeks, which writes the week of each examination; or watch --period run.",
         )
-    chosen = by or ("week" if len(known) and known.mean() >= 0.5 else "run")
+    chosen = by or ("week" if len(stated) and stated.mean() >= 0.5 else "run")
     if chosen == "run":
         return Periods(chosen, _distinct(runs))
-    return Periods(chosen, tuple(sorted({_named(week, chosen) for week in np.unique(weeks[known]).tolist()})))
+    return Periods(chosen, tuple(sorted({_named(week, chosen) for week in np.unique(weeks[stated]).tolist()})))
 
 
 def missing_weeks(names: Sequence[str]) -> list[str]:

@@ -168,10 +168,10 @@ def _far(watched: Watched, periods: Periods) -> Iterator[str]:
     Of a modality that is not far as a whole, each period by itself: also one too small to be compared.
     """
     units = watched.units
-    known = ~np.isnan(units.distance_U)
+    measured = ~np.isnan(units.distance_U)
     codes = periods.codes(units.week_U, units.run_U)
-    for modality in sorted(set(units.facts["modality"][known].tolist())):
-        of_one = known & (units.facts["modality"] == modality)
+    for modality in sorted(set(units.facts["modality"][measured].tolist())):
+        of_one = measured & (units.facts["modality"] == modality)
         inside, when = of_one, ""
         if not _is_far(watched, of_one):
             far = [place for place in range(len(periods.names)) if _is_far(watched, of_one & (codes == place))]

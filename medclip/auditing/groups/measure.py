@@ -177,8 +177,8 @@ def difference_rows(
         rounded = measured.roundings.of(attribute.name)
         for label in measured.cohort.labels:
             clusters, rest = clusters_of(halves, label), hidden(halves, label, options.small_cells)
-            own = [s for s in measured.states[label.name] if s.cell.position[0] == a]
-            for g, state in enumerate(own):
+            states = [s for s in measured.states[label.name] if s.cell.position[0] == a]
+            for g, state in enumerate(states):
                 inside, outside = rest_cells(g)
                 if not (state.shown and rest[outside].shown):
                     continue
@@ -205,8 +205,8 @@ def num_gap_tests(measured: Measured) -> int:
     total = 0
     for label, every in measured.states.items():
         names = sum(_measurable(n, measured.replicates[label]) for n in gaps_tested())
-        shown = Counter(s.cell.position[0] for s in every if s.shown)
-        total += names * sum(num > 1 for a, num in shown.items() if a >= 0)
+        groups_of = Counter(s.cell.position[0] for s in every if s.shown)
+        total += names * sum(num > 1 for a, num in groups_of.items() if a >= 0)
     return total
 
 
@@ -290,9 +290,9 @@ def adjust(rows: Sequence[Row]) -> int:
     for row in rows:
         families.setdefault(row.get("family"), []).append(row)
     largest = 0
-    for own in families.values():
-        p = [float("nan") if row.get("p") is None else float(row["p"]) for row in own]
-        for row, one, other in zip(own, holm(p), benjamini_hochberg(p), strict=True):
+    for family_rows in families.values():
+        p = [float("nan") if row.get("p") is None else float(row["p"]) for row in family_rows]
+        for row, one, other in zip(family_rows, holm(p), benjamini_hochberg(p), strict=True):
             row["p_holm"], row["p_bh"] = one, other
         largest = max(largest, int(np.isfinite(p).sum()))
     return largest

@@ -65,8 +65,8 @@ def read_reference(table: Table) -> dict[str, dict[str, float]]:
                 where=table.where,
             )
         sizes[str(attribute)][str(group)] = float(size)
-    for attribute, own in sizes.items():
-        total = sum(own.values())
+    for attribute, shares in sizes.items():
+        total = sum(shares.values())
         is_share = plain_name(column) == "share"
         if not total > 0 or (is_share and min(abs(total - 1), abs(total / 100 - 1)) > _OFF):
             raise MedclipError(
@@ -75,7 +75,7 @@ def read_reference(table: Table) -> dict[str, dict[str, float]]:
                 where=table.where,
                 hint="Name every group, or give counts in a column count.",
             )
-        sizes[attribute] = {group: size / total for group, size in own.items()}
+        sizes[attribute] = {group: size / total for group, size in shares.items()}
     return sizes
 
 
@@ -87,12 +87,12 @@ def representation_rows(measured: Measured, options: MeasureOptions) -> list[Row
     """
     if options.reference is None:
         return []
-    reference = {plain_name(name): own for name, own in read_reference(options.reference).items()}
+    reference = {plain_name(name): of_attribute for name, of_attribute in read_reference(options.reference).items()}
     rows: list[Row] = []
     for attribute in measured.cohort.attributes:
-        own = reference.get(plain_name(attribute.name))
-        if own is not None:
-            rows += _rows(measured, attribute, own, options, options.reference.where)
+        of_attribute = reference.get(plain_name(attribute.name))
+        if of_attribute is not None:
+            rows += _rows(measured, attribute, of_attribute, options, options.reference.where)
     if not rows:
         raise MedclipError(
             Reason.TABLE_INVALID,
@@ -115,8 +115,8 @@ def _rows(
             where=where,
             hint="Write groups as the audit does; its page has them.",
         )
-    known = {_as_read(attribute.name, name) for name in names}
-    absent = [name for name in shares if _as_read(attribute.name, name) not in known]
+    audited = {_as_read(attribute.name, name) for name in names}
+    absent = [name for name in shares if _as_read(attribute.name, name) not in audited]
     patients_G = _patients(measured.cohort, attribute)
     persons_G = count_patients(
         attribute.codes_N, measured.cohort.patients_N, len(attribute.groups), measured.cohort.num_patients
@@ -190,8 +190,11 @@ def flow_rows(measured: Measured) -> list[Row]:
     cohort = measured.cohort
     steps = [("", step, n) for step, n in cohort.steps]
     for label in cohort.labels:
-        known = int((~np.isnan(label.truth_N)).sum())
-        steps += [(label.name, "with a truth", known), (label.name, "with truth and score", int(label.valid_N.sum()))]
+        num_truths = int((~np.isnan(label.truth_N)).sum())
+        steps += [
+            (label.name, "with a truth", num_truths),
+            (label.name, "with truth and score", int(label.valid_N.sum())),
+        ]
     return [
         {"model": measured.name, "label": label, "step": step, "n": exported(measured.roundings.of(ALL), n)}
         for label, step, n in steps

@@ -95,10 +95,10 @@ def _ranks(cells: Coded, places: dict[str | float, int]) -> tuple[NDArray[np.int
 
 
 def _strange(column: str, cells: Coded, classes: Sequence[str], where: str) -> MedclipError:
-    known = len([v for v in cells.used().values if not is_blank(v)])
+    num_values = len([v for v in cells.used().values if not is_blank(v)])
     return MedclipError(
         Reason.TABLE_INVALID,
-        f"the column {column!r} has {count(known, 'value')}, none of which is {list_of(list(classes), 'or')}.",
+        f"the column {column!r} has {count(num_values, 'value')}, none of which is {list_of(list(classes), 'or')}.",
         where=where,
         hint="Name the classes as the column writes them, from the lowest to the highest.",
     )
@@ -112,10 +112,10 @@ def _predicted_column(source: Source, column: str, named: str) -> Coded | None:
     names = [form.format(column) for form in _PREDICTED]
     if rows is not source.labels:
         names.insert(0, column)
-    known = rows.find(names[0], *names[1:])
-    if known is None or source.scores.own:
+    predicted = rows.find(names[0], *names[1:])
+    if predicted is None or source.scores.is_medclip:
         return None
-    return source.score_cells(known)
+    return source.score_cells(predicted)
 
 
 def _likeliest(
@@ -209,27 +209,27 @@ def read_risks(source: Source, options: ReadOptions) -> tuple[tuple[Risk, ...], 
         unknown = int(np.isnan(risk.time_N).sum() - short_N.sum())
         if unknown:
             notes.append(f"{name}: {count(unknown, 'row')} without any time, which do not count.")
-        notes += [note for _, own in checked[:1] for note in own]
+        notes += [note for _, sentences in checked[:1] for note in sentences]
         risks.append(risk)
     return tuple(risks), tuple(notes)
 
 
 def _columns(source: Source, name: str, columns: object) -> tuple[tuple[int, ...], list[str]]:
     """Return years and names of scores."""
-    known = source.scores.names
+    names = source.scores.names
     named = list(columns) if isinstance(columns, list | tuple) else []
     if named:
-        missing = [c for c in named if c not in known]
+        missing = [c for c in named if c not in names]
         if missing:
             raise MedclipError(
                 Reason.TABLE_INVALID,
                 f"{name}: there is no score {list_of(missing, 'or')}.",
                 where=source.scores.where,
-                hint=listed(known, "Scores"),
+                hint=listed(names, "Scores"),
             )
         return tuple(range(1, len(named) + 1)), named
     by_year: dict[int, str] = {}
-    for score in known:
+    for score in names:
         match = _YEAR.search(score)
         if match and plain_name(score[: match.start()]) == plain_name(name):
             by_year.setdefault(int(match.group(1)), score)
@@ -239,7 +239,7 @@ def _columns(source: Source, name: str, columns: object) -> tuple[tuple[int, ...
             Reason.TABLE_INVALID,
             f"no scores are called {name}_1, {name}_2, ..., one for each year.",
             where=source.scores.where,
-            hint=f"Name them: --risk {name}=COLUMN,COLUMN. {listed(known, 'Scores')}",
+            hint=f"Name them: --risk {name}=COLUMN,COLUMN. {listed(names, 'Scores')}",
         )
     return tuple(years), [by_year[year] for year in years]
 

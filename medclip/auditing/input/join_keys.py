@@ -106,11 +106,12 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
         cells = [table.coded(c).take(rows).codes_N for c in table.names]
         stacked = np.stack([keys.codes_N[rows], *cells], 1)
         _, first = np.unique(stacked, axis=0, return_index=True)
-        left = np.unique(keys.codes_N[rows[first]], return_counts=True)[1]
-        if (left > 1).any():
+        rows_per_key = np.unique(keys.codes_N[rows[first]], return_counts=True)[1]
+        torn = int((rows_per_key > 1).sum())
+        if torn:
             raise MedclipError(
                 Reason.TABLE_INVALID,
-                f"{count(int((left > 1).sum()), 'key')} of {len(keys.values):,} have several {what}, which differ.",
+                f"{count(torn, 'key')} of {len(keys.values):,} have several {what}, which differ.",
                 where=table.where,
                 hint="Keep one row for each, or name a further column that tells them apart (--key again). Where one "
                 "row of labels belongs to several images, say --repeat-labels.",

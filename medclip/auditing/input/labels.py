@@ -49,8 +49,8 @@ def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> 
     labels: list[Label] = []
     single: list[str] = []
     of_units = [_of_units(pair, truth, source) for pair, truth in zip(pairs, truths, strict=True)]
-    known = _one_class([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
-    for pair, truth_N, (_, notes_of_one) in zip(pairs, known, of_units, strict=True):
+    decided = _one_class([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
+    for pair, truth_N, (_, notes_of_one) in zip(pairs, decided, of_units, strict=True):
         notes += notes_of_one
         if time_N is not None:
             truth_N = np.where(np.isnan(time_N), np.nan, truth_N)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,13 +178,20 @@ def read_cohort(
     label = [label] if isinstance(label, str) else label
     source = join_tables(scores, labels, options)
     names = list(dict.fromkeys(p for parts in parse_by(by, False) for p in parts))
-    patients = _label_patients(source, options, names)
-    taken = [*source.label_keys, *names, *options.where, patients.column, options.time or "", options.label_list or ""]
+    patients_N, identities, patient_column_name, notes_of_patients = _patients(source, options, names)
+    taken = [
+        *source.label_keys,
+        *names,
+        *options.where,
+        patient_column_name,
+        options.time or "",
+        options.label_list or "",
+    ]
     columns = [t for t in taken if t]
     ordinals, graded = read_ordinals(source, options, columns)
     risks, risky = read_risks(source, options)
     labels_made, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
-    grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
+    grouping = make_groups(by, source.attribute, patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
     # a grade beside it does not stand for a score that is missing, nor a score for a grade
     blanks = (
@@ -197,7 +204,7 @@ def read_cohort(
     partly_N = np.any([np.isnan(x.score_N) & ~np.isnan(x.truth_N) for x in labels_made] or [blank_N], axis=0)
     unscored = unscored_groups(source, names, options, blank_N, partly_N, patient)
     return Cohort(
-        patients_N=patients.patients_N,
+        patients_N=patients_N,
         labels=labels_made,
         attributes=grouping.attributes,
         ordinals=ordinals,
@@ -205,12 +212,12 @@ def read_cohort(
         columns=_columns(source, names, options),
         keys=source.first_text(source.label_keys) if source.label_keys else (),
         files=source.first_text([column]) if column else (),
-        identities=patients.identities,
+        identities=identities,
         notes=(
             *source.notes,
             *passed,
             *missing_notes(unscored),
-            *patients.notes,
+            *notes_of_patients,
             *notes,
             *graded,
             *risky,
@@ -304,22 +311,17 @@ def rows_of(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Patients:
-    patients_N: NDArray[np.int32]
-    identities: tuple[str, ...]
-    column: str
-    notes: list[str]
-
-
-def _label_patients(source: Source, options: ReadOptions, by: Sequence[str]) -> _Patients:
+def _patients(
+    source: Source, options: ReadOptions, by: Sequence[str]
+) -> tuple[NDArray[np.int32], tuple[str, ...], str, list[str]]:
+    """Return the patient of each unit as a number and as the table writes it, the column that says so, and notes."""
     rows_N = np.arange(source.num_units, dtype=np.int32)
     if options.patients == "rows":
         caution = (
             "CAUTION: no patients are known, and every row counts as a patient of its own. Where patients have several "
             "images, all intervals are too narrow and p-values too small."
         )
-        return _Patients(rows_N, (), "", [caution])
+        return rows_N, (), "", [caution]
     column, part = patient_column(source.labels, options)
     differing = 0
     if column is not None:
@@ -353,7 +355,7 @@ def _label_patients(source: Source, options: ReadOptions, by: Sequence[str]) -> 
         notes.append(
             f"CAUTION: {count(int(blank_N.sum()), 'row')} name no patient; each counts as a patient of its own."
         )
-    return _Patients(in_order(code_N)[0].astype(np.int32), tuple(cells.texts_N().tolist()), column or "", notes)
+    return in_order(code_N)[0].astype(np.int32), tuple(cells.texts_N().tolist()), column or "", notes
 
 
 def patient_column(table: Table, options: ReadOptions) -> tuple[str | None, Callable[[str], str] | None]:
@@ -390,7 +392,7 @@ def _columns(source: Source, by: Sequence[str], options: ReadOptions) -> Mapping
         cells = source.attribute(name)
         if kind_of(name) == "age" and name not in options.bins and not are_bands(cells):
             kept["age"] = read_ages(cells, name, options.age_unit, source.labels.where).years_N
-    for name in OF_FILES if source.scores.own and not source.several else ():
+    for name in OF_FILES if source.scores.is_medclip and not source.several else ():
         fallback = source.fallback((name,))
         if fallback is not None:
             kept.setdefault(name, fallback.texts_N())

@@ -148,7 +148,7 @@ class ScoreTable:
     """Reads the scores of a name, NaN where there is none."""
     tasks: Mapping[str, tuple[str, ...]]
     """Names of the scores of each task of which one class is true."""
-    own: bool = False
+    is_medclip: bool = False
     """Whether `medclip score` wrote it."""
     notes: tuple[str, ...] = ()
 
@@ -157,7 +157,7 @@ class ScoreTable:
         """Header values of the rows that the label table may lack: scanner, view, sex, age; empty where none."""
         import pyarrow as pa
 
-        if not self.own or "headers" not in self.rows.names:
+        if not self.is_medclip or "headers" not in self.rows.names:
             return Table(pa.table({}), self.where)
         cells = self.rows.coded("headers")
         read = [json.loads(text) if text else {} for text in cells.values]
@@ -186,12 +186,12 @@ def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) 
         values = {str(v).strip() for v in (wanted if several else [wanted])}
         kept_N &= np.asarray([v in values for v in cells.values] or [False])[cells.codes_N]
         if not kept_N.any():
-            known = len([v for v in cells.values if v])
+            num_values = len([v for v in cells.values if v])
             raise MedclipError(
                 Reason.NOTHING_TO_DO,
                 f"none of the {table.num_rows:,} {what} is left with {column} = {list_of(sorted(values), 'or')}.",
                 where=table.where,
-                hint=f"The column holds {count(known, 'value')}; case counts.",
+                hint=f"The column holds {count(num_values, 'value')}; case counts.",
             )
     return kept_N
 
@@ -364,7 +364,7 @@ def _own(table: Table, files_table: Table | None) -> ScoreTable:
         pairs.values,
         lambda wanted: scores_UL[:, place[wanted]],
         _tasks(table.coded("kind"), task, pairs),
-        own=True,
+        is_medclip=True,
         notes=notes,
     )
 

@@ -105,9 +105,9 @@ def table(
     if not _has_bins(label):
         raise MedclipError(Reason.WRONG_USE, f"calibration needs probabilities, which {label.name!r} does not have.")
     if t is not None:
-        known = label.valid_N
+        valid = label.valid_N
         score_N = label.score_N.copy()
-        score_N[known] = cooled(label.score_N[known], t)
+        score_N[valid] = cooled(label.score_N[valid], t)
         label = Label(label.name, score_N, label.truth_N, True, label.weight_N, label.no_finding)
     rows = valid_rows(cohort, label)
     inner = _mass_edges(rows.score_n)
@@ -115,11 +115,11 @@ def table(
     chosen = [(cell, rows.cells[g]) for g, cell in enumerate(cells_of(cohort)) if shown_G[g] and len(rows.cells[g])]
     bounds, binned = [], []
     for cell, members in chosen:
-        own = _merged(inner, rows, members, min_patients)
-        code_N = np.full(len(label.score_N), len(own) + 1, np.int16)  # last: everybody outside the cell
-        code_N[np.flatnonzero(label.valid_N)[members]] = bins_of(rows.score_n[members], own)
-        bounds.append(np.array([0.0, *own, 1.0]))
-        binned.append(Attribute(cell.group, tuple(map(str, range(len(own) + 2))), code_N))
+        edges_of = _merged(inner, rows, members, min_patients)
+        code_N = np.full(len(label.score_N), len(edges_of) + 1, np.int16)  # last: everybody outside the cell
+        code_N[np.flatnonzero(label.valid_N)[members]] = bins_of(rows.score_n[members], edges_of)
+        bounds.append(np.array([0.0, *edges_of, 1.0]))
+        binned.append(Attribute(cell.group, tuple(map(str, range(len(edges_of) + 2))), code_N))
     binned_cohort = Cohort(cohort.patients_N, (label,), tuple(binned))
     replicates = evaluate(binned_cohort, label, weights_PB, metrics=["prevalence"])
     # Not `clusters_of`, which would look at every bin again: for a proportion all patients of the bin count.

@@ -210,11 +210,11 @@ def _discrepancy(vectors_ND: NDArray[np.floating]) -> Callable[[NDArray[np.bool_
         inside = inside_RN.astype(np.float64)
         m, n = inside.sum(axis=1), (1 - inside).sum(axis=1)
         along = inside @ kernel
-        own = np.einsum("rn,rn->r", along, inside)
-        crossed = along.sum(axis=1) - own
-        other = everything - own - 2 * crossed
+        within = np.einsum("rn,rn->r", along, inside)
+        crossed = along.sum(axis=1) - within
+        other = everything - within - 2 * crossed
         with np.errstate(invalid="ignore", divide="ignore"):
-            return own / (m * (m - 1)) + other / (n * (n - 1)) - 2 * crossed / (m * n)
+            return within / (m * (m - 1)) + other / (n * (n - 1)) - 2 * crossed / (m * n)
 
     return measure
 

@@ -200,7 +200,7 @@ def _probed(
     observed = float(ridge.auroc(data.codes_n[None], len(data.groups))[0])
     null_R = ridge.auroc(shuffled(data.codes_n, data.patients_n, num_permutations, seed=seed), len(data.groups))
     p = p_value(observed, null_R)
-    asked = f"{about(len(data.codes_n))} images, {', '.join(data.groups)}. {data.note}".strip()
+    scope = f"{about(len(data.codes_n))} images, {', '.join(data.groups)}. {data.note}".strip()
     weights_PB = draw_weights(int(data.patients_n.max()) + 1, num_replicates, seed=seed)
     rows = []
     for kind in kinds:
@@ -208,7 +208,7 @@ def _probed(
         tested_by = "p of the ridge probe" if kind == "logistic" else "no test of its own"
         tested = p if kind == "logistic" else math.nan
         rows += [
-            row("probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{tested_by}; {asked}"),
+            row("probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{tested_by}; {scope}"),
             row("probe", name, f"{kind}: balanced accuracy", recall, note=f"chance {chance(data):.3g}"),
         ]
     return [
@@ -235,15 +235,15 @@ def held_out(data: Grouped, folds: list[NDArray], kind: Kind, seed: int) -> NDAr
     every = np.arange(len(data.codes_n))
     for test in folds:
         train = np.setdiff1d(every, test)
-        taught, asked = standardised(data.vectors_nD[train], data.vectors_nD[test])
+        learned, tested = standardised(data.vectors_nD[train], data.vectors_nD[test])
         codes = data.codes_n[train]
         if kind == "logistic":
-            best = _best_c(taught, codes, data.patients_n[train], seed)
+            best = _best_c(learned, codes, data.patients_n[train], seed)
             fitted: Any = LogisticRegression(C=best, max_iter=1000)
         else:
             fitted = MLPClassifier((_HIDDEN,), alpha=_DECAY, max_iter=_EPOCHS, random_state=seed)
-        _fit(fitted, taught, codes)
-        scores[np.ix_(test, fitted.classes_)] = fitted.predict_proba(asked)
+        _fit(fitted, learned, codes)
+        scores[np.ix_(test, fitted.classes_)] = fitted.predict_proba(tested)
     return scores
 
 
@@ -259,10 +259,10 @@ def _best_c(taught: NDArray[np.float64], codes: NDArray[np.int64], patients: NDA
             fitted = LogisticRegression(C=c, max_iter=1000)
             _fit(fitted, taught[train], codes[train])
             places = np.searchsorted(fitted.classes_, codes[test])
-            known = (places < len(fitted.classes_)) & (
+            present = (places < len(fitted.classes_)) & (
                 fitted.classes_[np.minimum(places, len(fitted.classes_) - 1)] == codes[test]
             )
-            given = fitted.predict_proba(taught[test][known])[np.arange(int(known.sum())), places[known]]
+            given = fitted.predict_proba(taught[test][present])[np.arange(int(present.sum())), places[present]]
             loss -= float(np.log(np.maximum(given, 1e-12)).sum())
         losses.append(loss)
     return GRID[int(np.argmin(losses))]

@@ -89,8 +89,10 @@ def projection(
         return [], ["Fewer than three images have an embedding: there is no two-dimensional view."]
     plane = fit_plane(vectors_ND[present])
     rows: list[dict[str, Any]] = []
-    for attribute, own in zip(attributes, _dealt(patients_N[present], len(attributes), seed), strict=True):
-        mine = present[own]
+    for attribute, rows_of_attribute in zip(
+        attributes, _dealt(patients_N[present], len(attributes), seed), strict=True
+    ):
+        mine = present[rows_of_attribute]
         part = replace(attribute, codes_N=attribute.codes_N[mine])
         data = grouped(vectors_ND[mine], patients_N[mine], part, most=most, seed=seed, fewest=fewest)
         points = np.round(plane.points(data.vectors_nD), 4)

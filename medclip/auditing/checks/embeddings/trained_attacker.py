@@ -224,8 +224,8 @@ def _train(
     optimiser = torch.optim.AdamW([*parameters, log_scale], lr=training.rate, weight_decay=0.0)
     total, warm = sum(map(len, epochs)), len(epochs[0]) if epochs else 0
     for step, batch in enumerate((b for epoch in epochs for b in epoch), 1):
-        left = (total - step) / max(1, total - warm)
-        rate = training.rate * step / warm if step <= warm else max(training.last_rate, training.rate * left)
+        share_to_go = (total - step) / max(1, total - warm)
+        rate = training.rate * step / warm if step <= warm else max(training.last_rate, training.rate * share_to_go)
         for group in optimiser.param_groups:
             group["lr"] = rate
         first, second = (normalize(features(rows), dim=-1) for rows in (batch.first_B, batch.second_B))

@@ -390,18 +390,18 @@ def grouped(
 ) -> Grouped:
     """Take the groups with enough patients who have embeddings; rows that state nothing or two things are left out."""
     there_N = ~np.isnan(vectors_ND).any(axis=1)
-    taken, left = [], []
+    taken, left_out = [], []
     for g, name in enumerate(attribute.groups):
         rows_N = there_N & (attribute.codes_N == g)
         if name not in (MISSING, CONFLICT) and len(np.unique(patients_N[rows_N])) >= fewest:
             taken.append(g)
         elif (attribute.codes_N == g).any():
-            left.append(name)
+            left_out.append(name)
     rows = np.flatnonzero(there_N & np.isin(attribute.codes_N, taken))
     drawn = rows[whole_patients(patients_N[rows], most, seed)]
     notes = []
-    if left:
-        notes.append(f"Left out (fewer than {fewest} patients, or not stated): {', '.join(left)}.")
+    if left_out:
+        notes.append(f"Left out (fewer than {fewest} patients, or not stated): {', '.join(left_out)}.")
     if len(drawn) < len(rows):
         notes.append(f"Drawn by patient: {about(len(drawn))} of {about(len(rows))} rows.")
     _, patients_n = np.unique(patients_N[drawn], return_inverse=True)

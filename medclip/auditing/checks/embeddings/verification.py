@@ -44,8 +44,8 @@ class Pairs:
 
     def weights(self, drawn_P: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how often each pair is there when patients are drawn so often."""
-        own = drawn_P[self.first_M]
-        return np.where(self.first_M == self.second_M, own, own * drawn_P[self.second_M]).astype(np.float64)
+        first = drawn_P[self.first_M]
+        return np.where(self.first_M == self.second_M, first, first * drawn_P[self.second_M]).astype(np.float64)
 
     @staticmethod
     def joined(parts: list[Pairs]) -> Pairs:
@@ -169,16 +169,16 @@ def linkage(genuine: Pairs, impostors: Impostors, weights_PB: NDArray[np.integer
     def measure(drawn_P: NDArray[np.float32]) -> tuple[float, float, float]:
         own_M = genuine.weights(drawn_P)
         sums = np.concatenate([[0.0], np.cumsum(even.weights(drawn_P))])
-        total, own = sums[-1], own_M.sum()
-        if total == 0 or own == 0:
+        total, num_genuine = sums[-1], own_M.sum()
+        if total == 0 or num_genuine == 0:
             return math.nan, math.nan, math.nan
-        area = float(own_M @ (sums[below_M] + sums[up_to_M]) / (2 * own * total))
-        accepted_M, refused_M = 1 - sums[below_M] / total, (np.cumsum(own_M) - own_M) / own
+        area = float(own_M @ (sums[below_M] + sums[up_to_M]) / (2 * num_genuine * total))
+        accepted_M, refused_M = 1 - sums[below_M] / total, (np.cumsum(own_M) - own_M) / num_genuine
         crossing = int(np.argmin(np.abs(accepted_M - refused_M)))
         error = float(accepted_M[crossing] + refused_M[crossing]) / 2
         over = np.cumsum(near.weights(drawn_P)) > FALSE_POSITIVES * total * impostors.stride * (1 + 1e-12)
         threshold = near.cosine_M[int(np.argmax(over)) if over.any() else -1]
-        return area, error, float(own_M[genuine.cosine_M > threshold].sum() / own)
+        return area, error, float(own_M[genuine.cosine_M > threshold].sum() / num_genuine)
 
     point = measure(np.ones(len(weights_PB), np.float32))
     drawn = np.array([measure(w) for w in weights_PB.T.astype(np.float32)]).reshape(-1, 3)

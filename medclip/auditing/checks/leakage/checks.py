@@ -178,11 +178,11 @@ def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData)
     name = f"files shared with {data.name}"
     if data.sha256 is None:
         return _untested(name, f"the hashes of {data.name} are not known.")
-    known = np.array([bool(h) for h in files.sha256], bool) if files is not None else np.zeros(0, bool)
-    if files is None or not known.any():
+    has_hash = np.array([bool(h) for h in files.sha256], bool) if files is not None else np.zeros(0, bool)
+    if files is None or not has_hash.any():
         return _untested(name, "the files of the audit set were not read.")
-    shared = np.array([h in data.sha256 for h in files.sha256], bool) & known
-    num_shared, tested = int(shared.sum()), int(known.sum())
+    shared = np.array([h in data.sha256 for h in files.sha256], bool) & has_hash
+    num_shared, tested = int(shared.sum()), int(has_hash.sum())
     if not num_shared:
         return _row(name, 0, tested, f"None of {tested} files is, byte for byte, among {data.name}.")
     patients = np.unique(cohort.patients_N[shared])
@@ -236,14 +236,14 @@ def _shared_patients(
     return _row(name, 0, len(whose), sentence)
 
 
-def _met(patients: Iterable[str], known: frozenset[str], key: bytes | None) -> set[str]:
+def _met(patients: Iterable[str], identifiers: frozenset[str], key: bytes | None) -> set[str]:
     """Return the patients that are known by identifier or hash under the key, whatever their case and leading zeros."""
-    folded = known | {_plain(p) for p in known}
+    folded = identifiers | {_plain(p) for p in identifiers}
     return {
         p
         for p in patients
         if not folded.isdisjoint((p, _plain(p)))
-        or (key and any(keyed_hash("patient", way, key) in known for way in {p, _plain(p), p.upper()}))
+        or (key and any(keyed_hash("patient", way, key) in identifiers for way in {p, _plain(p), p.upper()}))
     }
 
 
@@ -277,10 +277,10 @@ def _shared_images(
         return _untested(name, f"all {len(files.rows)} images have the bytes of a training file, see above.")
     num_pairs = len(ours) * len(theirs) * len(files.variants)
     limits = chance.limits(num_pairs) if chance is not None else Limits()
-    known = data.images.variants[0].take(theirs)
+    known_hashes = data.images.variants[0].take(theirs)
     shared: dict[int, tuple[int, str]] = {}
     for variant in files.variants:
-        pairs = near_duplicates(variant.take(ours), known, limits=limits)
+        pairs = near_duplicates(variant.take(ours), known_hashes, limits=limits)
         for i, j, bits in zip(pairs.one_K.tolist(), pairs.other_K.tolist(), pairs.fine_K.tolist(), strict=True):
             shared.setdefault(int(ours[i]), (int(theirs[j]), f"{bits} of 255 bits differ"))
     turned, searched = _registered_with(files, data.images, own_pairs, same_bytes, progress)
@@ -337,7 +337,7 @@ class _OwnPairs:
 
 def _registered_with(
     files: HashedFiles,
-    known: HashedFiles,
+    training: HashedFiles,
     own_pairs: _OwnPairs | None,
     same_bytes: NDArray[np.bool_],
     progress: Progress | None,
@@ -348,19 +348,21 @@ def _registered_with(
         For each row its copy and how it was found; and a sentence on what was not searched.
     """
     not_searched = " Copies cropped by more than 3 % or rotated were not looked for: "
-    if own_pairs is None or files.small_NHW is None or known.small_NHW is None:
+    if own_pairs is None or files.small_NHW is None or training.small_NHW is None:
         return {}, f"{not_searched}only hashes of these images are known."
     ours = files.small_rows[~same_bytes[: len(files.small_rows)]]
-    theirs = known.small_rows[: max(MOST_PAIRS // max(len(ours), 1), 1)]
-    small, other = files.small_NHW[ours], known.small_NHW[theirs]
+    theirs = training.small_rows[: max(MOST_PAIRS // max(len(ours), 1), 1)]
+    small, other = files.small_NHW[ours], training.small_NHW[theirs]
     registered = register(small, other, candidates(small, other), progress=progress)
     pairs = registered.at_least(own_pairs.limit(len(ours) * len(theirs)))
     order = np.argsort(-pairs.correlation_K, kind="stable")
     copies: dict[int, tuple[int, str]] = {}
     for i, j, r in zip(pairs.one_K[order], pairs.other_K[order], pairs.correlation_K[order], strict=True):
         copies.setdefault(int(ours[i]), (int(theirs[j]), _how(float(r))))
-    left = len(files.rows) - len(files.small_rows), len(known.rows) - len(theirs)
-    words = [f"{count(n, 'image')} of {whose}" for n, whose in zip(left, ("this set", "the other"), strict=True) if n]
+    unsearched = len(files.rows) - len(files.small_rows), len(training.rows) - len(theirs)
+    words = [
+        f"{count(n, 'image')} of {whose}" for n, whose in zip(unsearched, ("this set", "the other"), strict=True) if n
+    ]
     return copies, f"{not_searched}{list_of(words)}, for there are too many." if words else ""
 
 

@@ -242,18 +242,18 @@ def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArr
     affine_K6 = _descend(one, other, affine_K6[going_on], ((0.7, 5),))
     moved, inside = _moved(other, affine_K6)
     still, details = (x - _blurred(x, _DETAIL_PX) for x in (one, moved))
-    shown = _inner(inside & (one > _DARK) & (moved > _DARK))
+    visible = _inner(inside & (one > _DARK) & (moved > _DARK))
     believed = np.abs(affine_K6).max(axis=1) <= _MOST_TURNED
-    believed &= (inside.mean((1, 2)) >= _LEAST_OVERLAP) & (shown.mean((1, 2)) >= _LEAST_SHOWN)
-    correlation_K[going_on] = np.where(believed, _correlated(still, details, shown), -1)
+    believed &= (inside.mean((1, 2)) >= _LEAST_OVERLAP) & (visible.mean((1, 2)) >= _LEAST_SHOWN)
+    correlation_K[going_on] = np.where(believed, _correlated(still, details, visible), -1)
     return correlation_K
 
 
-def _inner(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _inner(visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Leave out edges: the round edge of every fundus photograph is alike."""
     from scipy.ndimage import binary_erosion
 
-    return np.asarray(binary_erosion(shown, np.ones((1, 5, 5))), bool)
+    return np.asarray(binary_erosion(visible, np.ones((1, 5, 5))), bool)
 
 
 def _grid(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

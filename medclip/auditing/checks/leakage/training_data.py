@@ -143,8 +143,8 @@ def of_table(
             test rows only.
     """
     read = read_table(table, "the table of training files").with_names(("sha256", "file", "split", patient_from))
-    known = [c for c in ("sha256", "file", patient_from) if c in read.names]
-    if not known or (known == ["file"] and settings is None):
+    columns = [c for c in ("sha256", "file", patient_from) if c in read.names]
+    if not columns or (columns == ["file"] and settings is None):
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"a table of training files has a column sha256, file or {patient_from}. {listed(read.names)}",
@@ -155,12 +155,12 @@ def of_table(
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of this table was trained on.", where=read.where)
     used = read.take(kept_N)
     images = None
-    if "file" in known and settings is not None:
+    if "file" in columns and settings is not None:
         base = read.path.parent if read.path else Path()
         images = hash_files([base / file if file else None for file in used.texts("file")], modality, settings)
     hashes = {text.lower() for text in used.texts("sha256")}
     hashes |= set(images.sha256) if images is not None else set()
-    patients = frozenset(used.texts(patient_from)) - {""} if patient_from in known else None
+    patients = frozenset(used.texts(patient_from)) - {""} if patient_from in columns else None
     name = "the table of training files"
     return TrainingData(name, frozenset(hashes - {""}) or None, patients, images=images)
 
@@ -173,7 +173,7 @@ def _shard_images(folder: Path, split: str) -> HashedFiles:
                 yield from (np.asarray(image.convert("L")) for image in reader.images(reader.members(i)))
 
         return image_hashes(
-            [sha256 for known in reader.provenance() for sha256 in known["files"]], images(), num_variants=1
+            [sha256 for provenance in reader.provenance() for sha256 in provenance["files"]], images(), num_variants=1
         )
 
 

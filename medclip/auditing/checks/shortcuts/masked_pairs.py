@@ -101,27 +101,27 @@ def compare(
         return not_done(label.name, TEST, TIMES)
     pair_N = label.valid_N & ~np.isnan(masked_N)
     strata = {n: pair_N & (label.truth_N == truth) & (device_N == device) for n, truth, device in _STRATA}
-    shown = {n: part for n, part in strata.items() if _patients(cohort, part) >= min_patients}
-    if not any("with device" in name for name in shown):
+    parts = {n: part for n, part in strata.items() if _patients(cohort, part) >= min_patients}
+    if not any("with device" in name for name in parts):
         return not_done(
             label.name, TEST, f"fewer than {min_patients} patients have a masked copy of an image with the device."
         )
     change_N = masked_N - label.score_N
-    points, drawn = means(cohort.patients_N, weights_PB, [(part, change_N) for part in shown.values()], label.weight_N)
-    point, draws = dict(zip(shown, points.tolist(), strict=True)), dict(zip(shown, drawn, strict=True))
+    points, drawn = means(cohort.patients_N, weights_PB, [(part, change_N) for part in parts.values()], label.weight_N)
+    point, draws = dict(zip(parts, points.tolist(), strict=True)), dict(zip(parts, drawn, strict=True))
     rows: list[Row] = []
-    for name, part in shown.items():
+    for name, part in parts.items():
         value = change(point[name], draws[name], _patients(cohort, part))
         rows.append(row(label.name, TEST, name, MEAN_CHANGE, value, _counts(label, part), _said(label, name, value)))
         if threshold is not None and name.startswith("positives"):
             rows += _lost(cohort, label, masked_N, part, weights_PB, threshold, name, min_patients)
     for kind in ("positives", "negatives"):
         pair = [f"{kind} with device", f"{kind} without device"]
-        if not all(name in shown for name in pair):
+        if not all(name in parts for name in pair):
             continue
-        fewer = min(_patients(cohort, shown[name]) for name in pair)
+        fewer = min(_patients(cohort, parts[name]) for name in pair)
         value = change(point[pair[0]] - point[pair[1]], draws[pair[0]] - draws[pair[1]], fewer)
-        both = shown[pair[0]] | shown[pair[1]]
+        both = parts[pair[0]] | parts[pair[1]]
         note = (
             f"Change of the score with the device less that of the control, which is the fill's own doing: {value}. "
             + ("The device was part of what the model saw." if value.below_zero else _NOTHING)

@@ -91,14 +91,14 @@ def standardise(
     Raises:
         MedclipError: WRONG_USE where no cell of the mix occurs in every group.
     """
-    own = np.where(rows_N, 1.0 if own_N is None else own_N, 0.0)
-    cell_N = np.zeros(len(own), np.int64)
+    weights = np.where(rows_N, 1.0 if own_N is None else own_N, 0.0)
+    cell_N = np.zeros(len(weights), np.int64)
     for part in by:
         cell_N = cell_N * len(part.groups) + part.codes_N
     _, cell_N = np.unique(cell_N, return_inverse=True)
     present, group_N = np.unique(attribute.codes_N[rows_N], return_inverse=True)
     totals_GS = np.zeros((len(present), int(cell_N.max(initial=0)) + 1))
-    np.add.at(totals_GS, (group_N, cell_N[rows_N]), own[rows_N])
+    np.add.at(totals_GS, (group_N, cell_N[rows_N]), weights[rows_N])
     shared_S = (totals_GS > 0).all(axis=0)
     if not shared_S.any():
         raise MedclipError(
@@ -110,9 +110,9 @@ def standardise(
     pooled_S = totals_GS.sum(axis=0) / totals_GS.sum()
     share_GS = totals_GS / totals_GS.sum(axis=1, keepdims=True)
     factor_GS = np.divide(pooled_S, share_GS, out=np.zeros_like(share_GS), where=share_GS > 0)
-    weight_N = np.zeros(len(own))
+    weight_N = np.zeros(len(weights))
     weight_N[rows_N] = factor_GS[group_N, cell_N[rows_N]]
-    return _limited(attribute, weight_N, rows_N, own, limit)
+    return _limited(attribute, weight_N, rows_N, weights, limit)
 
 
 def propensity(
@@ -140,41 +140,41 @@ def propensity(
     """
     from sklearn.linear_model import LogisticRegression
 
-    own = np.where(rows_N, 1.0 if own_N is None else own_N, 0.0)
-    rows_N = rows_N & (own > 0)
+    weights = np.where(rows_N, 1.0 if own_N is None else own_N, 0.0)
+    rows_N = rows_N & (weights > 0)
     columns = [(part.codes_N[rows_N] == g).astype(np.float64) for part in by for g in range(len(part.groups))]
     for value_N in (numbers or {}).values():
         value = np.asarray(value_N, np.float64)[rows_N]
-        known = ~np.isnan(value)
+        stated = ~np.isnan(value)
         scaled = np.zeros(len(value))
-        scaled[known] = (value[known] - value[known].mean()) / (value[known].std() or 1.0)
-        columns += [scaled, scaled**2, (~known).astype(np.float64)]
+        scaled[stated] = (value[stated] - value[stated].mean()) / (value[stated].std() or 1.0)
+        columns += [scaled, scaled**2, (~stated).astype(np.float64)]
     present, group_n = np.unique(attribute.codes_N[rows_N], return_inverse=True)
     if len(present) < 2 or not columns:
         raise MedclipError(
             Reason.WRONG_USE, f"weighing needs two groups of {attribute.name} and something to weigh for."
         )
     features = np.stack(columns, axis=1)
-    fit = LogisticRegression(max_iter=1000).fit(features, group_n, sample_weight=own[rows_N])
+    fit = LogisticRegression(max_iter=1000).fit(features, group_n, sample_weight=weights[rows_N])
     given = fit.predict_proba(features)[np.arange(len(group_n)), group_n]
-    share_G = np.bincount(group_n, own[rows_N]) / own.sum()
-    weight_N = np.zeros(len(own))
+    share_G = np.bincount(group_n, weights[rows_N]) / weights.sum()
+    weight_N = np.zeros(len(weights))
     weight_N[rows_N] = share_G[group_n] / given
-    return _limited(attribute, weight_N, rows_N, own, limit)
+    return _limited(attribute, weight_N, rows_N, weights, limit)
 
 
-def _limited(attribute: Attribute, weight_N: Floats, rows_N: Bools, own: Floats, limit: float) -> Reweighting:
+def _limited(attribute: Attribute, weight_N: Floats, rows_N: Bools, weights: Floats, limit: float) -> Reweighting:
     num_cut, effective, counted = 0, {}, {}
     for g, group in enumerate(attribute.groups):
-        inside = (attribute.codes_N == g) & (weight_N > 0) & (own > 0)
+        inside = (attribute.codes_N == g) & (weight_N > 0) & (weights > 0)
         if not inside.any():
             continue
-        weight_N[inside] /= np.average(weight_N[inside], weights=own[inside])
+        weight_N[inside] /= np.average(weight_N[inside], weights=weights[inside])
         num_cut += int((weight_N[inside] > limit).sum())
         weight_N[inside] = np.minimum(weight_N[inside], limit)
-        both = weight_N[inside] * own[inside]
+        both = weight_N[inside] * weights[inside]
         effective[group], counted[group] = float(both.sum() ** 2 / (both**2).sum()), int(inside.sum())
-    left_out = int((rows_N & (own > 0)).sum()) - sum(counted.values())
+    left_out = int((rows_N & (weights > 0)).sum()) - sum(counted.values())
     return Reweighting(weight_N, effective, counted, left_out, num_cut, limit)
 
 

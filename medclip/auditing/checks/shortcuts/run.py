@@ -84,9 +84,9 @@ def _reweighted(
     by = [*mix, reweighting.has_truth(label)] if with_prevalence else list(mix)
     rows = []
     for a, attribute in enumerate(one.cohort.attributes):
-        own = [s for s in one.states[label.name] if s.cell.position[0] == a]
-        shown = np.array([s.shown and s.cell.group not in (MISSING, CONFLICT) for s in own], bool)
-        rows += reweighting.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
+        states = [s for s in one.states[label.name] if s.cell.position[0] == a]
+        visible = np.array([s.shown and s.cell.group not in (MISSING, CONFLICT) for s in states], bool)
+        rows += reweighting.compare(one.cohort, label, attribute, by, one.weights_PB, visible, threshold=threshold)
     return rows
 
 

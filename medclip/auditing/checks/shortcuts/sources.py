@@ -96,10 +96,10 @@ def source_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
             rows += one.rows()
     tested = [row for row in rows if "family" in row]
     adjust(tested)
-    known = {(row["label"], row["source"]): row for row in rows if row["what"] == KNOWN}
+    sources = {(row["label"], row["source"]): row for row in rows if row["what"] == KNOWN}
     for row in tested:
         sure = row["p_holm"] is not None and row["p_holm"] <= _ALPHA
-        if sure and row["value"] > 0 and _tells_apart(known[row["label"], row["source"]]):
+        if sure and row["value"] > 0 and _tells_apart(sources[row["label"], row["source"]]):
             row["severity"] = RED
     return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
 
@@ -149,7 +149,9 @@ class _Sources:
         for g, state in self._cells[: 1 if self.num_sources == 2 else None]:  # of two, one is the mirror of the other
             yield from self._source(g, state)
 
-    def _row(self, what: str, source: str, estimate: Estimate, side: _Side, *, shown: bool = True, **more: Any) -> Row:
+    def _row(
+        self, what: str, source: str, estimate: Estimate, side: _Side, *, has_counts: bool = True, **more: Any
+    ) -> Row:
         rounding = self._measured.roundings.of(self._attribute.name)
         num_pos, num_neg = int(side.positive_N.sum()), int(side.negative_N.sum())
         fewest = max(num_pos * num_neg // 2, 1)
@@ -158,7 +160,7 @@ class _Sources:
             **{"source": source, "what": what, "severity": NOTE, "note": ""},
             **rounded_values(rounding, fewest, estimate.value, estimate.low, estimate.high),
         }
-        if shown:
+        if has_counts:
             row |= {"n_pos": exported(rounding, num_pos), "n_neg": exported(rounding, num_neg)}
         return row | ({"p": estimate.p} if isinstance(estimate, Difference) else {}) | more
 

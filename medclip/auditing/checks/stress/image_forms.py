@@ -89,9 +89,9 @@ def patch_rows(
             if label.name not in scores:
                 continue
             called_FN = scores[label.name] >= thresholds[label.name]
-            known = places[~np.isnan(scores[label.name][:, places]).any(axis=0)]
+            scored = places[~np.isnan(scores[label.name][:, places]).any(axis=0)]
             for metric, truth in ((MISSED, 1), (FALSE_ALARMS, 0)):
-                right = known[(label.truth_N[known] == truth) & (called_FN[0, known] == bool(truth))]
+                right = scored[(label.truth_N[scored] == truth) & (called_FN[0, scored] == bool(truth))]
                 present, patients_n = np.unique(cohort.patients_N[right], return_inverse=True)
                 if len(present) < fewest:
                     continue

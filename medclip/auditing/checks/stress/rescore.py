@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 class Question:
     """One class of one task of a pack."""
 
-    asked: AskedTask
+    asked_task: AskedTask
     place: int
-    """Of the class among `asked.names`."""
+    """Of the class among `asked_task.names`."""
 
     @property
     def name(self) -> str:
         """Return task and class as `medclip score` writes them."""
-        return f"{self.asked.task.name}:{self.asked.names[self.place]}"
+        return f"{self.asked_task.task.name}:{self.asked_task.names[self.place]}"
 
 
 def pack_tasks(model: Any, modality: Modality, task: str | Path | None = None) -> tuple[AskedTask, ...]:
@@ -74,29 +74,29 @@ def pack_tasks(model: Any, modality: Modality, task: str | Path | None = None) -
         MedclipError: WRONG_USE or NO_TASK for a task that there is none of; WRONG_USE for one that an image-only pack
             was not adapted to.
     """
-    own = read_pack_texts(model.path, model.card)
+    texts = read_pack_texts(model.path, model.card)
     if task is not None and Path(task).suffix.lower() in (".yaml", ".yml"):
-        asked: tuple[AskedTask, ...] = (AskedTask(find_task(task), None, None, listed=False),)
+        tasks: tuple[AskedTask, ...] = (AskedTask(find_task(task), None, None, listed=False),)
     else:
         options = ScoreOptions(tasks=() if task is None else (str(task),))
-        known = asked_tasks(model.card, options, own)
-        asked = tuple(a for a in known if task is not None or a.fits_modality(modality))
-    check_words(Path(model.path), model.card, asked, own)
-    return asked
+        of_card = asked_tasks(model.card, options, texts)
+        tasks = tuple(a for a in of_card if task is not None or a.fits_modality(modality))
+    check_words(Path(model.path), model.card, tasks, texts)
+    return tasks
 
 
 def questions_of(label: str, tasks: Sequence[AskedTask]) -> tuple[Question, ...]:
     """List the classes that a label may mean, by name, title or wording; none, one, or one in each of several tasks."""
     meant: list[Question] = []
-    for asked in tasks:
+    for asked_task in tasks:
         for text in (label, label.rpartition(": ")[2]):
-            named = class_said(asked.task, text)
-            if named is not None and named.name in asked.names:
-                meant.append(Question(asked, asked.names.index(named.name)))
+            named = class_said(asked_task.task, text)
+            if named is not None and named.name in asked_task.names:
+                meant.append(Question(asked_task, asked_task.names.index(named.name)))
                 break
         else:
-            if len(asked.names) == 1 and label.casefold() == asked.task.name.casefold():
-                meant.append(Question(asked, 0))
+            if len(asked_task.names) == 1 and label.casefold() == asked_task.task.name.casefold():
+                meant.append(Question(asked_task, 0))
     return tuple(meant)
 
 
@@ -114,7 +114,7 @@ def prompt_scores(
     for name, attribute in CONTEXTS.get(modality, {}).items():
         values = list(attribute)
         logits_NYZ = _logits(model, question, features_ND, attribute)
-        place = question.place if question.asked.task.kind == "multiclass" else 0
+        place = question.place if question.asked_task.task.kind == "multiclass" else 0
         yield _condition(name, INFERRED), in_context(logits_NYZ).classes_NY[:, place]
         known_N = _known(cohort, name, values)
         if known_N is not None:
@@ -130,11 +130,11 @@ def _logits(
     model: Model, question: Question, features_ND: NDArray[np.float32], attribute: Attribute
 ) -> NDArray[np.float64]:
     """Compute scaled cosines with every class in every context, [N, Y, Z]; of a finding there and not there."""
-    task, asked = question.asked.task, question.asked.names
+    task, names = question.asked_task.task, question.asked_task.names
     if task.kind == "multiclass":
-        classes = [p.positive for p in expand(task, asked)]
+        classes = [p.positive for p in expand(task, names)]
     else:
-        (of_finding,) = expand(task, [asked[question.place]])
+        (of_finding,) = expand(task, [names[question.place]])
         classes = [of_finding.positive, of_finding.negative]
     contexts = list(combinations([attribute]).values())
     prompts = [
@@ -234,7 +234,7 @@ def rescore(
     kept = min(num, MOST_FEATURE_BYTES // (4 * forms * model.dim))
     features_FND = np.full((forms, kept, model.dim), np.nan, np.float32)
     scores = {q.name: np.full((forms, num), np.nan) for q in questions}
-    tasks = {q.asked.task.name: q.asked for q in questions}
+    tasks = {q.asked_task.task.name: q.asked_task for q in questions}
     problems: Counter[str] = Counter()
     with open_reader(model, settings, stored, originals=originals) as reader:
         for start in range(0, num, reader.at_once):
@@ -247,20 +247,20 @@ def rescore(
                     continue
                 of_form_FVD = unit.features.reshape(-1, forms, model.dim).swapaxes(0, 1)  # [V, F, D] as rendered
                 for f, views_VD in enumerate(of_form_FVD):
-                    answers = {name: _probabilities(scorer, views_VD, asked) for name, asked in tasks.items()}
+                    answers = {name: _probabilities(scorer, views_VD, asked_task) for name, asked_task in tasks.items()}
                     for q in questions:
-                        scores[q.name][f, row] = answers[q.asked.task.name][q.place]
+                        scores[q.name][f, row] = answers[q.asked_task.task.name][q.place]
                 if row < kept:
                     mean_FD = of_form_FVD.mean(axis=1, dtype=np.float64)
                     features_FND[:, row] = mean_FD / np.linalg.norm(mean_FD, axis=1, keepdims=True)
     return Rescored(scores, features_FND, dict(problems))
 
 
-def _probabilities(scorer: Scorer, views_VD: NDArray[np.float32], asked: AskedTask) -> NDArray[np.float64]:
+def _probabilities(scorer: Scorer, views_VD: NDArray[np.float32], asked_task: AskedTask) -> NDArray[np.float64]:
     """Return the probabilities of a study's classes in double precision: single precision rounds 17 logits to 1."""
-    _, logits, _ = scorer.study(views_VD, asked)
+    _, logits, _ = scorer.study(views_VD, asked_task)
     exact = logits.astype(np.float64)
-    return expit(exact) if asked.task.kind == "multilabel" else softmax(exact)
+    return expit(exact) if asked_task.task.kind == "multilabel" else softmax(exact)
 
 
 def score_images(
@@ -289,8 +289,8 @@ def score_images(
     if column is None:
         raise no_such(FILES[0], table.names, table.where, "of files")
     names = list(dict.fromkeys(name for name in table.texts(column) if name))
-    (asked,) = pack_tasks(model, modality, task)
-    questions = [Question(asked, place) for place in range(len(asked.names))]
+    (asked_task,) = pack_tasks(model, modality, task)
+    questions = [Question(asked_task, place) for place in range(len(asked_task.names))]
     progress.stage("Scoring images", len(names))
     scored = rescore(
         model,
@@ -305,23 +305,23 @@ def score_images(
         originals=None if table.path is None else table.path.parent,
     )
     probability_CN = np.stack([scored.scores[q.name][0] for q in questions])
-    known = np.flatnonzero(~np.isnan(probability_CN[0]))
-    if not len(known):
+    scored_places = np.flatnonzero(~np.isnan(probability_CN[0]))
+    if not len(scored_places):
         raise MedclipError(
             Reason.NOTHING_TO_DO,
             f"none of the {count(len(names), 'file')} could be scored: {by_reason(scored.problems)}.",
             where=images,
             hint="Check the folder of images and the modality.",
         )
-    studies = [str(i) for i in known.tolist()]
+    studies = [str(i) for i in scored_places.tolist()]
     columns: dict[str, Any] = {
         "study": studies * len(questions),
-        "task": [asked.task.name] * (len(studies) * len(questions)),
-        "class": [name for name in asked.names for _ in studies],
-        "kind": [asked.task.kind] * (len(studies) * len(questions)),
-        "probability": probability_CN[:, known].ravel(),
+        "task": [asked_task.task.name] * (len(studies) * len(questions)),
+        "class": [name for name in asked_task.names for _ in studies],
+        "kind": [asked_task.task.kind] * (len(studies) * len(questions)),
+        "probability": probability_CN[:, scored_places].ravel(),
     }
-    files = pa.table({"path": [names[i] for i in known.tolist()], "study": studies})
+    files = pa.table({"path": [names[i] for i in scored_places.tolist()], "study": studies})
     where = f"scores of {model.name}"
     source = ScoreSource(Table(pa.table(columns), where), Table(files, where))
     if not scored.problems:

@@ -134,9 +134,9 @@ def check_stress(evidence: Evidence) -> CheckRows:
         )
     chosen = choose(one.cohort, wanted.most)
     part = rows_of(one.cohort, chosen.rows)
-    asked = {q.name: q for several in candidates.values() for q in several}
+    by_name = {q.name: q for several in candidates.values() for q in several}
     session = _Session(model, Scorer(model), modality, images, evidence.settings, progress)
-    scored = session.scored(part, list(asked.values()), Variants(corruptions), "Reading and scoring stressed images")
+    scored = session.scored(part, list(by_name.values()), Variants(corruptions), "Reading and scoring stressed images")
     questions, alike = _settled(part.labels, candidates, scored)
     scores = {name: scored.scores[q.name][1:] for name, q in questions.items()}  # changes are from form 1
     conditions = [_condition(c) for c in corruptions]
@@ -190,9 +190,9 @@ def _strange(
 ) -> list[Row]:
     """Ask of the first question's task whether its outputs see what was done to the images."""
     first = next(iter(questions.values()))
-    classes_CD = scorer.vectors(first.asked).positive if scorer.has_text else None
+    classes_CD = scorer.vectors(first.asked_task).positive if scorer.has_text else None
     strange = strangeness_scores(features_KND, classes_CD, part.patients_N, options.seed)
-    if first.asked.task.kind == "multilabel":  # a softmax over findings means nothing
+    if first.asked_task.task.kind == "multilabel":  # a softmax over findings means nothing
         strange = {name: strange[name] for name in (MAX_LOGIT, DISTANCE) if name in strange}
     progress.stage("Asking whether anybody would notice", len(groups(part, chosen.of)))
     rows = strangeness_rows(
@@ -245,21 +245,21 @@ def _patches(
     if not thresholds:
         return []
     few = choose(part, min(PATCH_IMAGES, options.stress.most if options.stress else PATCH_IMAGES))
-    shown = rows_of(part, few.rows)
-    asked = [questions[name] for name in thresholds]
+    spoilt = rows_of(part, few.rows)
+    of_labels = [questions[name] for name in thresholds]
     rows: list[Row] = []
     for temperature in (1.0, *TEMPERATURES):
         model = session.model if temperature == 1 else with_attention_temperature(session.model, temperature)
         if model is None:
             break
         using = replace(session, model=model, scorer=Scorer(model))
-        scored = using.scored(shown, asked, Patches(SPOILT), "Spoiling one cell of images at a time")
+        scored = using.scored(spoilt, of_labels, Patches(SPOILT), "Spoiling one cell of images at a time")
         named = {
             **{"model": one.name, "kind": "patches", "name": SPOILT.name, "grade": SPOILT.grade},
             "strength": "" if temperature == 1 else f"attention / {temperature:g}",
         }
         rows += patch_rows(
-            shown,
+            spoilt,
             {name: scored.scores[questions[name].name] for name in thresholds},
             few.of,
             thresholds,

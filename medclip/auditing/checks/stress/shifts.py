@@ -152,8 +152,8 @@ def _rounding(one: Measured, part: Cohort, attribute: str, options: MeasureOptio
     """
     alone = replace(part, attributes=tuple(a for a in part.attributes if a.name == attribute))
     states = [hidden(alone, label, options.small_cells) for label in alone.labels]
-    own = roundings(alone, states, options.small_cells).coarsest
-    return max(one.roundings.of(attribute), own, key=lambda rounded: rounded.base)
+    coarsest = roundings(alone, states, options.small_cells).coarsest
+    return max(one.roundings.of(attribute), coarsest, key=lambda rounded: rounded.base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +177,7 @@ class _Cells:
     def rows(self, condition: Condition, stressed: Replicates | None) -> list[Row]:
         """Return the rows of a form, or those of the clean images where there is none."""
         groups = [(0, None)] if len(self.states) == 1 else [rest_cells(g) for g in range(len(self.states) // 2)]
-        shown = [(cell, rest) for cell, rest in groups if self.states[cell].shown]
+        visible = [(cell, rest) for cell, rest in groups if self.states[cell].shown]
         replicates = self.clean if stressed is None else stressed
         rows: list[Row] = []
         for metric in defined(replicates, tuple(self.clean.point)):
@@ -185,9 +185,9 @@ class _Cells:
             changes = (
                 []
                 if stressed is None
-                else paired(self.clean, stressed, metric, [cell for cell, _ in shown], self.clusters)
+                else paired(self.clean, stressed, metric, [cell for cell, _ in visible], self.clusters)
             )
-            for n, (cell, rest) in enumerate(shown):
+            for n, (cell, rest) in enumerate(visible):
                 state = self.states[cell]
                 fewest = fewest_of(metric, state)
                 figure = replicates.point[metric][cell], low_G[cell], high_G[cell]
@@ -300,25 +300,25 @@ def strangeness_rows(
     rows: list[Row] = []
     for attribute, group, places in groups(cohort, samples):
         for name, scores_FN in scores.items():
-            known = places[~np.isnan(scores_FN[:, places]).any(axis=0)]
-            present, patients_n = np.unique(cohort.patients_N[known], return_inverse=True)
+            scored = places[~np.isnan(scores_FN[:, places]).any(axis=0)]
+            present, patients_n = np.unique(cohort.patients_N[scored], return_inverse=True)
             if len(present) < fewest:
                 continue
             twice_n = np.tile(patients_n, 2)
             weights_PB = draw_weights(len(present), min(num_resamples, _MOST_RESAMPLES), seed=seed)
             effective = effective_patients(patients_n)
             for k, condition in enumerate(conditions, 1):
-                both = np.concatenate([scores_FN[k, known], scores_FN[0, known]])
-                corrupted = np.arange(len(both)) < len(known)
+                both = np.concatenate([scores_FN[k, scored], scores_FN[0, scored]])
+                corrupted = np.arange(len(both)) < len(scored)
                 value, drawn_B = resampled_auroc(both, corrupted, twice_n, weights_PB)
-                count = float(len(known))
+                count = float(len(scored))
                 figure = interval_of(share(value, drawn_B, cases=count, patients=effective, pairs=(count, count)))
-                n = rounded.of(attribute).count(len(known))
+                n = rounded.of(attribute).count(len(scored))
                 rows.append(
                     {
                         **{"attribute": attribute, "group": group, "name": condition.name, "grade": condition.grade},
                         **{"score": name, "value": figure.value, "low": figure.low, "high": figure.high},
-                        "fpr95": separation(scores_FN[0, known], scores_FN[k, known]).fpr95,
+                        "fpr95": separation(scores_FN[0, scored], scores_FN[k, scored]).fpr95,
                         "n": None if isinstance(n, str) else n,
                     }
                 )
