@@ -178,12 +178,12 @@ def read_cohort(
     label = [label] if isinstance(label, str) else label
     source = join_tables(scores, labels, options)
     names = list(dict.fromkeys(p for parts in parse_by(by, False) for p in parts))
-    patients_N, identities, patient_column_name, notes_of_patients = _patients(source, options, names)
+    patients_N, identities, patient_named, notes_of_patients = _patients(source, options, names)
     taken = [
         *source.label_keys,
         *names,
         *options.where,
-        patient_column_name,
+        patient_named,
         options.time or "",
         options.label_list or "",
     ]
