@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
-    from medclip.monitoring.result import Monitored
+    from medclip.monitoring.run import Monitored
     from medclip.retrieval.captions import CaptionRanking
     from medclip.retrieval.result import SearchResult
     from medclip.runs.outputs.score_run import ScoreRun
@@ -121,7 +121,7 @@ __getattr__, __dir__ = lazy_names(
         "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
-        "Monitored": "medclip.monitoring.result:Monitored",
+        "Monitored": "medclip.monitoring.run:Monitored",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
         "PathgenResult": "medclip.captioning.result:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",

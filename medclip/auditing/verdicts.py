@@ -51,15 +51,8 @@ class _Bounds:
     """At the confidence that holds for all groups of the requirement at once."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One group, or one pair of groups, of one label."""
-
-    label: Label
-    first: int
-    """Its cell."""
-    second: int | None = None
-    """The other cell of a pair."""
+_Part = tuple[Label, tuple[int, ...]]
+"""A label, and the cell of a group or the two cells of a pair of groups."""
 
 
 def check_declared(declared: Declared, cohort: Cohort) -> None:
@@ -120,31 +113,32 @@ def _parts(measured: Measured, requirement: Requirement) -> Iterator[_Part]:
             continue
         states = measured.states[label.name]
         if requirement.attribute is None:
-            yield _Part(label, 0)
+            yield label, (0,)
             continue
         wanted = plain_name(requirement.attribute)
         cells = [g for g, s in enumerate(states) if g and plain_name(s.cell.attribute) == wanted]
         if not requirement.gap:
-            yield from (_Part(label, g) for g in cells if states[g].n)
+            yield from ((label, (g,)) for g in cells if states[g].n)
             continue
         stated = [g for g in cells if states[g].n and states[g].cell.group not in (MISSING, CONFLICT)]
-        yield from (_Part(label, a, b) for a, b in combinations(stated, 2))
+        yield from ((label, pair) for pair in combinations(stated, 2))
 
 
 def _judged(measured: Measured, requirement: Requirement, part: _Part, num_parts: int, confidence: float) -> Row:
     """Judge one group or pair."""
-    states = [measured.states[part.label.name][g] for g in (part.first, part.second) if g is not None]
+    label, cells = part
+    states = [measured.states[label.name][g] for g in cells]
     cell = states[0].cell
     row = {
         **_head(measured, requirement, confidence),
-        **{"label": part.label.name, "attribute": cell.attribute, "group": cell.group, "part": "group"},
+        **{"label": label.name, "attribute": cell.attribute, "group": cell.group, "part": "group"},
         **{"reference": states[1].cell.group if len(states) > 1 else None, "verdict": UNDECIDED, "reason": ""},
     }
     hidden = next((state for state in states if not state.shown), None)
     if hidden is not None:
         return row | {"reason": f"{_named(hidden)}: {hidden.reason}"}
-    if requirement.metric not in measured.replicates[part.label.name].point:
-        return row | {"reason": f"{requirement.metric} was not measured for {part.label.name}"}
+    if requirement.metric not in measured.replicates[label.name].point:
+        return row | {"reason": f"{requirement.metric} was not measured for {label.name}"}
     bounds = _bounds(measured, requirement.metric, part, num_parts, confidence)
     fewest = min(fewest_of(requirement.metric, state) for state in states)
     ends = _deciding(requirement, bounds)
@@ -186,19 +180,20 @@ def verdict_of(requirement: Requirement, bounds: _Bounds) -> str:
 
 def _bounds(measured: Measured, metric: str, part: _Part, num_parts: int, confidence: float) -> _Bounds:
     """Compute value and bounds of one group, or of the difference of two."""
-    replicates = measured.replicates[part.label.name]
-    clusters = clusters_of(measured.cohort, part.label)
+    label, cells = part
+    replicates = measured.replicates[label.name]
+    clusters = clusters_of(measured.cohort, label)
     alone, all_at_once = 1 - confidence, (1 - confidence) / num_parts
-    if part.second is None:
-        value = float(replicates.point[metric][part.first])
+    if len(cells) == 1:
+        value = float(replicates.point[metric][cells[0]])
         (low, high), (wide_low, wide_high) = (
-            tuple(float(end[part.first]) for end in of(replicates, metric, clusters, level=1 - 2 * tail)[:2])
+            tuple(float(end[cells[0]]) for end in of(replicates, metric, clusters, level=1 - 2 * tail)[:2])
             for tail in (alone, all_at_once)
         )
         return _Bounds(value, low, high, wide_low, wide_high)
     from scipy.special import stdtrit
 
-    (d,) = against(replicates, metric, [part.first], part.second, clusters)
+    (d,) = against(replicates, metric, [cells[0]], cells[1], clusters)
     error = d.standard_error if d.standard_error > 0 else math.nan
     near, wide = (float(stdtrit(d.degrees_of_freedom, 1 - tail)) * error for tail in (alone, all_at_once))
     ends = np.array([-near, near, -wide, wide]) + d.value

@@ -135,9 +135,9 @@ def one_attribute(
     if name in options.values or kind in options.values:
         cells = _renamed(cells, options.values[name if name in options.values else kind])
     if kind == "age" and name not in options.bins and not are_bands(cells):
-        ages = read_ages(cells, name, options.age_unit, where)
-        attribute, age_notes = age_attribute(name, ages, options.age_bins)
-        return attribute, (*ages.notes, *age_notes)
+        years_N, notes_of_ages = read_ages(cells, name, options.age_unit, where)
+        attribute, age_notes = age_attribute(name, years_N, options.age_bins)
+        return attribute, (*notes_of_ages, *age_notes)
     edges = options.bins.get(name, DIFFERENCE_EDGES if kind.startswith(DIFFERENCE) else ())
     if name in options.bins or edges:
         return _binned(name, cells, edges, where), ()

@@ -56,15 +56,6 @@ RULES: Mapping[str, tuple[Callable[[str], str], str]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
-    """Which rows belong together, [M]."""
-
-    left_M: NDArray[np.intp]
-    right_M: NDArray[np.intp]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
 class Side:
     """The keys of one table."""
 
@@ -123,7 +114,9 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
     )
 
 
-def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes], *, by_path: bool = False) -> Joined:
+def join(
+    left: Side, right: Side, match: str, identity_key: Callable[[], bytes], *, by_path: bool = False
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[str, ...]]:
     """Find for each row on the left the row on the right with the same key.
 
     Args:
@@ -132,6 +125,9 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
         match: A name of `RULES`, or "auto".
         identity_key: Function that gives the key of the hashes in messages.
         by_path: Whether keys are paths: "auto" then compares their ends, too.
+
+    Returns:
+        Rows on the left that have a partner, ascending; the partner of each; and notes.
 
     Raises:
         MedclipError: TABLE_INVALID where nothing joins, with counts, hashed samples and what would make them join;
@@ -166,7 +162,7 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
     left_M = np.flatnonzero(row_N >= 0)
     if not len(left_M):
         raise _not_joined(left, right, identity_key())
-    return Joined(left_M, row_N[left_M], tuple(notes))
+    return left_M, row_N[left_M], tuple(notes)
 
 
 def _ending(parts: int) -> Callable[[str], str]:

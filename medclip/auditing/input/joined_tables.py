@@ -177,12 +177,13 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         score_keys.take(kept_scores), "files" if score_table.is_medclip else "rows of scores", score_table.where
     )
     if options.repeat_labels and not score_table.is_medclip:
-        joined = join(score_side, label_side, options.match, options.hash_key)
-        label_row_M, score_row_M = kept_labels[joined.right_M], kept_scores[joined.left_M]
+        scored_M, labelled_M, join_notes = join(score_side, label_side, options.match, options.hash_key)
     else:
-        joined = join(label_side, score_side, options.match, options.hash_key, by_path=score_table.is_medclip)
-        label_row_M, score_row_M = kept_labels[joined.left_M], kept_scores[joined.right_M]
-    notes = [*score_table.notes, *notes, *joined.notes]
+        labelled_M, scored_M, join_notes = join(
+            label_side, score_side, options.match, options.hash_key, by_path=score_table.is_medclip
+        )
+    label_row_M, score_row_M = kept_labels[labelled_M], kept_scores[scored_M]
+    notes = [*score_table.notes, *notes, *join_notes]
     offered = kept_labels, len(kept_scores)
     source = _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
     steps = (("rows of the label table", every.num_rows), *_asked(options, table.num_rows))

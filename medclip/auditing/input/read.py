@@ -391,7 +391,7 @@ def _columns(source: Source, by: Sequence[str], options: ReadOptions) -> Mapping
     for name in by:
         cells = source.attribute(name)
         if kind_of(name) == "age" and name not in options.bins and not are_bands(cells):
-            kept["age"] = read_ages(cells, name, options.age_unit, source.labels.where).years_N
+            kept["age"], _ = read_ages(cells, name, options.age_unit, source.labels.where)
     for name in OF_FILES if source.scores.is_medclip and not source.several else ():
         fallback = source.fallback((name,))
         if fallback is not None:
