@@ -1,6 +1,6 @@
 """Watch finished runs: read them, divide time, compare each period with the reference and one pack with another.
 
-What watching gives: counts of each period, changes beside the reference, a comparison of two packs.
+`Monitored` has what that gives: counts of each period, changes beside the reference, a comparison of two packs.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_a_column_in_days_is_refused_with_the_option_that_reads_it():
     ) as e:
         read_ages(coded(["20000", "15000", "9000"]), "age", "years", "t.csv")
     assert e.value.reason == Reason.TABLE_INVALID
-    years_N, notes = read_ages(coded(["20000", "15000", "9000"]), "age", "days", "t.csv")
+    years_N, _notes = read_ages(coded(["20000", "15000", "9000"]), "age", "days", "t.csv")
     assert years_N == pytest.approx([20000 / 365.25, 15000 / 365.25, 9000 / 365.25])
 
 
@@ -90,7 +90,7 @@ def test_a_few_unreadable_ages_are_missing_and_many_are_refused_without_showing_
 
 
 def test_the_default_bands_are_closed_on_the_left():
-    years_N, notes = read_ages(
+    years_N, _notes = read_ages(
         coded(["0", "17", "17.9", "18", "24", "25", "49", "50", "64", "65", "79", "80", "101", ""]), "age", "years", "t"
     )
     attribute, _ = age_attribute("age", years_N, None)
