@@ -165,8 +165,9 @@ class AuditResult(Result):
     representation: tuple[Row, ...] = ()
     """Share of patients in each group beside its reference; of an attribute as a whole (`all`) the distance."""
     ordinal: tuple[Row, ...] = ()
-    risk: tuple[Row, ...] = ()
     """Agreement of gradings in ordered classes; rows with a `reference` ("rest") are a group minus all others."""
+    risk: tuple[Row, ...] = ()
+    """Concordance, areas and calibration of risks, by year and population (all, or without early events)."""
     requirements: tuple[Row, ...] = ()
     """What was declared beforehand: `verdict` is "met", "not met" or "undecided", of a requirement as such and of each
     of its groups."""
@@ -177,6 +178,7 @@ class AuditResult(Result):
     unscored: tuple[Row, ...] = ()
     """Labelled rows without a score, of everybody and of each group: all of them (`reason` blank), then by reason."""
     shortcuts: tuple[Row, ...] = ()
+    """Tests of devices and of reweighted gaps; `note` says what was found, or why a test was not done."""
     sources: tuple[Row, ...] = ()
     """What the score gets within sources and across them, and what it knows of them; `severity` is "red" or "note"."""
     embeddings: tuple[Row, ...] = ()

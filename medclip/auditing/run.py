@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.auditing.checks.evidence import Evidence, modality_of, open_stored
-from medclip.auditing.checks.table import CHECKS, Check
+from medclip.auditing.checks.table import CHECKS
 from medclip.auditing.groups.differences import ratio_rows
 from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
 from medclip.auditing.groups.measure import (
@@ -104,13 +104,15 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
-    reading = reading or ReadOptions()
+    reading = _with_columns(reading or ReadOptions(), options)
     stored = open_stored(options, settings)
     sources, label_table, options = open_tables(given, labels, reading, options)
     if options.reference is not None:
         read_reference(options.reference)  # refused before anything is measured
     first_table = next(iter(sources.values())).table
-    reading = _with_columns(reading, options, checks, first_table if label_table is None else label_table)
+    checked = [name for check in checks for name in check.columns]
+    checked = [name for name in checked if (first_table if label_table is None else label_table).find(name)]
+    audited = replace(reading, columns=tuple(dict.fromkeys((*reading.columns, *checked))))
     pack = None if options.image_checks.model is None else load_model(options.image_checks.model)
     if options.task is not None and pack is not None:
         ((model, source),) = sources.items()
@@ -119,7 +121,7 @@ def run_audit(
         notes += notes_of_scores
     for place, (model, source) in enumerate(sources.items()):
         truths = label_table if label_table is not None or not place else first_table
-        cohort = read_cohort(source, truths, by=by, label=label, options=reading)
+        cohort = read_cohort(source, truths, by=by, label=label, options=audited)
         choosing = _choosing(source, truths, by, label, reading, options.thresholds, place, model)
         cohort, more = _with_horizon(cohort, options.horizon)
         if choosing is not None:
@@ -159,7 +161,7 @@ def run_audit(
             labels=truths,
             label=label,
             choosing=choosing,
-            reading=reading,
+            reading=audited,
             options=options,
             pack=pack,
             stored=stored,
@@ -285,11 +287,9 @@ def _name(scores: Any, options: MeasureOptions) -> str:
     return name_of(scores) if options.task is None or pack is None else Path(pack).name
 
 
-def _with_columns(reading: ReadOptions, options: MeasureOptions, checks: Sequence[Check], labels: Table) -> ReadOptions:
-    """Keep what options name, and of the columns that checks read those that the label table has."""
+def _with_columns(reading: ReadOptions, options: MeasureOptions) -> ReadOptions:
     image_checks, shortcuts = options.image_checks, options.shortcuts
     wanted = [*reading.columns, *shortcuts.devices, image_checks.study, image_checks.date]
-    wanted += [name for check in checks for name in check.columns if labels.find(name)]
     return replace(reading, columns=tuple(dict.fromkeys(c for c in wanted if c)))
 
 

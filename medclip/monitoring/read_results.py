@@ -321,7 +321,6 @@ def _notes(packs: Sequence[str], vectors: Sequence[Vectors]) -> Iterator[str]:
 
 NUM_FIRST = 4
 """Periods at the beginning that are the reference, where no other is named."""
-_WEEKS_SHOWN = 3
 
 
 @dataclass(frozen=True)

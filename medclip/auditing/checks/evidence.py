@@ -100,13 +100,7 @@ class Evidence:
     def _images(self) -> tuple[HashedFiles | None, NDArray[np.float32] | None, tuple[str, ...]]:
         from medclip.auditing.checks.embeddings.vectors import embed_images, read_embeddings
 
-        cohort, wanted, model, settings, progress = (
-            self.cohort,
-            self.options.image_checks,
-            self.pack,
-            self.settings,
-            self.progress,
-        )
+        cohort, wanted, model, settings = self.cohort, self.options.image_checks, self.pack, self.settings
         written, headers = cohort.columns.get("sha256"), cohort.columns.get("headers")
         files = None
         if written is not None:
@@ -124,12 +118,12 @@ class Evidence:
                 hint="Give it a column `file`, or leave out the folder of images.",
             )
         paths = [wanted.images / name if name else None for name in cohort.files]
-        progress.stage("Reading images", len(set(paths)))
+        self.progress.stage("Reading images", len(set(paths)))
         if model is None:
-            return hash_files(paths, self.modality, settings, step=progress.step), None, ()
+            return hash_files(paths, self.modality, settings, step=self.progress.step), None, ()
         also = look_of_views if model.preprocess.shows_all else None  # the part that is shown is not known again
         embedded = embed_images(
-            model, paths, self.modality, settings, also=also, step=progress.step, stored=self.stored
+            model, paths, self.modality, settings, also=also, step=self.progress.step, stored=self.stored
         )
         if self.stored is not None:
             reader = EmbeddingsReader(self.stored, self.stored.folder)

@@ -125,3 +125,12 @@ def test_every_row_names_a_function_and_what_it_needs_and_writes_exist():
         assert callable(import_name(check.run) if isinstance(check.run, str) else check.run), name
         assert all(hasattr(Evidence, need) or need in Evidence.__annotations__ for need in check.needs), name
         assert not set(check.tables) & set(COLUMNS), name
+
+
+@pytest.mark.usefixtures("with_weekdays")
+def test_the_table_that_thresholds_are_chosen_on_need_not_have_its_column():
+    frame, others = table(apart=True), audit_table(200, seed=1)
+    others["patient"] = "Q" + others["patient"]
+    others["image"] = "other " + others["image"]
+    found = medclip.audit(frame, by=["sex"], choose_on=others, choose_labels=others, **QUICK)
+    assert len(found.rows("weekdays")) == len(DAYS)
