@@ -63,7 +63,7 @@ class AuditRun:
 
     result: AuditResult
     thresholds: Mapping[str, Threshold]
-    """Of the audited model, by label; for `threshold_file.write_thresholds`."""
+    """Of the audited model, by label; for `write_thresholds`."""
 
 
 def run_audit(
