@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +28,8 @@ from medclip.auditing.checks.stress.shifts import (
     strangeness_scores,
 )
 from medclip.auditing.checks.table import CheckRows
-from medclip.auditing.groups.measure import Measured
 from medclip.auditing.input.read import rows_of
-from medclip.auditing.options import MeasureOptions, Stress
+from medclip.auditing.options import Stress
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.corruptions.catalogue import (
     DATASETS,
@@ -39,9 +37,7 @@ from medclip.imaging.corruptions.catalogue import (
     Corruption,
     corruptions_of,
 )
-from medclip.progress import Progress
 from medclip.sample import Modality, spoken
-from medclip.settings import Settings
 from medclip.statistics.cohort import ALL, Cohort, Label
 from medclip.wording import by_reason, count, list_of, number
 
@@ -112,9 +108,8 @@ def check_stress(evidence: Evidence) -> CheckRows:
     from medclip.scoring.tasks import Scorer
 
     one, options, progress, modality = evidence.measured, evidence.options, evidence.progress, evidence.modality
-    wanted, images, model = options.stress or Stress(), options.image_checks.images, evidence.pack
+    wanted, model = options.stress or Stress(), evidence.pack
     assert model is not None  # CHECKS needs it
-    assert images is not None  # MeasureOptions refuses it
     if not one.cohort.files:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -135,60 +130,57 @@ def check_stress(evidence: Evidence) -> CheckRows:
     chosen = choose(one.cohort, wanted.most)
     part = rows_of(one.cohort, chosen.rows)
     by_name = {q.name: q for several in candidates.values() for q in several}
-    session = _Session(model, Scorer(model), modality, images, evidence.settings, progress)
-    scored = session.scored(part, list(by_name.values()), Variants(corruptions), "Reading and scoring stressed images")
+    scorer, forms = Scorer(model), Variants(corruptions)
+    scored = _rescored(
+        evidence, model, scorer, part, list(by_name.values()), forms, "Reading and scoring stressed images"
+    )
     questions, alike = _settled(part.labels, candidates, scored)
     scores = {name: scored.scores[q.name][1:] for name, q in questions.items()}  # changes are from form 1
     conditions = [_condition(c) for c in corruptions]
     features_KND = scored.features_FND[1:]
-    ood = _strange(one, part, features_KND, questions, session.scorer, conditions, chosen, options, progress)
+    ood = _strange(evidence, part, features_KND, questions, scorer, conditions, chosen)
     scores, all_conditions = _with_prompts(model, questions, features_KND[0], modality, part, scores, conditions)
     thresholds = {name: t for name, t in one.values.items() if name in questions and alike[name]}
     progress.stage("Comparing stressed images", num_steps(part, all_conditions))
     rows = shift_rows(one, part, scores, all_conditions, chosen.of, thresholds, options, progress.step)
-    rows += _patches(one, part, questions, thresholds, session, options)
+    rows += _patches(evidence, part, questions, thresholds)
     notes = _notes(model, modality, chosen, scored, unknown, alike, wanted)
     return CheckRows({"stress": rows, "stress_ood": ood}, notes)
 
 
-@dataclass(frozen=True)
-class _Session:
-    """What is the same each time that images are scored."""
+def _rescored(
+    evidence: Evidence,
+    model: Model,
+    scorer: Scorer,
+    part: Cohort,
+    questions: Sequence[Question],
+    forms: Forms,
+    stage: str,
+) -> Rescored:
+    """Score the files of rows in several forms, each file once; by row."""
+    from medclip.auditing.checks.stress.rescore import rescore
 
-    model: Model
-    scorer: Scorer
-    modality: Modality
-    images: Path
-    settings: Settings
-    progress: Progress
-
-    def scored(self, part: Cohort, questions: Sequence[Question], forms: Forms, stage: str) -> Rescored:
-        """Score the files of rows in several forms, each file once; by row."""
-        from medclip.auditing.checks.stress.rescore import rescore
-
-        files = list(dict.fromkeys(part.files))
-        self.progress.stage(f"{stage}: {forms.num} forms", len(files))
-        paths = [self.images / name for name in files]
-        by_file = rescore(
-            self.model, self.scorer, paths, self.modality, questions, forms, self.settings, self.progress.step
-        )
-        place = {name: i for i, name in enumerate(files)}
-        of_row_N = np.array([place[name] for name in part.files], np.intp)
-        return by_file.of_rows(of_row_N)
+    images, progress = evidence.options.image_checks.images, evidence.progress
+    assert images is not None  # AuditOptions refuses it
+    files = list(dict.fromkeys(part.files))
+    progress.stage(f"{stage}: {forms.num} forms", len(files))
+    paths = [images / name for name in files]
+    by_file = rescore(model, scorer, paths, evidence.modality, questions, forms, evidence.settings, progress.step)
+    place = {name: i for i, name in enumerate(files)}
+    return by_file.of_rows(np.array([place[name] for name in part.files], np.intp))
 
 
 def _strange(
-    one: Measured,
+    evidence: Evidence,
     part: Cohort,
     features_KND: NDArray[np.float32],
     questions: Mapping[str, Question],
     scorer: Scorer,
     conditions: Sequence[Condition],
     chosen: Chosen,
-    options: MeasureOptions,
-    progress: Progress,
 ) -> list[Row]:
     """Ask of the first question's task whether its outputs see what was done to the images."""
+    one, options, progress = evidence.measured, evidence.options, evidence.progress
     first = next(iter(questions.values()))
     classes_CD = scorer.vectors(first.asked_task).positive if scorer.has_text else None
     strange = strangeness_scores(features_KND, classes_CD, part.patients_N, options.seed)
@@ -231,29 +223,25 @@ def _with_prompts(
 
 
 def _patches(
-    one: Measured,
-    part: Cohort,
-    questions: Mapping[str, Question],
-    thresholds: Mapping[str, float],
-    session: _Session,
-    options: MeasureOptions,
+    evidence: Evidence, part: Cohort, questions: Mapping[str, Question], thresholds: Mapping[str, float]
 ) -> list[Row]:
     """Spoil one cell at a time, also with softer attention where the tower has any."""
     from medclip.models.towers.layers.attention_temperature import with_attention_temperature
     from medclip.scoring.tasks import Scorer
 
-    if not thresholds:
+    one, options = evidence.measured, evidence.options
+    if not thresholds or evidence.pack is None:
         return []
     few = choose(part, min(PATCH_IMAGES, options.stress.most if options.stress else PATCH_IMAGES))
     spoilt = rows_of(part, few.rows)
     of_labels = [questions[name] for name in thresholds]
     rows: list[Row] = []
     for temperature in (1.0, *TEMPERATURES):
-        model = session.model if temperature == 1 else with_attention_temperature(session.model, temperature)
+        model = evidence.pack if temperature == 1 else with_attention_temperature(evidence.pack, temperature)
         if model is None:
             break
-        using = replace(session, model=model, scorer=Scorer(model))
-        scored = using.scored(spoilt, of_labels, Patches(SPOILT), "Spoiling one cell of images at a time")
+        stage = "Spoiling one cell of images at a time"
+        scored = _rescored(evidence, model, Scorer(model), spoilt, of_labels, Patches(SPOILT), stage)
         named = {
             **{"model": one.name, "kind": "patches", "name": SPOILT.name, "grade": SPOILT.grade},
             "strength": "" if temperature == 1 else f"attention / {temperature:g}",
