@@ -1,41 +1,33 @@
 """One image in several forms: clean and corrupted, or with one cell spoilt, forty-nine times.
 
-Reading processes render them, without torch. In how many cells does spoiling turn the answer? Images that were called
-right when clean are shown with severe noise in one cell of a 7 × 7 grid at a time. Missed: the share of cells that turn
-a true positive into a negative; false alarms: those that turn a true negative. Where the image tower has attention, the
-same once more with softer attention.
+Reading processes render them, without torch. Images that were called right when clean are shown with severe noise in one
+cell of a 7 × 7 grid at a time. Missed: the share of cells that turn a true positive into a negative; false alarms: those
+that turn a true negative. Where the image tower has attention, the same once more with softer attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.embeddings.vectors import estimated_mean
-from medclip.auditing.checks.stress.shifts import groups
-from medclip.auditing.disclosure import Roundings
 from medclip.imaging.corruptions.catalogue import REFERENCE_PX, Corruption, corrupt, draws
 from medclip.imaging.corruptions.cells import CELLS, cell_masks, one_cell_each
 from medclip.imaging.geometry import fit, resize
 from medclip.imaging.intensity import to_uint8
-from medclip.statistics.cohort import Cohort
-from medclip.statistics.resampling.weights import draw_weights
 
 if TYPE_CHECKING:
     from medclip.models.inputs.preprocess import Images, Preprocess
     from medclip.sample import View
 
-Row = dict[str, Any]
 MOST = 40
 """Images of a group: each is encoded 50 times."""
 TEMPERATURES = (1.5, 2.0)
 SPOILT = Corruption("gaussian_noise", 5, 0.38)
 """What a cell shows: the severe Gaussian noise of ImageNet-C, as in the paper on patches, in every modality."""
-MISSED, FALSE_ALARMS = "missed", "false_alarms"
 
 
 @dataclass(frozen=True)
@@ -54,63 +46,6 @@ class Patches:
         image = preprocess.to_array(views[0])
         spoilt = corrupt(image, self.corruption, draws(sha256, f"cells {self.corruption.name}"))
         return np.concatenate([image[None], one_cell_each(image, spoilt, cell_masks(*image.shape[:2]))])
-
-
-def patch_rows(
-    cohort: Cohort,
-    scores: Mapping[str, NDArray[np.float64]],
-    samples: Mapping[str, NDArray[np.intp]],
-    thresholds: Mapping[str, float],
-    rounded: Roundings,
-    named: Row,
-    *,
-    fewest: int,
-    num_resamples: int,
-    seed: int,
-    step: Callable[[], None],
-) -> list[Row]:
-    """Return rows of the table `stress`: the share of cells that turn a right answer, by label and group.
-
-    Args:
-        cohort: The rows that were shown.
-        scores: Scores of each label, [1 + P, N]; NaN where an image was not shown.
-        samples: Rows of each attribute, and of everybody.
-        thresholds: Thresholds by label.
-        rounded: Roundings of counts and values.
-        named: Columns that are the same in each row: model, kind, name, grade, strength.
-        fewest: Patients and images that a group needs to be shown.
-        num_resamples: Resamples of patients.
-        seed: Seed of the draws.
-        step: Function called after each group.
-    """
-    rows: list[Row] = []
-    for attribute, group, places in groups(cohort, samples):
-        for label in cohort.labels:
-            if label.name not in scores:
-                continue
-            called_FN = scores[label.name] >= thresholds[label.name]
-            scored = places[~np.isnan(scores[label.name][:, places]).any(axis=0)]
-            for metric, truth in ((MISSED, 1), (FALSE_ALARMS, 0)):
-                right = scored[(label.truth_N[scored] == truth) & (called_FN[0, scored] == bool(truth))]
-                present, patients_n = np.unique(cohort.patients_N[right], return_inverse=True)
-                if len(present) < fewest:
-                    continue
-                turned_n = (called_FN[1:, right] != called_FN[0, right]).mean(axis=0)
-                weights_PB = draw_weights(len(present), num_resamples, seed=seed)
-                figure = estimated_mean(turned_n, patients_n, weights_PB)
-                ends = (rounded.of(attribute).value(x, len(right)) for x in (figure.value, figure.low, figure.high))
-                counts = (rounded.of(attribute).count(len(right)), rounded.of(attribute).count(len(present)))
-                n, n_patients = (None if isinstance(c, str) else c for c in counts)
-                rows.append(
-                    {
-                        **named,
-                        **{"label": label.name, "attribute": attribute, "group": group, "metric": metric},
-                        **dict(zip(("value", "low", "high"), ends, strict=True)),
-                        **{"n": n, "n_patients": n_patients},
-                    }
-                )
-        step()
-    return rows
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.stress.image_forms import MOST as PATCH_IMAGES
-from medclip.auditing.checks.stress.image_forms import SPOILT, TEMPERATURES, Patches, Variants, patch_rows
+from medclip.auditing.checks.stress.image_forms import SPOILT, TEMPERATURES, Patches, Variants
 from medclip.auditing.checks.stress.rescore import prompt_scores
 from medclip.auditing.checks.stress.shifts import (
     DISTANCE,
@@ -23,6 +23,7 @@ from medclip.auditing.checks.stress.shifts import (
     Row,
     groups,
     num_steps,
+    patch_rows,
     shift_rows,
     strangeness_rows,
     strangeness_scores,

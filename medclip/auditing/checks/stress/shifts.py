@@ -1,8 +1,8 @@
 """How much a measure changes from clean to stressed images, in every group, on the same patients.
 
-Would anybody notice? How well the pack's own outputs tell corrupted images from clean ones, in every group.
-
-A score that sees no difference where sensitivity is lost is no guard: the model errs in silence there.
+Would anybody notice? How well the pack's own outputs tell corrupted images from clean ones, in every group: a score that
+sees no difference where sensitivity is lost is no guard, the model errs in silence there. And in how many places of an
+image spoiling one cell turns a right answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.auditing.checks.embeddings.vectors import estimated_mean
 from medclip.auditing.disclosure import CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import paired, rest_cells, with_rest
 from medclip.auditing.groups.measure import (
@@ -46,6 +47,8 @@ from medclip.statistics.resampling.standard_errors import Clusters, clusters_of,
 from medclip.statistics.resampling.weights import draw_weights
 
 Row = dict[str, Any]
+MISSED, FALSE_ALARMS = "missed", "false_alarms"
+"""Metrics of `patch_rows`."""
 CLEAN, MEAN = "clean", "mean"
 """Kinds of the rows of clean images, and of the mean over all corruptions and grades."""
 
@@ -335,3 +338,60 @@ def groups(cohort: Cohort, samples: Mapping[str, NDArray[np.intp]]) -> list[tupl
             if group not in (MISSING, CONFLICT):
                 listed.append((attribute.name, group, places[attribute.codes_N[places] == g]))
     return listed
+
+
+def patch_rows(
+    cohort: Cohort,
+    scores: Mapping[str, NDArray[np.float64]],
+    samples: Mapping[str, NDArray[np.intp]],
+    thresholds: Mapping[str, float],
+    rounded: Roundings,
+    named: Row,
+    *,
+    fewest: int,
+    num_resamples: int,
+    seed: int,
+    step: Callable[[], None],
+) -> list[Row]:
+    """Return rows of the table `stress`: the share of cells that turn a right answer, by label and group.
+
+    Args:
+        cohort: The rows that were shown.
+        scores: Scores of each label, [1 + P, N]; NaN where an image was not shown.
+        samples: Rows of each attribute, and of everybody.
+        thresholds: Thresholds by label.
+        rounded: Roundings of counts and values.
+        named: Columns that are the same in each row: model, kind, name, grade, strength.
+        fewest: Patients and images that a group needs to be shown.
+        num_resamples: Resamples of patients.
+        seed: Seed of the draws.
+        step: Function called after each group.
+    """
+    rows: list[Row] = []
+    for attribute, group, places in groups(cohort, samples):
+        for label in cohort.labels:
+            if label.name not in scores:
+                continue
+            called_FN = scores[label.name] >= thresholds[label.name]
+            scored = places[~np.isnan(scores[label.name][:, places]).any(axis=0)]
+            for metric, truth in ((MISSED, 1), (FALSE_ALARMS, 0)):
+                right = scored[(label.truth_N[scored] == truth) & (called_FN[0, scored] == bool(truth))]
+                present, patients_n = np.unique(cohort.patients_N[right], return_inverse=True)
+                if len(present) < fewest:
+                    continue
+                turned_n = (called_FN[1:, right] != called_FN[0, right]).mean(axis=0)
+                weights_PB = draw_weights(len(present), num_resamples, seed=seed)
+                figure = estimated_mean(turned_n, patients_n, weights_PB)
+                ends = (rounded.of(attribute).value(x, len(right)) for x in (figure.value, figure.low, figure.high))
+                counts = (rounded.of(attribute).count(len(right)), rounded.of(attribute).count(len(present)))
+                n, n_patients = (None if isinstance(c, str) else c for c in counts)
+                rows.append(
+                    {
+                        **named,
+                        **{"label": label.name, "attribute": attribute, "group": group, "metric": metric},
+                        **dict(zip(("value", "low", "high"), ends, strict=True)),
+                        **{"n": n, "n_patients": n_patients},
+                    }
+                )
+        step()
+    return rows

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from medclip.auditing.checks.stress.image_forms import FALSE_ALARMS, MISSED
-from medclip.auditing.checks.stress.shifts import CLEAN, MEAN
+from medclip.auditing.checks.stress.shifts import CLEAN, FALSE_ALARMS, MEAN, MISSED
 from medclip.auditing.result import AuditResult, Row
 from medclip.imaging.corruptions.catalogue import GRADE_WORDS, OPERATIONS
 from medclip.reports.audit.names import (
