@@ -1,8 +1,8 @@
 """One image in several forms: clean and corrupted, or with one cell spoilt, forty-nine times.
 
-Reading processes render them, without torch. Images that were called right when clean are shown with severe noise in one
-cell of a 7 × 7 grid at a time. Missed: the share of cells that turn a true positive into a negative; false alarms: those
-that turn a true negative. Where the image tower has attention, the same once more with softer attention.
+Reading processes render them, without torch. Images that were called right when clean are shown with severe noise in
+one cell of a 7 × 7 grid at a time. Missed: the share of cells that turn a true positive into a negative; false alarms:
+those that turn a true negative. Where the image tower has attention, the same once more with softer attention.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How much a measure changes from clean to stressed images, in every group, on the same patients.
 
-Would anybody notice? How well the pack's own outputs tell corrupted images from clean ones, in every group: a score that
-sees no difference where sensitivity is lost is no guard, the model errs in silence there. And in how many places of an
-image spoiling one cell turns a right answer.
+Would anybody notice? How well the pack's own outputs tell corrupted images from clean ones, in every group: a score
+that sees no difference where sensitivity is lost is no guard, the model errs in silence there. And in how many places
+of an image spoiling one cell turns a right answer.
 """
 
 from __future__ import annotations
