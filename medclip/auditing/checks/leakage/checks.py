@@ -1,7 +1,7 @@
 """Whether the audit set leaks: files, patients or images that the model, or its thresholds, learned from.
 
 Every check gives one row, also the one that could not be done: it has `tested` 0 and says why, so that silence is
-never taken for absence. Rows hold counts only; which images they are about is listed beside them (`Leaks.named`), for a
+never taken for absence. Rows hold counts only; which images they are about is listed beside them (`named`), for a
 file that stays where the images are. "red" means that figures of the audit are too good to be believed.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +36,8 @@ RED, NOTE = "red", "note"
 _SPLIT = "split"
 
 
-@dataclass(frozen=True)
-class Leaks:
-    """Everything that was looked for."""
-
-    rows: tuple[Row, ...]
-    """Rows of the table `leakage`: check, found, tested, severity and sentence."""
-    named: tuple[Row, ...]
-    """The images behind them: check, join key and file of the row, what it meets (`other`: the key of a row of the
-    audit set, or the SHA-256 of a training file where it is known), and how it was found. Not for a report."""
-
-
-@dataclass(frozen=True)
-class _Check:
-    """One check, and the rows that it found: index in the cohort, what each meets, and how."""
-
-    row: Row
-    named: tuple[tuple[int, str, str], ...] = ()
+_Check = tuple[Row, Sequence[tuple[int, str, str]]]
+"""The row of a check, and what it found: index in the cohort, what that meets, and how."""
 
 
 def check_leakage(evidence: Evidence) -> CheckRows:
@@ -75,7 +60,7 @@ def check_leakage(evidence: Evidence) -> CheckRows:
         table_splits=_table_splits(evidence),
         progress=progress,
     )
-    return CheckRows({"leakage": leaks.rows}, evidence.image_notes, leaks.named)
+    return replace(leaks, notes=evidence.image_notes)
 
 
 def _training(evidence: Evidence) -> list[TrainingData]:
@@ -113,7 +98,7 @@ def check(
     choosing: Cohort | None = None,
     table_splits: tuple[Sequence[str], Sequence[str]] | None = None,
     progress: Progress | None = None,
-) -> Leaks:
+) -> CheckRows:
     """Look for everything that the audit set shares with what the model and its thresholds were made from.
 
     Args:
@@ -127,7 +112,9 @@ def check(
         progress: Progress bar of the pairs of images that are registered.
 
     Returns:
-        What was found, in counts, and the images behind it.
+        Rows of the table `leakage` (check, found, tested, severity and sentence), and the images behind them: check,
+        join key and file of the row, what it meets (`other`: the key of a row of the audit set, or the SHA-256 of a
+        training file where it is known), and how it was found. These are not for a report.
     """
     checks: list[_Check] = []
     if not training:
@@ -137,18 +124,19 @@ def check(
     for data in training:
         by_bytes = _shared_files(cohort, files, data)
         everybody = table_splits[0] if table_splits is not None else ()
-        by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes.row["found"]))
+        by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes[0]["found"]))
         checks += [by_bytes, by_patient, _shared_images(files, data, chance, own_pairs, progress)]
     checks += [_splits(table_splits), _choosing(cohort, choosing)]
     checks += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance, own_pairs)]
-    checks.append(_Check(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N))))
-    return Leaks(tuple(c.row for c in checks), tuple(row for c in checks for row in _named(cohort, c)))
+    checks.append((burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)), ()))
+    rows = [row for row, _ in checks]
+    return CheckRows({"leakage": rows}, named=[one for check in checks for one in _named(cohort, *check)])
 
 
-def _named(cohort: Cohort, checked: _Check) -> Iterable[Row]:
-    for i, other, how in checked.named:
+def _named(cohort: Cohort, row: Row, images: Iterable[tuple[int, str, str]]) -> Iterable[Row]:
+    for i, other, how in images:
         file = cohort.files[i] if cohort.files else ""
-        yield {"check": checked.row["check"], "key": _key(cohort, i), "file": file, "other": other, "how": how}
+        yield {"check": row["check"], "key": _key(cohort, i), "file": file, "other": other, "how": how}
 
 
 def _key(cohort: Cohort, i: int) -> str:
@@ -167,7 +155,7 @@ def _row(
 ) -> _Check:
     severity = RED if red else NOTE
     row = {"check": check, "found": num_shared, "tested": tested, "severity": severity, "sentence": sentence}
-    return _Check(row, tuple(named))
+    return row, tuple(named)
 
 
 def _untested(check: str, why: str) -> _Check:

@@ -39,7 +39,7 @@ COPIES = {
 
 
 def rows_of(*args: Any, **kwargs: Any) -> tuple[Mapping[str, Any], ...]:
-    return check(*args, **kwargs).rows
+    return check(*args, **kwargs).tables["leakage"]
 
 
 def named(rows: Sequence[Mapping[str, Any]], part: str) -> Mapping[str, Any]:
@@ -212,7 +212,7 @@ def test_the_images_behind_each_count_are_listed_apart_with_what_they_meet(films
     assert re.fullmatch(r"registered, details correlate at (0\.9\d|1\.00)", alike[1][4])
     assert ("copies inside the audit set", "k4", "E.png", "k3", "the same bytes") in told
     assert ("data that thresholds were chosen on", "k4", "E.png", "", "in both") in told
-    assert {row["check"]: row["found"] for row in leaks.rows if row["found"]} == {
+    assert {row["check"]: row["found"] for row in leaks.tables["leakage"] if row["found"]} == {
         "files shared with the list": 1,
         "patients shared with the list": 1,
         "near-duplicates of the list": 2,

@@ -87,7 +87,7 @@ def test_copies_that_were_stored_again_are_found_from_the_hashes_of_a_pack_alone
     card = json.loads((pack / "card.json").read_text()) | {"image_hashes_file": "i.txt"}
     (pack / "card.json").write_text(json.dumps(card))
     audit = image_hashes([""] * 12, [resized_jpeg(films[3]), brighter(films[4]), *films[20:]])
-    rows = check(cohort_of([str(n) for n in range(12)]), audit, training=of_pack(pack)).rows
+    rows = check(cohort_of([str(n) for n in range(12)]), audit, training=of_pack(pack)).tables["leakage"]
     (row,) = [r for r in rows if r["check"] == "near-duplicates of the training files of tiny"]
     assert (row["found"], row["tested"], row["severity"]) == (2, 12, "red")
     assert "rotated were not looked for: only hashes of these images are known" in row["sentence"]
