@@ -1,1 +1,1 @@
-"""What the audited images share with what a model was trained on."""
+"""What the audited images share with training and among each other; not what embeddings give away."""

@@ -1,1 +1,1 @@
-"""Whether a model reads the disease, or something that goes along with it."""
+"""Whether a score goes by the disease, or by a device, a source or a mix of patients; no embeddings."""
