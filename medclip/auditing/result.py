@@ -191,9 +191,9 @@ class AuditResult(Result):
     """How well scores of strangeness tell corrupted images from clean ones: AUROC."""
     leakage: tuple[Row, ...] = ()
     """Each check that ran, or could not (`tested` 0 or blank); `severity` is "red" or "note"."""
-    more: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    check_tables: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
     """Rows of the tables of checks that are not medclip's own, by the name of the table."""
-    more_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    check_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Columns of these, as `COLUMNS` has those of the others."""
     model_names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
@@ -237,13 +237,13 @@ class AuditResult(Result):
 
     def rows(self, name: str) -> tuple[Row, ...]:
         """Return the rows of a table by its name."""
-        rows: tuple[Row, ...] = self.more[name] if name in self.more else getattr(self, name)
+        rows: tuple[Row, ...] = self.check_tables[name] if name in self.check_tables else getattr(self, name)
         return rows
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, str]]:
         """Columns of every table, those of checks that are not medclip's own last."""
-        return {**COLUMNS, **self.more_columns}
+        return {**COLUMNS, **self.check_columns}
 
     @property
     def leaks(self) -> bool:
@@ -258,8 +258,8 @@ class AuditResult(Result):
 
     def tidied(self) -> AuditResult:
         """Return the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""
-        more = {name: self._tidy(name) for name in self.more}
-        return replace(self, more=more, **{name: self._tidy(name) for name in COLUMNS})
+        tidied = {name: self._tidy(name) for name in self.check_tables}
+        return replace(self, check_tables=tidied, **{name: self._tidy(name) for name in COLUMNS})
 
     def tables(self) -> dict[str, pa.Table]:
         """Return every table by its name, with the types of `COLUMNS`; empty ones too."""
@@ -283,8 +283,8 @@ class AuditResult(Result):
             "notes": list(self.notes),
             "sealed": dict(self.sealed),
         }
-        if self.more_columns:
-            about["columns"] = {name: dict(columns) for name, columns in self.more_columns.items()}
+        if self.check_columns:
+            about["columns"] = {name: dict(columns) for name, columns in self.check_columns.items()}
         return json.dumps({**about, "tables": tables}, indent=1, ensure_ascii=False, default=_plain) + "\n"
 
     def _tidy(self, name: str) -> tuple[Row, ...]:
@@ -342,8 +342,8 @@ def read_result(path: Path) -> AuditResult:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         rest: dict[str, Any] = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
-        rest["more_columns"] = values.get("columns", {})
-        rest["more"] = {name: tuple(values["tables"][name]) for name in rest["more_columns"]}
+        rest["check_columns"] = values.get("columns", {})
+        rest["check_tables"] = {name: tuple(values["tables"][name]) for name in rest["check_columns"]}
         rest |= {name: values[name] for name in ("settings", "provenance")}
         rest |= {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
         return AuditResult(**rest, model_names=tuple(values["models"]), sealed=values.get("sealed", {}))

@@ -200,7 +200,7 @@ def run_audit(
     )
     all_rows = {table: tuple(rows) for table, rows in tables.items()}
     more = {name: all_rows.pop(name, ()) for name in others}
-    result = replace(result, **all_rows, more=more, more_columns=others)
+    result = replace(result, **all_rows, check_tables=more, check_columns=others)
     return AuditRun(result, first.thresholds)
 
 

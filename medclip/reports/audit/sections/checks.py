@@ -48,7 +48,7 @@ def sections(result: AuditResult) -> tuple[Mapping[str, Any], ...]:
 def _made(result: AuditResult) -> Iterator[tuple[Check, Words, Mapping[str, Sequence[Row]]]]:
     """Yield the checks that have words, and rows in this audit."""
     for check in CHECKS.values():
-        rows = {name: result.more[name] for name in check.tables if result.more.get(name)}
+        rows = {name: result.check_tables[name] for name in check.tables if result.check_tables.get(name)}
         if check.words is not None and rows:
             yield check, check.words, rows
 
