@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from medclip.auditing.checks.evidence import Evidence, modality_of, open_stored
+from medclip.auditing.checks.evidence import Evidence, open_stored
 from medclip.auditing.checks.table import CHECKS
 from medclip.auditing.groups.differences import ratio_rows
 from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
@@ -49,10 +49,6 @@ from medclip.statistics.metrics import concordance as survival
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.version import __version__
 from medclip.wording import list_of
-
-if TYPE_CHECKING:
-    from medclip.embeddings.open_embeddings import Embeddings
-
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -115,8 +111,10 @@ def run_audit(
     audited = replace(reading, columns=tuple(dict.fromkeys((*reading.columns, *checked))))
     pack = None if options.image_checks.model is None else load_model(options.image_checks.model)
     if options.task is not None and pack is not None:
+        from medclip.auditing.checks.stress.rescore import score_images
+
         ((model, source),) = sources.items()
-        scored, notes_of_scores = _scored(source.table, pack, stored, options, settings, progress)
+        scored, notes_of_scores = score_images(source.table, pack, stored, options, settings, progress)
         sources, label_table = {model: scored}, source.table
         notes += notes_of_scores
     for place, (model, source) in enumerate(sources.items()):
@@ -262,23 +260,6 @@ def open_tables(
 def _is_shard_folder(source: Any) -> bool:
     """Whether training data are a folder of shards and no table."""
     return isinstance(source, str | Path) and (Path(source) / INDEX).is_file()
-
-
-def _scored(
-    table: Table,
-    pack: Any,
-    stored: Embeddings | None,
-    options: MeasureOptions,
-    settings: Settings,
-    progress: Progress,
-) -> tuple[ScoreSource, tuple[str, ...]]:
-    """Score the images of a label table, which was named in the place of scores."""
-    from medclip.auditing.checks.stress.rescore import score_images
-
-    images, modality = options.image_checks.images, modality_of(options.image_checks, pack)
-    assert images is not None  # AuditOptions refuses it
-    assert options.task is not None
-    return score_images(table, images, stored, pack, modality, options.task, settings, progress)
 
 
 def _name(scores: Any, options: MeasureOptions) -> str:

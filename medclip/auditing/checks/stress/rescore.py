@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
+from medclip.auditing.checks.evidence import modality_of
 from medclip.auditing.checks.stress.shifts import Condition
 from medclip.auditing.input.read import FILES
 from medclip.auditing.input.score_table import ScoreSource
+from medclip.auditing.options import MeasureOptions
 from medclip.embeddings.embeddings_reader import open_reader
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table, no_such
@@ -265,11 +267,9 @@ def _probabilities(scorer: Scorer, views_VD: NDArray[np.float32], asked_task: As
 
 def score_images(
     table: Table,
-    images: Path,
-    stored: Embeddings | None,
     model: Model,
-    modality: Modality,
-    task: str | Path,
+    stored: Embeddings | None,
+    options: MeasureOptions,
     settings: Settings,
     progress: Progress,
 ) -> tuple[ScoreSource, tuple[str, ...]]:
@@ -285,11 +285,13 @@ def score_images(
     """
     import pyarrow as pa
 
+    images, modality = options.image_checks.images, modality_of(options.image_checks, model)
+    assert images is not None  # AuditOptions refuses it
     column = table.find(*FILES)
     if column is None:
         raise no_such(FILES[0], table.names, table.where, "of files")
     names = list(dict.fromkeys(name for name in table.texts(column) if name))
-    (asked_task,) = pack_tasks(model, modality, task)
+    (asked_task,) = pack_tasks(model, modality, options.task)
     questions = [Question(asked_task, place) for place in range(len(asked_task.names))]
     progress.stage("Scoring images", len(names))
     scored = rescore(
