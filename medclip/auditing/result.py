@@ -301,7 +301,7 @@ def write_tables(result: AuditResult, folder: Path) -> dict[str, str]:
         The SHA-256 of each file, by its name.
 
     Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
+        MedclipError: DISK_FULL; WRONG_USE where the folder cannot be written.
     """
     hashes: dict[str, str] = {}
     for name, table in result.tables().items():
