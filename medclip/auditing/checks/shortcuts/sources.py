@@ -74,21 +74,17 @@ def source_attribute(cohort: Cohort, named: str | None) -> Attribute | None:
 
 
 def check_sources(evidence: Evidence) -> CheckRows:
-    """Ask whether the score follows the source: table `sources`."""
-    return CheckRows({"sources": source_rows(evidence.measured, evidence.options)})
-
-
-def source_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
-    """Return the table `sources`: what the score gets within and across sources, and what it knows of them.
+    """Measure what the score gets within and across sources, and what it knows of them: table `sources`.
 
     Returns:
         Nothing where no attribute is a source, or only one source has rows. p is of `source minus finding` and adjusted
         over labels and sources (Holm); `severity` is "red" where the score tells a source better than the finding, or
         where no source has both positives and negatives.
     """
+    measured, options = evidence.measured, evidence.options
     attribute = source_attribute(measured.cohort, options.shortcuts.site)
     if attribute is None:
-        return []
+        return CheckRows({})
     rows: list[Row] = []
     for label in measured.cohort.labels:
         one = _Sources(measured, label, attribute, options)
@@ -101,7 +97,7 @@ def source_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
         sure = row["p_holm"] is not None and row["p_holm"] <= _ALPHA
         if sure and row["value"] > 0 and _tells_apart(sources[row["label"], row["source"]]):
             row["severity"] = RED
-    return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
+    return CheckRows({"sources": [short(measured.roundings.of(row["attribute"]), row) for row in rows]})
 
 
 def _tells_apart(row: Row) -> bool:
