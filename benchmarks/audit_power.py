@@ -35,8 +35,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from medclip.auditing.groups.differences import against, rest_cells, with_rest
-from medclip.auditing.groups.gap_test import gap_test
-from medclip.auditing.groups.shuffle import Shuffles, units_of
+from medclip.auditing.groups.gap_test import Shuffles, gap_test, units_of
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.standard_errors import clusters_of

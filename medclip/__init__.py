@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
-    from medclip.monitoring.result import Monitored
+    from medclip.monitoring.run import Monitored
     from medclip.pairs.sources.slides.pathgen import PathgenResult
     from medclip.retrieval.caption_ranking import CaptionRanking
     from medclip.retrieval.hits import SearchResult
@@ -124,7 +124,7 @@ __getattr__, __dir__ = lazy_names(
         "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
-        "Monitored": "medclip.monitoring.result:Monitored",
+        "Monitored": "medclip.monitoring.run:Monitored",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
         "PathgenResult": "medclip.pairs.sources.slides.pathgen:PathgenResult",
         "PretrainResult": "medclip.training.result:PretrainResult",

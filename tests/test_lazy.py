@@ -16,6 +16,7 @@ ROW: object = None
         ("medclip.methods", "medclip.adaptation.methods:METHODS"),
         ("medclip.metrics", "medclip.statistics.metrics.catalogue:METRICS"),
         ("medclip.task_kinds", "medclip.text.vocabulary.task_kinds:TASK_KINDS"),
+        ("medclip.checks", "medclip.auditing.checks.table:CHECKS"),
         ("medclip.formats", "medclip.export.formats:FORMATS"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import medclip
-from medclip.auditing.thresholds.file import read_thresholds
+from medclip.auditing.thresholds.choose import read_thresholds
 from medclip.errors import MedclipError
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.models.packs.card import read_card

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from medclip.adaptation.data.table import read_adapt_table
-from medclip.auditing.embeddings.load import read_embeddings
+from medclip.auditing.checks.embeddings.vectors import read_embeddings
+from medclip.auditing.checks.leakage.training_data import of_table
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
-from medclip.auditing.leakage.training_data import of_table
 from medclip.errors import MedclipError
 from medclip.evaluation.zero_shot.labelled_set import find_set
 from medclip.evaluation.zero_shot.suite import load_suite
@@ -165,5 +165,5 @@ def test_no_other_file_reads_the_tables_of_a_user():
     assert readers == {
         "files/tables/read_table.py",
         "files/recognise/sniff.py",  # is it a table? looks at the first bytes of any file
-        "auditing/leakage/training_data.py",  # shots.csv of a pack, which medclip wrote
+        "auditing/checks/leakage/training_data.py",  # shots.csv of a pack, which medclip wrote
     }

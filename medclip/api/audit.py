@@ -29,7 +29,7 @@ from medclip.verbs import by_name, read_recipe, recipe_of, verb
 if TYPE_CHECKING:
     from medclip.auditing.input.options import ReadOptions
     from medclip.auditing.options import MeasureOptions
-    from medclip.auditing.provenance.origin import Origin
+    from medclip.auditing.provenance import Origin
     from medclip.auditing.result import AuditResult
     from medclip.auditing.run import AuditRun
     from medclip.runs.outputs.fetched_results import FetchedResults
@@ -151,7 +151,7 @@ class AuditOptions(
     @staticmethod
     def with_recipe(named: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is named, with the values of a recipe or an audit.json below it; it may stand as scores, too."""
-        from medclip.auditing.provenance.rerun import is_audit, read_rerun
+        from medclip.auditing.provenance import is_audit, read_rerun
         from medclip.auditing.recipe import is_recipe
 
         known, values, recipe = options_of(AuditOptions), dict(named), named.get("recipe")
@@ -255,7 +255,7 @@ def _with_places(options: AuditOptions) -> AuditOptions:
 
 def _recipe_file(options: AuditOptions) -> Mapping[str, Any] | None:
     """Return what is known of the recipe: of an audit.json, what was known then."""
-    from medclip.auditing.provenance.rerun import is_audit
+    from medclip.auditing.provenance import is_audit
     from medclip.auditing.recipe import recipe_note
     from medclip.auditing.result import read_result
 
@@ -270,7 +270,7 @@ def _recipe_file(options: AuditOptions) -> Mapping[str, Any] | None:
 
 def _origin(options: AuditOptions, recipe_file: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Origin]:
     """Return what is asked by name, None where values live in memory alone; and that with who asks and when."""
-    from medclip.auditing.provenance.origin import Origin
+    from medclip.auditing.provenance import Origin
 
     asked: dict[str, Any] | None = recipe_of(options, has_places=True)
     repeated = (one for one in options_of(options).values() if one.kind is not None and not one.is_of_call)
@@ -286,7 +286,7 @@ def _fetched(options: AuditOptions, fetched: FetchedResults) -> AuditOptions:
     Raises:
         MedclipError: WRONG_USE for images, packs, shards and keys of a store; as `FetchedResults.results`.
     """
-    from medclip.auditing.provenance.inputs import change_paths
+    from medclip.auditing.provenance import change_paths
     from medclip.errors import MedclipError, Reason
     from medclip.files.store_files import is_store
     from medclip.files.stores import place_of
@@ -311,7 +311,7 @@ def _fetched(options: AuditOptions, fetched: FetchedResults) -> AuditOptions:
 
 def _claim(folder: Path, options: AuditOptions, run_note: Mapping[str, Any]) -> None:
     """Take the folder, or refuse one that holds anything but this same audit."""
-    from medclip.auditing.provenance.rerun import NOTE as RUN
+    from medclip.auditing.provenance import NOTE as RUN
     from medclip.auditing.result import JSON
     from medclip.files.output import claim_folder, read_own_note, refuse_other
 
@@ -334,12 +334,10 @@ def _write(
     fetched: FetchedResults,
 ) -> AuditResult:
     """Write everything into a folder; what lay there goes."""
-    from medclip.auditing.provenance.inputs import paths_of, relative_place
-    from medclip.auditing.provenance.rerun import NOTE as RUN
-    from medclip.auditing.provenance.rerun import PLACES
-    from medclip.auditing.provenance.seal import seal
+    from medclip.auditing.provenance import NOTE as RUN
+    from medclip.auditing.provenance import PLACES, paths_of, relative_place, seal
     from medclip.auditing.result import JSON, write_json, write_tables
-    from medclip.auditing.thresholds.file import write_thresholds
+    from medclip.auditing.thresholds.choose import write_thresholds
     from medclip.export.formats import FORMATS, formats_of
     from medclip.files.output import disk_errors, write_file, write_note
     from medclip.lazy import import_name

@@ -11,7 +11,7 @@ from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.auditing.compare_audits import AuditComparison
-    from medclip.auditing.provenance.seal import Checked
+    from medclip.auditing.provenance import Checked
 
 
 @options
@@ -31,7 +31,7 @@ def verify(options: VerifyOptions) -> Checked:
     Raises:
         MedclipError: MISSING_FILE, CORRUPT for what is no audit; WRONG_USE for one that was written without hashes.
     """
-    from medclip.auditing.provenance.seal import verify_audit
+    from medclip.auditing.provenance import verify_audit
 
     return verify_audit(options.folder)
 

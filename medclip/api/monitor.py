@@ -13,7 +13,7 @@ from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.embeddings.open_embeddings import Embeddings
-    from medclip.monitoring.result import Monitored
+    from medclip.monitoring.run import Monitored
     from medclip.runs.outputs.score_run import ScoreRun
 
     Run = str | Path | ScoreRun | Embeddings
@@ -89,8 +89,7 @@ def monitor(options: MonitorOptions) -> Monitored:
     """
     from medclip.api.run_arguments import path_of
     from medclip.files.output import claim_folder, disk_errors, make_folder
-    from medclip.monitoring.result import JSON, PERIODS
-    from medclip.monitoring.run import monitor_results
+    from medclip.monitoring.run import JSON, PERIODS, monitor_results
     from medclip.progress import Silent
     from medclip.reports.monitor.findings import findings_of
     from medclip.reports.monitor.report import write_monitor_report

@@ -1,1 +1,1 @@
-"""Whether a model works for every patient group, and how sure that is."""
+"""Whether a model works for every patient group, from tables to rows; no page, no export, nothing over weeks."""

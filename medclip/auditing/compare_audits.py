@@ -86,9 +86,6 @@ def compare_audits(first: AuditResult | str | Path, second: AuditResult | str | 
         first: An audit, its folder or its `audit.json`.
         second: Another audit, its folder or its `audit.json`.
 
-    Raises:
-        MedclipError: What `read_result` raises.
-
     Example:
         >>> row = {"model": "net", "label": "flu", "attribute": "sex", "group": "F", "metric": "tpr", "value": 0.9}
         >>> before = AuditResult(metrics=({**row, "low": 0.85, "high": 0.94},))

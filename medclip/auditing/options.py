@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medclip.auditing.declared.grammar import Declared
-from medclip.auditing.disclosure.small_cells import Policy as SmallCells
+from medclip.auditing.declared import Declared
+from medclip.auditing.disclosure import Policy as SmallCells
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import NUM_RESAMPLES
 
@@ -20,7 +20,7 @@ class Thresholds:
 
     value: float | None = None
     file: Path | None = None
-    """What an earlier audit wrote (`thresholds.json`), or `medclip.auditing.thresholds.file.write_thresholds`."""
+    """What an earlier audit wrote (`thresholds.json`), or `medclip.auditing.thresholds.choose.write_thresholds`."""
     choose_on: Any = None
     """Scores of other patients, as the audited ones are given (by model, for several models); None: the same table."""
     choose_labels: Any = None
@@ -104,7 +104,7 @@ class MeasureOptions:
     image_checks: ImageChecks = field(default_factory=ImageChecks)
     reference: Any = None
     declared: Declared = field(default_factory=Declared)
-    """What was required, and asked first, before the data was seen (`medclip.auditing.declared.grammar.declared`)."""
+    """What was required, and asked first, before the data was seen (`medclip.auditing.declared.declared`)."""
     task: str | Path | None = None
     stress: Stress | None = None
     """Also score images that are not as they were; None: not done."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medclip.auditing.declared.grammar import Declared, declared
-from medclip.auditing.disclosure.small_cells import Policy
+from medclip.auditing.declared import Declared, declared
+from medclip.auditing.disclosure import Policy
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import ImageChecks, MeasureOptions, Shortcuts, Stress, Thresholds
 from medclip.embeddings.open_embeddings import is_embeddings
@@ -38,22 +38,16 @@ def is_recipe(scores: Any) -> bool:
     return isinstance(scores, str | Path) and Path(scores).suffix.lower() in _SUFFIXES
 
 
-def recipe_note(path: Path, asked: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
-    """Return what is kept of a recipe: its name, its SHA-256, and the options of which something else was asked.
-
-    Args:
-        path: A YAML file.
-        asked: Options of the audit in the end, by name.
-        known: Names of the options of an audit.
-    """
-    of_file = read_recipe(path, known)
-    names = {one.name for one in known.values() if one.kind is not None and not one.is_of_call} - _NOT_ASKED
+def recipe_note(path: Path, final: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return what is kept of a recipe: its name, its SHA-256, and the options of which something else was asked."""
+    of_file = read_recipe(path, options)
+    names = {one.name for one in options.values() if one.kind is not None and not one.is_of_call} - _NOT_ASKED
 
     def value(values: Mapping[str, Any], name: str) -> Any:
-        one = values.get(name, known[name].default)
+        one = values.get(name, options[name].default)
         return list(one) if isinstance(one, tuple) else one
 
-    overridden = [name for name in sorted(names) if value(asked, name) != value(of_file, name)]
+    overridden = [name for name in sorted(names) if value(final, name) != value(of_file, name)]
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "overridden": overridden}
 
 

@@ -165,8 +165,9 @@ class AuditResult(Result):
     representation: tuple[Row, ...] = ()
     """Share of patients in each group beside its reference; of an attribute as a whole (`all`) the distance."""
     ordinal: tuple[Row, ...] = ()
-    risk: tuple[Row, ...] = ()
     """Agreement of gradings in ordered classes; rows with a `reference` ("rest") are a group minus all others."""
+    risk: tuple[Row, ...] = ()
+    """Concordance, areas and calibration of risks, by year and population (all, or without early events)."""
     requirements: tuple[Row, ...] = ()
     """What was declared beforehand: `verdict` is "met", "not met" or "undecided", of a requirement as such and of each
     of its groups."""
@@ -177,6 +178,7 @@ class AuditResult(Result):
     unscored: tuple[Row, ...] = ()
     """Labelled rows without a score, of everybody and of each group: all of them (`reason` blank), then by reason."""
     shortcuts: tuple[Row, ...] = ()
+    """Tests of devices and of reweighted gaps; `note` says what was found, or why a test was not done."""
     sources: tuple[Row, ...] = ()
     """What the score gets within sources and across them, and what it knows of them; `severity` is "red" or "note"."""
     embeddings: tuple[Row, ...] = ()
@@ -189,6 +191,10 @@ class AuditResult(Result):
     """How well scores of strangeness tell corrupted images from clean ones: AUROC."""
     leakage: tuple[Row, ...] = ()
     """Each check that ran, or could not (`tested` 0 or blank); `severity` is "red" or "note"."""
+    check_tables: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    """Rows of the tables of checks that are not medclip's own, by the name of the table."""
+    check_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Columns of these, as `COLUMNS` has those of the others."""
     model_names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
@@ -231,8 +237,13 @@ class AuditResult(Result):
 
     def rows(self, name: str) -> tuple[Row, ...]:
         """Return the rows of a table by its name."""
-        rows: tuple[Row, ...] = getattr(self, name)
+        rows: tuple[Row, ...] = self.check_tables[name] if name in self.check_tables else getattr(self, name)
         return rows
+
+    @property
+    def columns(self) -> Mapping[str, Mapping[str, str]]:
+        """Columns of every table, those of checks that are not medclip's own last."""
+        return {**COLUMNS, **self.check_columns}
 
     @property
     def leaks(self) -> bool:
@@ -247,22 +258,23 @@ class AuditResult(Result):
 
     def tidied(self) -> AuditResult:
         """Return the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""
-        return replace(self, **{name: self._tidy(name) for name in COLUMNS})
+        tidied = {name: self._tidy(name) for name in self.check_tables}
+        return replace(self, check_tables=tidied, **{name: self._tidy(name) for name in COLUMNS})
 
     def tables(self) -> dict[str, pa.Table]:
         """Return every table by its name, with the types of `COLUMNS`; empty ones too."""
         import pyarrow as pa
 
         tables: dict[str, pa.Table] = {}
-        for name, columns in COLUMNS.items():
+        for name, columns in self.columns.items():
             schema = pa.schema([(column, pa.type_for_alias(kind)) for column, kind in columns.items()])
             tables[name] = pa.Table.from_pylist([dict(row) for row in self._tidy(name)], schema)
         return tables
 
     def to_json(self) -> str:
         """Write everything as JSON; blanks are null."""
-        tables = {name: list(self._tidy(name)) for name in COLUMNS}
-        about = {
+        tables = {name: list(self._tidy(name)) for name in self.columns}
+        about: dict[str, Any] = {
             "models": list(self.model_names),
             "labels": list(self.labels),
             "attributes": list(self.attributes),
@@ -271,10 +283,12 @@ class AuditResult(Result):
             "notes": list(self.notes),
             "sealed": dict(self.sealed),
         }
+        if self.check_columns:
+            about["columns"] = {name: dict(columns) for name, columns in self.check_columns.items()}
         return json.dumps({**about, "tables": tables}, indent=1, ensure_ascii=False, default=_plain) + "\n"
 
     def _tidy(self, name: str) -> tuple[Row, ...]:
-        columns = COLUMNS[name]
+        columns = self.columns[name]
         return tuple(
             {column: _cell(row.get(column), kind) for column, kind in columns.items()} for row in self.rows(name)
         )
@@ -287,7 +301,7 @@ def write_tables(result: AuditResult, folder: Path) -> dict[str, str]:
         The SHA-256 of each file, by its name.
 
     Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
+        MedclipError: DISK_FULL; WRONG_USE where the folder cannot be written.
     """
     hashes: dict[str, str] = {}
     for name, table in result.tables().items():
@@ -312,11 +326,7 @@ def _write_leaked_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_json(result: AuditResult, folder: Path) -> None:
-    """Write everything as JSON.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write everything as JSON."""
     write_file(folder / JSON, result.to_json())
 
 
@@ -332,6 +342,8 @@ def read_result(path: Path) -> AuditResult:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         rest: dict[str, Any] = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
+        rest["check_columns"] = values.get("columns", {})
+        rest["check_tables"] = {name: tuple(values["tables"][name]) for name in rest["check_columns"]}
         rest |= {name: values[name] for name in ("settings", "provenance")}
         rest |= {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
         return AuditResult(**rest, model_names=tuple(values["models"]), sealed=values.get("sealed", {}))

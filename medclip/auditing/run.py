@@ -1,67 +1,54 @@
-"""The whole audit: tables in, every number out. Nothing is written here."""
+"""The whole audit: tables in, every number out. Nothing is written here.
+
+Every table is read at the beginning, and once, however many questions name it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from medclip.auditing.declared.verdicts import check_declared, requirement_rows
+from medclip.auditing.checks.evidence import Evidence, open_stored
+from medclip.auditing.checks.table import CHECKS
+from medclip.auditing.groups.differences import ratio_rows
+from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
 from medclip.auditing.groups.measure import (
     Measured,
     difference_rows,
-    exported,
-    fewest_of,
     gap_rows,
     measure,
     metric_rows,
+    model_rows,
     num_gap_tests,
     suppressed_rows,
 )
-from medclip.auditing.groups.model_comparison import model_rows
-from medclip.auditing.groups.ordinal import ordinal_rows
-from medclip.auditing.groups.reference_ratios import ratio_rows
-from medclip.auditing.groups.representativeness import read_reference, representation_rows
-from medclip.auditing.groups.risk import risk_rows
-from medclip.auditing.image_checks import (
-    Evidence,
-    gather,
-    load_audited,
-    modality_of,
-    open_stored,
-    table_splits,
-)
-from medclip.auditing.input.image_scores import score_images
+from medclip.auditing.groups.representativeness import flow_rows, read_reference, representation_rows, unscored_rows
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
-from medclip.auditing.input.score_table import ScoreSource
-from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
-from medclip.auditing.left_out import flow_rows, unscored_rows
-from medclip.auditing.open_tables import OpenTables, open_tables
+from medclip.auditing.input.score_table import ScoreSource, open_scores
 from medclip.auditing.options import LEAST_PER_TEST, MeasureOptions, Thresholds, shuffles_for
 from medclip.auditing.recipe import name_of
-from medclip.auditing.result import AuditResult
-from medclip.auditing.shortcuts.run import shortcut_rows
-from medclip.auditing.shortcuts.sources import source_rows
-from medclip.auditing.stress.run import stress_test
-from medclip.auditing.thresholds import decision_curve as decision
-from medclip.auditing.thresholds import reliability
-from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all
-from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
+from medclip.auditing.result import COLUMNS, AuditResult
+from medclip.auditing.thresholds.calibration import decision_rows, reliability_rows, temperatures_of
+from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all, read_thresholds, thresholds_for
+from medclip.auditing.thresholds.cohort_fingerprint import fingerprint, refuse_same_data
+from medclip.auditing.verdicts import check_declared, requirement_rows
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Table
+from medclip.models.packs.pack import load_model
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
+from medclip.shards.folder import INDEX
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.metrics import concordance as survival
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.version import __version__
 from medclip.wording import list_of
-
-if TYPE_CHECKING:
-    from medclip.embeddings.open_embeddings import Embeddings
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -72,7 +59,7 @@ class AuditRun:
 
     result: AuditResult
     thresholds: Mapping[str, Threshold]
-    """Of the audited model, by label; for `threshold_file.write_thresholds`."""
+    """Of the audited model, by label; for `write_thresholds`."""
 
 
 def run_audit(
@@ -97,7 +84,9 @@ def run_audit(
         MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients.
     """
     options, settings, progress = options or MeasureOptions(), settings or Settings(), progress or Silent()
-    reading = _with_columns(reading or ReadOptions(), options)
+    checks = [check for check in CHECKS.values() if check.is_asked(options)]
+    others = {name: kinds for check in checks for name, kinds in check.tables.items() if name not in COLUMNS}
+    columns = {**COLUMNS, **others}
     site = options.shortcuts.site
     by = [*by, site] if site is not None and site not in by else by
     given = {name or _name(scores, options): scores, **(compare or {})}
@@ -111,19 +100,26 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
+    reading = _with_columns(reading or ReadOptions(), options)
     stored = open_stored(options, settings)
-    opened = open_tables(given, labels, reading, options)
-    options = opened.options
+    sources, label_table, options = open_tables(given, labels, reading, options)
     if options.reference is not None:
         read_reference(options.reference)  # refused before anything is measured
-    pack = load_audited(options.image_checks)
+    first_table = next(iter(sources.values())).table
+    checked = [name for check in checks for name in check.columns]
+    checked = [name for name in checked if (first_table if label_table is None else label_table).find(name)]
+    audited = replace(reading, columns=tuple(dict.fromkeys((*reading.columns, *checked))))
+    pack = None if options.image_checks.model is None else load_model(options.image_checks.model)
     if options.task is not None and pack is not None:
-        opened, notes_of_scores = _scored(opened, pack, stored, options, settings, progress)
+        from medclip.auditing.checks.stress.rescore import score_images
+
+        ((model, source),) = sources.items()
+        scored, notes_of_scores = score_images(source.table, pack, stored, options, settings, progress)
+        sources, label_table = {model: scored}, source.table
         notes += notes_of_scores
-    one_table = next(iter(opened.scores.values())).table
-    for place, (model, source) in enumerate(opened.scores.items()):
-        truths = opened.labels if opened.labels is not None or not place else one_table
-        cohort = read_cohort(source, truths, by=by, label=label, options=reading)
+    for place, (model, source) in enumerate(sources.items()):
+        truths = label_table if label_table is not None or not place else first_table
+        cohort = read_cohort(source, truths, by=by, label=label, options=audited)
         choosing = _choosing(source, truths, by, label, reading, options.thresholds, place, model)
         cohort, more = _with_horizon(cohort, options.horizon)
         if choosing is not None:
@@ -149,27 +145,33 @@ def run_audit(
         add("gaps", gap_rows(one, options, progress.step))
         notes += _new(notes, _too_few_shuffles(one, options))
         add("thresholds", [t.row(model) for t in thresholds.values()])
-        temperatures, notes_of_thresholds = reliability.temperatures(choosing, cohort)
+        temperatures, notes_of_thresholds = temperatures_of(choosing, cohort)
         notes += _new(notes, notes_of_thresholds)
         progress.stage(f"Calibration and decision curves of {model}", len(cohort.labels))
-        _calibration(one, temperatures, options, add, progress)
-        add("sources", source_rows(one, options))
-        add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
-        evidence = Evidence()
-        if not place:
-            splits = table_splits(one_table if opened.labels is None else opened.labels, reading)
-            evidence = gather(one, choosing, splits, options, pack, settings, progress)
-            if options.stress is not None and pack is not None:
-                modality = modality_of(options.image_checks, pack)
-                stressed = stress_test(one, pack, modality, options, settings, progress)
-                add("stress", stressed.stress)
-                add("stress_ood", stressed.stress_ood)
-                notes += _new(notes, stressed.notes)
-        add("embeddings", evidence.embeddings, model=one.name)
-        add("projection", evidence.projection, model=one.name)
-        add("leakage", evidence.leakage)
-        leaked_rows += evidence.leaked_rows
-        notes += _new(notes, evidence.notes)
+        for x in cohort.labels:
+            add("calibration", reliability_rows(one, x, temperatures.get(x.name), options))
+            add("decision", decision_rows(one, x))
+            progress.step()
+        evidence = Evidence(
+            measured=one,
+            is_first=not place,
+            source=source,
+            labels=truths,
+            label=label,
+            choosing=choosing,
+            reading=audited,
+            options=options,
+            pack=pack,
+            stored=stored,
+            settings=settings,
+            progress=progress,
+        )
+        for check in (check for check in checks if check.is_possible(evidence)):
+            answer = check.rows(evidence)
+            for table, rows in answer.tables.items():
+                add(table, rows, **({"model": model} if "model" in columns[table] else {}))
+            leaked_rows += tuple(answer.named)
+            notes += _new(notes, answer.notes)
         if place:
             rows, notes_of_thresholds = model_rows(measured[0], one, options)
             add("models", rows)
@@ -194,25 +196,70 @@ def run_audit(
         },
         notes=tuple(notes),
     )
-    result = replace(result, **{table: tuple(rows) for table, rows in tables.items()})
+    all_rows = {table: tuple(rows) for table, rows in tables.items()}
+    more = {name: all_rows.pop(name, ()) for name in others}
+    result = replace(result, **all_rows, check_tables=more, check_columns=others)
     return AuditRun(result, first.thresholds)
 
 
-def _scored(
-    opened: OpenTables,
-    pack: Any,
-    stored: Embeddings | None,
-    options: MeasureOptions,
-    settings: Settings,
-    progress: Progress,
-) -> tuple[OpenTables, tuple[str, ...]]:
-    """Take what was given as scores for the label table, and score its images."""
-    images, modality = options.image_checks.images, modality_of(options.image_checks, pack)
-    assert images is not None  # MeasureOptions refuses it
-    assert options.task is not None
-    ((name, source),) = opened.scores.items()
-    scores, notes = score_images(source.table, images, stored, pack, modality, options.task, settings, progress)
-    return replace(opened, scores={name: scores}, labels=source.table), notes
+def open_tables(
+    scores: Mapping[str, Any], labels: Any, reading: ReadOptions, options: MeasureOptions
+) -> tuple[Mapping[str, ScoreSource], Table | None, MeasureOptions]:
+    """Read every table of an audit.
+
+    Args:
+        scores: Scores of each model, by its name, as `open_scores` takes them.
+        labels: The label table; None where it is the table of scores itself.
+        reading: Options of reading: the files.parquet of scores of `medclip score`, and how text was written.
+        options: Options of measuring, which name the other tables.
+
+    Returns:
+        Scores by model; the label table, None where the scores are it; and the options, with tables in the place of
+        paths and data frames: `thresholds.choose_on` and `.choose_labels`, `shortcuts.masked`, `image_checks.training`.
+        Embeddings and shard folders stay paths: they are read where they are needed, once.
+    """
+    tables: dict[object, tuple[Any, Table]] = {}
+
+    def read(source: Any, what: str) -> Table:
+        """Read a table, or return it where it was read: files are known by path, data frames by identity."""
+        place = Path(source).absolute() if isinstance(source, str | Path) else id(source)
+        if place not in tables:
+            # the source is held, so that its id stays its own
+            tables[place] = (source, read_table(source, what, reading.text))
+        return tables[place][1]
+
+    def read_labels(source: Any) -> Table | None:
+        return None if source is None else read(source, "the table of labels")
+
+    score = partial(open_scores, files=reading.files, read=read, level=reading.level)
+    choosing, shortcuts, image_checks = options.thresholds, options.shortcuts, options.image_checks
+    choose_on = choosing.choose_on
+    if isinstance(choose_on, Mapping):
+        choose_on = {name: score(source) for name, source in choose_on.items()}
+    elif choose_on is not None:
+        choose_on = score(choose_on)
+    opened = {name: score(source) for name, source in scores.items()}
+    label_table = read_labels(labels)
+    reference = None if options.reference is None else read(options.reference, "the table of reference")
+    choose_labels = read_labels(choosing.choose_labels)
+    masked = None if shortcuts.masked is None else score(shortcuts.masked)
+    training = tuple(
+        source if _is_shard_folder(source) else read(source, "the table of training files")
+        for source in image_checks.training
+    )
+    options = replace(
+        options,
+        reference=reference,
+        thresholds=replace(choosing, choose_on=choose_on, choose_labels=choose_labels),
+        shortcuts=replace(shortcuts, masked=masked),
+        image_checks=replace(image_checks, training=training),
+    )
+    return opened, label_table, options
+
+
+def _is_shard_folder(source: Any) -> bool:
+    """Whether training data are a folder of shards and no table."""
+    return isinstance(source, str | Path) and (Path(source) / INDEX).is_file()
 
 
 def _name(scores: Any, options: MeasureOptions) -> str:
@@ -294,73 +341,12 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
     for x in cohort.labels:
         if x.time_N is not None:
             labels.append(survival.at_horizon(x, horizon))
-            known = labels[-1].valid_N
-            left_out = int((x.valid_N & ~known).sum())
+            followed = labels[-1].valid_N
+            left_out = int((x.valid_N & ~followed).sum())
             notes.append(
                 f"{x.name}: {left_out:,} rows that were not followed to {horizon:g} count by their weights only."
             )
     return replace(cohort, labels=(*cohort.labels, *labels)), tuple(notes)
-
-
-def _calibration(
-    one: Measured, temperatures: Mapping[str, float], options: MeasureOptions, add: Any, progress: Progress
-) -> None:
-    for x in one.cohort.labels:
-        progress.step()
-        if not x.probability or x.time_N is not None:
-            continue
-        shown_G, least = one.shown_G(x.name), options.small_cells.min_patients
-        for after, t in (("raw", None), ("temperature", temperatures.get(x.name))):
-            if after == "raw" or t is not None:
-                rows = reliability.table(one.cohort, x, one.weights_PB, shown_G, t=t, min_patients=least)
-                add("calibration", [_safe_bin(one, row) for row in rows], model=one.name, after=after)
-        curve = decision.curve(one.cohort, x, one.weights_PB)
-        fewest = {s.cell: fewest_of("selection_rate", s) for s in one.states[x.name]}
-        by_name = {(cell.attribute, cell.group): n for cell, n in fewest.items()}
-        rows = curve.rows(one.cohort, x, shown_G)
-        shares = _prevalences(one, x.name)
-        for row in rows:
-            cell = row["attribute"], row["group"]
-            share, odds = shares[cell], row["threshold"] / (1 - row["threshold"])
-            safe = _safe(one, row, by_name[cell], _WORTH) | {"treat_all": share - (1 - share) * odds}
-            add("decision", [safe], model=one.name)
-
-
-_BIN = ("observed", "low", "high")
-_WORTH = ("net_benefit", "low", "high")
-
-
-def _prevalences(one: Measured, label: str) -> dict[tuple[str, str], float]:
-    """Return the share of positives of each cell, as the table of metrics has it: acting on everybody is worth as much,
-    and exact values at fifty thresholds would give the counts away.
-    """
-    share_G = one.replicates[label].point["prevalence"]
-    return {
-        (s.cell.attribute, s.cell.group): one.roundings.of(s.cell.attribute).value(
-            float(share), fewest_of("prevalence", s)
-        )
-        for s, share in zip(one.states[label], share_G, strict=True)
-    }
-
-
-def _safe(one: Measured, row: Mapping[str, Any], fewest: int, names: tuple[str, str, str]) -> dict[str, Any]:
-    """Round values so that they give no count away that is hidden elsewhere."""
-    value, low, high = (float(row[name]) for name in names)
-    written = one.roundings.of(row["attribute"]).with_interval(value, low, high, fewest)
-    return {**row, **dict(zip(names, written, strict=True))}
-
-
-def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Round a bin; one with a small count is there without its values."""
-    rounded = one.roundings.of(row["attribute"])
-    n = exported(rounded, row["n"])
-    if rounded.base == 1:
-        return dict(row)
-    if n is None:
-        return {**row, "n": None, "mean_score": None, **dict.fromkeys(_BIN)}
-    edges = {name: round(float(row[name]), 3) for name in ("low_edge", "high_edge")}  # scores of single rows
-    edges["mean_score"] = round(float(row["mean_score"]), 3)
-    return {**_safe(one, row, row["n"], _BIN), **edges, "n": n}
 
 
 def _too_few_shuffles(one: Measured, options: MeasureOptions) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ def print_monitor(watched: Any, as_json: bool, _: Any) -> int:
     """Print what changed."""
     from medclip.cli.table import print_paragraph
     from medclip.errors import printable
-    from medclip.monitoring.result import FINDINGS_SHOWN, REPORT
+    from medclip.monitoring.run import FINDINGS_SHOWN, REPORT
     from medclip.wording import count, number
 
     if as_json:

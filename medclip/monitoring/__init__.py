@@ -1,1 +1,1 @@
-"""Watching a model over months, without labels, from the tables that its runs write."""
+"""Watching a model over months, from the tables that its runs write; no labels, no page."""

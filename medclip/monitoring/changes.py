@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.embeddings.drift import drift_between
-from medclip.auditing.embeddings.rows import whole_patients
-from medclip.monitoring.periods import NUM_FIRST, Periods
-from medclip.monitoring.read_results import SCORED, UNIT_FACTS, Watched
+from medclip.auditing.checks.embeddings.drift import drift_between
+from medclip.auditing.checks.embeddings.vectors import whole_patients
+from medclip.monitoring.read_results import NUM_FIRST, SCORED, UNIT_FACTS, Periods, Watched
 from medclip.statistics.cohort import Attribute
 from medclip.statistics.estimate import Difference
 from medclip.statistics.resampling.resampled import change
@@ -192,17 +191,17 @@ def _shares(
     if not _is_enough(sides, first, second, fewest):
         return
     inside = np.arange(len(rows)) >= len(first)
-    known, codes = np.unique(values[rows].astype(str), return_inverse=True)
-    if len(known) < 2:
+    names, codes = np.unique(values[rows].astype(str), return_inverse=True)
+    if len(names) < 2:
         return
     counts = np.bincount(codes)
     named = np.argsort(-counts, kind="stable")[:MOST_VALUES]
-    if len(known) == 2 and all(known):  # the other share is one less this
+    if len(names) == 2 and all(names):  # the other share is one less this
         named = named[1:]
-    for code in sorted(named.tolist(), key=lambda c: known[c]):
-        if known[code]:  # units that were scored have no reason
-            yield _share(period, about, subject, str(known[code]), "share", codes == code, inside, sides, rows)
-    if len(known) > MOST_VALUES:
+    for code in sorted(named.tolist(), key=lambda c: names[c]):
+        if names[code]:  # units that were scored have no reason
+            yield _share(period, about, subject, str(names[code]), "share", codes == code, inside, sides, rows)
+    if len(names) > MOST_VALUES:
         rest = ~np.isin(codes, named)
         yield _share(period, about, subject, OTHERS, "share", rest, inside, sides, rows)
 
@@ -249,14 +248,14 @@ def _of_scores(
     watched: Watched, reference: Watched | None, periods: Periods, fewest: int, num_resamples: int, seed: int
 ) -> list[Change]:
     before = {} if reference is None else {(q.task, q.name): q for q in reference.questions}
-    asked = [q for q in watched.questions if reference is None or (q.task, q.name) in before]
-    pairs = [(question, before.get((question.task, question.name))) for question in asked]
+    questions = [q for q in watched.questions if reference is None or (q.task, q.name) in before]
+    pairs = [(question, before.get((question.task, question.name))) for question in questions]
     values = [_both(one.probability_N, None if other is None else other.probability_N) for one, other in pairs]
     sides = [_sides(periods, reference, one, other) for one, other in pairs]
-    changes: list[list[Change]] = [[] for _ in asked]
+    changes: list[list[Change]] = [[] for _ in questions]
     for period in compared_periods(reference, periods):  # outside, so that all questions share the draws of patients
         name = periods.names[period]
-        for place, question in enumerate(asked):
+        for place, question in enumerate(questions):
             first, second = sides[place].of(period, seed, MOST_ROWS)
             if not _is_enough(sides[place], first, second, fewest):
                 continue
@@ -279,8 +278,10 @@ def _of_distances(
     modality = _both(units.facts["modality"], None if before is None else before.facts["modality"])
     sides = _sides(periods, reference, units, before)
     for one in sorted(set(modality[~np.isnan(values)].tolist())):
-        known = ~np.isnan(values) & (modality == one)
-        of_one = replace(sides, reference_N=sides.reference_N & known, period_N=np.where(known, sides.period_N, -1))
+        measured = ~np.isnan(values) & (modality == one)
+        of_one = replace(
+            sides, reference_N=sides.reference_N & measured, period_N=np.where(measured, sides.period_N, -1)
+        )
         for period in compared_periods(reference, periods):
             first, second = of_one.of(period, seed, MOST_ROWS)
             if not _is_enough(of_one, first, second, fewest):

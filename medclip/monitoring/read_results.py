@@ -2,6 +2,8 @@
 
 A series counts once, not once for each of its slices: a unit is the row of its first file. What failed has no row in
 the table of scores, so its patient is not known; such a unit is a patient of its own, or goes with its study.
+
+They are divided into periods: weeks or months of the examinations, or the runs themselves.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +123,7 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
     """
     if not folders:
         raise MedclipError(Reason.NOTHING_TO_DO, "no results were named.", hint="Name output folders of medclip score.")
-    known = {} if patients is None else patients
+    numbers = {} if patients is None else patients
     names, packs, unit_parts, score_parts, vectors = [], [], [], [], []
     seen: list[tuple[set[bool], set[str]]] = []
     for given in folders:
@@ -137,9 +140,9 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
             else:
                 scores = _columns(folder / "scores.parquet", _SCORE_COLUMNS)
                 studies = scores.select(["study", "patient"])
-            owner = _owners(studies, known)
+            owner = _owners(studies, numbers)
             number = _same_studies(seen, set(owner), is_embedded)
-            units = _units(folder, owner, known, number)
+            units = _units(folder, owner, numbers, number)
             week_of = _week_of(units)
             if number == len(seen):
                 names.append(_name(folder))
@@ -157,7 +160,7 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
         tuple(_questions(score_parts)),
         _joined_vectors(vectors),
         tuple(_notes(packs, vectors)),
-        known,
+        numbers,
     )
 
 
@@ -201,17 +204,17 @@ def _columns(path: Path, names: Sequence[str]) -> pa.Table:
     return pq.read_table(path, columns=[name for name in names if name in stored])
 
 
-def _owners(studies: pa.Table, known: dict[str, int]) -> dict[str, int]:
+def _owners(studies: pa.Table, numbers: dict[str, int]) -> dict[str, int]:
     """Return the patient of each study; a study whose patient nobody names is a patient of its own."""
     pairs = studies.group_by(["study", "patient"]).aggregate([])
     owners = {}
     for study, patient in zip(pairs["study"].to_pylist(), pairs["patient"].to_pylist(), strict=True):
-        owners[study] = known.setdefault(patient or f"study {study}", len(known))
+        owners[study] = numbers.setdefault(patient or f"study {study}", len(numbers))
     return owners
 
 
 def _units(
-    folder: Path, owner: dict[str, int], known: dict[str, int], number: int
+    folder: Path, owner: dict[str, int], numbers: dict[str, int], number: int
 ) -> tuple[Units, NDArray[np.object_]]:
     """Return the units of a run, and the study of each."""
     import pyarrow.compute as pc
@@ -226,7 +229,7 @@ def _units(
     for place, study in enumerate(texts["study"]):
         known_owner = owner.get(study)
         alone = f"study {study}" if study else f"run {number} row {rows[place]}"
-        patients[place] = known.setdefault(alone, len(known)) if known_owner is None else known_owner
+        patients[place] = numbers.setdefault(alone, len(numbers)) if known_owner is None else known_owner
     status = np.where(texts["status"] == EMBEDDED, SCORED, texts["status"])
     distance = np.full(table.num_rows, np.nan)
     if _HOME in table.column_names:
@@ -314,3 +317,87 @@ def _notes(packs: Sequence[str], vectors: Sequence[Vectors]) -> Iterator[str]:
         yield f"The runs are of {len(set(packs))} packs: a change of scores may be the pack's, not that of the images."
     if len({part.pack for part in vectors}) > 1:
         yield "The embeddings are of several image towers and cannot be compared; they were left out."
+
+
+NUM_FIRST = 4
+"""Periods at the beginning that are the reference, where no other is named."""
+
+
+@dataclass(frozen=True)
+class Periods:
+    """How time is divided."""
+
+    by: str
+    names: tuple[str, ...]
+    """In order; those of the watched runs."""
+
+    def codes(self, week_N: NDArray[Any], run_N: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return the period of each row, as an index into `names`; −1 where it has none."""
+        if self.by == "run":
+            return np.asarray(run_N, np.int64)
+        number = {name: place for place, name in enumerate(self.names)}
+        weeks, places = np.unique(np.asarray(week_N, str), return_inverse=True)
+        codes = np.array([number.get(_named(week, self.by), -1) for week in weeks.tolist()], np.int64)
+        return codes[places]
+
+
+def periods_of(week_N: NDArray[Any], runs: Sequence[str], by: str | None) -> Periods:
+    """Choose how time is divided.
+
+    Args:
+        week_N: ISO week of each unit; "" where its run wrote none.
+        runs: Names of the runs.
+        by: Unit of time: week, month or run; None: weeks where at least half of the units have one, else the runs.
+
+    Raises:
+        MedclipError: WRONG_USE for weeks where no unit has one.
+
+    Example:
+        >>> periods_of(np.array(["2024-W05", "2024-W06", ""]), ["a"], "month").names
+        ('2024-02',)
+    """
+    weeks = np.asarray(week_N, str)
+    stated = weeks != ""
+    if by in ("week", "month") and not stated.any():
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"no file of these results has a {by}.",
+            hint="Score with --weeks, which writes the week of each examination; or watch --period run.",
+        )
+    chosen = by or ("week" if len(stated) and stated.mean() >= 0.5 else "run")
+    if chosen == "run":
+        return Periods(chosen, _distinct(runs))
+    return Periods(chosen, tuple(sorted({_named(week, chosen) for week in np.unique(weeks[stated]).tolist()})))
+
+
+def missing_weeks(names: Sequence[str]) -> list[str]:
+    """Return the weeks between the first and the last that have no file.
+
+    Example:
+        >>> missing_weeks(["2024-W51", "2025-W02"])
+        ['2024-W52', '2025-W01']
+    """
+    days = [_monday(name) for name in names]
+    missing, day = [], min(days, default=date.min)
+    while days and day < max(days):
+        if day not in days:
+            year, week, _ = day.isocalendar()
+            missing.append(f"{year}-W{week:02}")
+        day += timedelta(days=7)
+    return missing
+
+
+def _named(week: str, by: str) -> str:
+    """Return the name of the period that a week lies in: a month has the weeks whose Thursday it has."""
+    if by == "week" or not week:
+        return week
+    return (_monday(week) + timedelta(days=3)).strftime("%Y-%m")
+
+
+def _monday(week: str) -> date:
+    return date.fromisocalendar(int(week[:4]), int(week[6:]), 1)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names that are told apart: two folders may be called alike."""
+    return tuple(name if names.count(name) == 1 else f"{place}. {name}" for place, name in enumerate(names, 1))

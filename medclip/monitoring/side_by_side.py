@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.embeddings.rows import whole_patients
+from medclip.auditing.checks.embeddings.vectors import whole_patients
 from medclip.errors import MedclipError, Reason
 from medclip.monitoring.changes import MOST_ROWS
 from medclip.monitoring.read_results import Question, Watched
@@ -68,13 +68,6 @@ def side_by_side(
     watched: Watched, against: Watched, *, threshold: float = 0.5, num_resamples: int = 2000, seed: int = 0
 ) -> tuple[list[Compared], list[ChangedStudy], tuple[int, int, int]]:
     """Compare two sets of results on the studies that both have.
-
-    Args:
-        watched: Results of the new pack.
-        against: Results of the old pack.
-        threshold: Probability from which a finding is called; of tasks with one answer the likeliest is.
-        num_resamples: Resamples of patients.
-        seed: Seed of the draws.
 
     Returns:
         Each question; the studies by the size of their change, the largest first; and how many studies both have, only

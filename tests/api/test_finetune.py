@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import medclip
 from medclip.adaptation.pack.pack_head import read_pack_heads
-from medclip.auditing.leakage.training_data import of_pack
+from medclip.auditing.checks.leakage.training_data import of_pack
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess

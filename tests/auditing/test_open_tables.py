@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.open_tables import open_tables
 from medclip.auditing.options import ImageChecks, MeasureOptions, Shortcuts, Thresholds
-from medclip.auditing.run import run_audit
+from medclip.auditing.run import open_tables, run_audit
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
 
@@ -79,6 +78,9 @@ def test_both_tables_of_medclip_score_are_opened_once(tmp_path: Path, opened: Co
 def test_a_file_that_is_named_twice_is_one_table(tmp_path: Path):
     audit_table(10).to_csv(tmp_path / "all.csv", index=False)
     frame = audit_table(10)
-    tables = open_tables({"a": tmp_path / "all.csv", "b": frame}, str(tmp_path / "all.csv"), ReadOptions(), QUICK)
-    assert tables.labels is tables.scores["a"].table
-    assert open_tables({"b": frame}, frame, ReadOptions(), QUICK).scores["b"].table is not tables.labels
+    scores, labels, _ = open_tables(
+        {"a": tmp_path / "all.csv", "b": frame}, str(tmp_path / "all.csv"), ReadOptions(), QUICK
+    )
+    assert labels is scores["a"].table
+    again, _, _ = open_tables({"b": frame}, frame, ReadOptions(), QUICK)
+    assert again["b"].table is not labels

@@ -16,12 +16,12 @@ from sklearn.metrics import roc_auc_score
 
 import medclip
 from medclip.auditing import result
-from medclip.auditing.disclosure.small_cells import Policy
+from medclip.auditing.disclosure import Policy
 from medclip.auditing.groups.measure import gaps_tested
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import MeasureOptions, Shortcuts, Thresholds
 from medclip.auditing.run import run_audit
-from medclip.auditing.thresholds.file import write_thresholds
+from medclip.auditing.thresholds.choose import write_thresholds
 from medclip.errors import MedclipError, Reason
 from medclip.reports.audit.summary.words import summary
 from tests.kits.audit_tables import audit_table

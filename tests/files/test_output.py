@@ -21,8 +21,7 @@ import torch
 from medclip.api.audit import audit
 from medclip.api.captions import captions
 from medclip.auditing.result import AuditResult, write_tables
-from medclip.auditing.thresholds.choose import Threshold
-from medclip.auditing.thresholds.file import write_thresholds
+from medclip.auditing.thresholds.choose import Threshold, write_thresholds
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.method_run import Run, RunStore

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.auditing.embeddings.load import unit_vectors
+from medclip.auditing.checks.embeddings.vectors import unit_vectors
 from medclip.statistics.cohort import Attribute
 
 

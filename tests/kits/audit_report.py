@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medclip.auditing.groups.reference_ratios import ratio_rows
+from medclip.auditing.checks.shortcuts.device import GAP, POSITIVES, WITH, WITHOUT
+from medclip.auditing.groups.differences import ratio_rows
 from medclip.auditing.result import AuditResult
-from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.grading_agreement import METRICS as GRADES
 from medclip.statistics.significance import benjamini_hochberg, holm

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.monitoring.changes import Change, changes_of
-from medclip.monitoring.periods import Periods
-from medclip.monitoring.read_results import UNIT_FACTS, Question, Units, Vectors, Watched
+from medclip.monitoring.read_results import UNIT_FACTS, Periods, Question, Units, Vectors, Watched
 
 
 def watched(

@@ -12,7 +12,7 @@ import pytest
 import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.monitoring.changes import Change
-from medclip.monitoring.periods import missing_weeks, periods_of
+from medclip.monitoring.read_results import missing_weeks, periods_of
 from tests.kits.size import is_nightly, sized
 from tests.kits.stores import memory_store, put
 from tests.kits.watched import write_run

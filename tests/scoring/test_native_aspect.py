@@ -13,8 +13,7 @@ import medclip
 from medclip.adaptation.data.table import LabelledUnit
 from medclip.api.models import export_model
 from medclip.api.score import score
-from medclip.auditing.stress.patches import SPOILT, Patches
-from medclip.auditing.stress.variants import Variants
+from medclip.auditing.checks.stress.image_forms import SPOILT, Patches, Variants
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import TokenBudget, letterbox
 from medclip.models.encoding.unit_reader import UnitReader, encode_units

@@ -179,11 +179,6 @@ def gaps(
 def gap_values(info: GapInfo, groups_MGB: _Floats, overall_MB: _Floats) -> _Floats:
     """Return a gap for values of any origin.
 
-    Args:
-        info: Description of the gap, from `gap_info`.
-        groups_MGB: Value of each of the gap's metrics in each group, [M, G, B].
-        overall_MB: Value for everybody, [M, B].
-
     Returns:
         [B]; NaN where a value is NaN or there are fewer than two groups.
     """

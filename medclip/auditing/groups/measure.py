@@ -1,4 +1,7 @@
-"""One model measured: every label in every group, differences, gaps, and what the sample could have seen."""
+"""One model measured: every label in every group, differences, gaps, and what the sample could have seen.
+
+Two models are compared on the same patients: paired differences in every group are one family.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.declared.grammar import Declared, is_primary
-from medclip.auditing.disclosure.small_cells import CellState, Rounding, Roundings, hidden, roundings
+from medclip.auditing.declared import Declared, is_primary
+from medclip.auditing.disclosure import CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
+from medclip.auditing.groups.differences import paired as paired_differences
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import Gap, gap_info, gaps
+from medclip.auditing.input.read import paired
 from medclip.auditing.options import MeasureOptions, shuffles_for
 from medclip.auditing.thresholds.choose import Threshold
-from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.cohort import ALL, Cohort, Label
 from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of, value_of
 from medclip.statistics.resampling.standard_errors import clusters_of
-from medclip.statistics.significance import benjamini_hochberg, holm, smallest_gap
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.statistics.significance import benjamini_hochberg, delong, holm, smallest_gap
 
 Row = dict[str, Any]
 _NAMED_GAPS = ("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio")
@@ -77,16 +83,7 @@ def measure(
     options: MeasureOptions,
     step: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Evaluate every label of a cohort in every cell and every resample.
-
-    Args:
-        name: Name of the model, as it is printed.
-        cohort: Cohort that is audited.
-        thresholds: Thresholds by label; labels without one get no rates.
-        weights_PB: Weight of each of the cohort's patients in each replicate, from `weights.draw_weights`.
-        options: Threads and the policy of small cells.
-        step: Function called with the number of labels done and the number of all.
-    """
+    """Evaluate every label of a cohort in every cell and every resample."""
     by_label = {label.name: hidden(cohort, label, options.small_cells) for label in cohort.labels}
     values = {name: t.value for name, t in thresholds.items()}
     replicates = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)
@@ -178,8 +175,8 @@ def difference_rows(
         rounded = measured.roundings.of(attribute.name)
         for label in measured.cohort.labels:
             clusters, rest = clusters_of(halves, label), hidden(halves, label, options.small_cells)
-            own = [s for s in measured.states[label.name] if s.cell.position[0] == a]
-            for g, state in enumerate(own):
+            states = [s for s in measured.states[label.name] if s.cell.position[0] == a]
+            for g, state in enumerate(states):
                 inside, outside = rest_cells(g)
                 if not (state.shown and rest[outside].shown):
                     continue
@@ -206,8 +203,8 @@ def num_gap_tests(measured: Measured) -> int:
     total = 0
     for label, every in measured.states.items():
         names = sum(_measurable(n, measured.replicates[label]) for n in gaps_tested())
-        shown = Counter(s.cell.position[0] for s in every if s.shown)
-        total += names * sum(num > 1 for a, num in shown.items() if a >= 0)
+        groups_of = Counter(s.cell.position[0] for s in every if s.shown)
+        total += names * sum(num > 1 for a, num in groups_of.items() if a >= 0)
     return total
 
 
@@ -291,9 +288,9 @@ def adjust(rows: Sequence[Row]) -> int:
     for row in rows:
         families.setdefault(row.get("family"), []).append(row)
     largest = 0
-    for own in families.values():
-        p = [float("nan") if row.get("p") is None else float(row["p"]) for row in own]
-        for row, one, other in zip(own, holm(p), benjamini_hochberg(p), strict=True):
+    for family_rows in families.values():
+        p = [float("nan") if row.get("p") is None else float(row["p"]) for row in family_rows]
+        for row, one, other in zip(family_rows, holm(p), benjamini_hochberg(p), strict=True):
             row["p_holm"], row["p_bh"] = one, other
         largest = max(largest, int(np.isfinite(p).sum()))
     return largest
@@ -363,3 +360,48 @@ def _same(name: str, label: Label, measured_gaps: Mapping[str, Gap]) -> str | No
     if metric is not None and metric.gap_as is not None:
         return f"{metric.gap_as[label.no_finding]}_max_min"
     return _SAME_AS.get(name)
+
+
+def model_rows(one: Measured, other: Measured, options: MeasureOptions) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the table `models`: the other model minus the first, on the rows that both scored.
+
+    DeLong's p, in Obuchowski's form for several rows of a patient, stands beside the bootstrap's for everybody.
+
+    Returns:
+        Rows, of which p is adjusted within this pair of models, everybody apart from the groups; and sentences.
+    """
+    first, second = paired(one.cohort, other.cohort)
+    notes = tuple(n for n in first.notes if n not in one.cohort.notes)
+    weights_PB = draw_weights(first.num_patients, options.num_resamples, seed=options.seed)
+    here = measure(one.name, first, one.thresholds, weights_PB, options)
+    measured = measure(other.name, second, other.thresholds, weights_PB, options)
+    rows: list[dict[str, Any]] = []
+    for label, other_label in zip(first.labels, second.labels, strict=True):
+        if not np.array_equal(label.valid_N, other_label.valid_N):
+            notes += (f"{label.name} is not compared: the models scored different rows of it.",)
+            continue
+        if not np.array_equal(label.truth_N[label.valid_N], other_label.truth_N[label.valid_N]):
+            notes += (f"{label.name} is not compared: the two tables state different truths for the same rows.",)
+            continue
+        a, b = here.replicates[label.name], measured.replicates[label.name]
+        cells = [g for g, s in enumerate(here.states[label.name]) if s.shown]
+        clusters = clusters_of(first, label)
+        for metric in (m for m in defined(a, compared(models=True)) if m in b.point):
+            for g, d in zip(cells, paired_differences(a, b, metric, cells, clusters), strict=True):
+                state = here.states[label.name][g]
+                rounded = here.roundings.of(state.cell.attribute)
+                part = "overall" if state.cell.attribute == ALL else f"by group ({EXPLORATORY})"
+                row = {
+                    **{"model": one.name, "other": other.name, "label": label.name, "metric": metric, "p": d.p},
+                    **{"attribute": state.cell.attribute, "group": state.cell.group},
+                    **rounded_values(rounded, fewest_of(metric, state), d.value, d.low, d.high),
+                    "family": f"models {part}, {one.name} and {other.name}",
+                }
+                if metric == "auroc" and state.cell.attribute == ALL and label.weight_N is None:
+                    valid = label.valid_N
+                    columns = (label.truth_N, label.score_N, other_label.score_N, first.patients_N)
+                    row["delong_p"] = delong.paired(*(c[valid] for c in columns)).p
+                rows.append(row)
+    adjust(rows)
+    rows = [short(here.roundings.of(row["attribute"]), row) for row in rows]
+    return rows, notes

@@ -8,6 +8,8 @@ rows. Blanks are no group and are left out on both sides.
 - The standardised difference of a group is (p − q)/√((p(1 − p) + q(1 − q))/2); 0.1 is commonly taken as small.
 
 References: Lin, IEEE Trans. Inf. Theory 37 (1991) 145-151; Austin, Commun. Stat. Simul. Comput. 38 (2009) 1228-1234.
+
+And who took no part: the rows after each step (`flow`), and those without a score (`unscored`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure.small_cells import count_patients
-from medclip.auditing.groups.measure import Measured, Row, exported, rounded_values
+from medclip.auditing.disclosure import count_patients
+from medclip.auditing.groups.measure import Measured, Row, adjust, exported, rounded_values, short
 from medclip.auditing.input.groups import kind_of, sex_of
+from medclip.auditing.input.read import LEAST_ROWS
 from medclip.auditing.options import MeasureOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table, is_blank, listed, plain_name
-from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort
+from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort, Unscored
 from medclip.statistics.resampling.intervals import wilson
 from medclip.wording import list_of
 
@@ -62,8 +65,8 @@ def read_reference(table: Table) -> dict[str, dict[str, float]]:
                 where=table.where,
             )
         sizes[str(attribute)][str(group)] = float(size)
-    for attribute, own in sizes.items():
-        total = sum(own.values())
+    for attribute, shares in sizes.items():
+        total = sum(shares.values())
         is_share = plain_name(column) == "share"
         if not total > 0 or (is_share and min(abs(total - 1), abs(total / 100 - 1)) > _OFF):
             raise MedclipError(
@@ -72,7 +75,7 @@ def read_reference(table: Table) -> dict[str, dict[str, float]]:
                 where=table.where,
                 hint="Name every group, or give counts in a column count.",
             )
-        sizes[attribute] = {group: size / total for group, size in own.items()}
+        sizes[attribute] = {group: size / total for group, size in shares.items()}
     return sizes
 
 
@@ -84,12 +87,12 @@ def representation_rows(measured: Measured, options: MeasureOptions) -> list[Row
     """
     if options.reference is None:
         return []
-    reference = {plain_name(name): own for name, own in read_reference(options.reference).items()}
+    reference = {plain_name(name): of_attribute for name, of_attribute in read_reference(options.reference).items()}
     rows: list[Row] = []
     for attribute in measured.cohort.attributes:
-        own = reference.get(plain_name(attribute.name))
-        if own is not None:
-            rows += _rows(measured, attribute, own, options, options.reference.where)
+        of_attribute = reference.get(plain_name(attribute.name))
+        if of_attribute is not None:
+            rows += _rows(measured, attribute, of_attribute, options, options.reference.where)
     if not rows:
         raise MedclipError(
             Reason.TABLE_INVALID,
@@ -112,8 +115,8 @@ def _rows(
             where=where,
             hint="Write groups as the audit does; its page has them.",
         )
-    known = {_as_read(attribute.name, name) for name in names}
-    absent = [name for name in shares if _as_read(attribute.name, name) not in known]
+    audited = {_as_read(attribute.name, name) for name in names}
+    absent = [name for name in shares if _as_read(attribute.name, name) not in audited]
     patients_G = _patients(measured.cohort, attribute)
     persons_G = count_patients(
         attribute.codes_N, measured.cohort.patients_N, len(attribute.groups), measured.cohort.num_patients
@@ -176,3 +179,63 @@ def _by_chance(theirs_G: Floats, num_patients: int, seed: int) -> float:
         num_patients, 1
     )
     return float(np.quantile(jensenshannon(drawn_BG.T, theirs_G[:, None], base=2), 0.95))
+
+
+_SHARE = ("value", "low", "high")
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
+
+
+def flow_rows(measured: Measured) -> list[Row]:
+    """Return the table `flow`: rows after each step of reading, then for each label those with a truth and a score."""
+    cohort = measured.cohort
+    steps = [("", step, n) for step, n in cohort.steps]
+    for label in cohort.labels:
+        num_truths = int((~np.isnan(label.truth_N)).sum())
+        steps += [
+            (label.name, "with a truth", num_truths),
+            (label.name, "with truth and score", int(label.valid_N.sum())),
+        ]
+    return [
+        {"model": measured.name, "label": label, "step": step, "n": exported(measured.roundings.of(ALL), n)}
+        for label, step, n in steps
+    ]
+
+
+def unscored_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
+    """Return the table `unscored`: everybody and each group, with a row for all reasons (blank) and one for each.
+
+    Counts of a few rows are blank, and shares of a few are whole per cent, of groups of `LEAST_ROWS` and more.
+    """
+    rows: list[Row] = []
+    cells, floor = options.small_cells, options.small_cells.floor
+
+    def counted(n: int, attribute: str) -> int | None:
+        return None if 0 < n < floor else exported(measured.roundings.of(attribute), n)
+
+    for one in measured.cohort.unscored:
+        head = {"model": measured.name, "attribute": one.attribute, "group": one.group, "reason": "", "flag": ""}
+        few = 0 < one.num_unscored < floor
+        if one.num_rows < (LEAST_ROWS if few else cells.min_n) or one.num_patients < cells.min_patients:
+            rows.append({**head, "flag": "suppressed"})
+            continue
+        counts = {"n": counted(one.num_rows, one.attribute), "n_patients": counted(one.num_patients, one.attribute)}
+        rows.append(
+            {**head, **counts, "n_unscored": counted(one.num_unscored, one.attribute), **_numbers(measured, one, few)}
+        )
+        rows += [
+            {**head, "reason": reason, "n_unscored": counted(n, one.attribute)}
+            for reason, n in sorted(one.reasons.items(), key=lambda item: -item[1])
+        ]
+    adjust([row for row in rows if "family" in row])
+    return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
+
+
+def _numbers(measured: Measured, one: Unscored, few: bool) -> Row:
+    rounding = measured.roundings.of(one.attribute)
+    fewest = min(one.num_unscored, one.num_rows - one.num_unscored)
+    share = (one.num_unscored / one.num_rows, *one.interval)
+    values = dict(zip((*_SHARE, *_DIFFERENCE), map(float, (*share, *one.difference)), strict=True))
+    row: Row = {name: round(value, 2) if few else rounding.value(value, fewest) for name, value in values.items()}
+    if not np.isnan(one.p):
+        row |= {"p": one.p, "family": f"never scored, {measured.name}"}
+    return row

@@ -1,1 +1,1 @@
-"""From the tables of a hospital to one cohort."""
+"""From the tables of a hospital to one cohort; nothing is measured here."""

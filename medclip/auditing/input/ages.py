@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,15 +42,6 @@ PRESETS = {"cxr": (18.0, 25.0, 50.0, 65.0, 80.0)}
 _DEFAULT_EDGES = (0.0, 18.0, 25.0, 50.0, 65.0, 80.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Ages:
-    """Ages of N rows."""
-
-    years_N: NDArray[np.float64]
-    """NaN where the age is not known."""
-    notes: tuple[str, ...]
-
-
 def parse_age(text: str, unit: str = "years") -> float | None:
     """Read one age in years.
 
@@ -85,14 +75,8 @@ def are_bands(column: Coded) -> bool:
     )
 
 
-def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
-    """Read a column of ages.
-
-    Args:
-        column: The cells, [N].
-        name: Name of the column, for messages.
-        unit: Unit of plain numbers: years, months or days.
-        where: Name of the table, for messages.
+def read_ages(column: Coded, name: str, unit: str, where: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Read a column of ages: in years, NaN where the age is not known; and notes.
 
     Raises:
         MedclipError: TABLE_INVALID for a column that is not one of ages, or that is in another unit.
@@ -133,7 +117,7 @@ def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
         if number:
             notes.append(f"Age: taken as {MISSING} for {about(number, 'row')} where it {what}.")
     years_N[impossible_N] = np.nan
-    return Ages(years_N, tuple(notes))
+    return years_N, tuple(notes)
 
 
 def age_edges(bins: str | Sequence[float] | None) -> tuple[float, ...]:
@@ -162,12 +146,14 @@ def age_edges(bins: str | Sequence[float] | None) -> tuple[float, ...]:
     return edges
 
 
-def age_attribute(name: str, ages: Ages, bins: str | Sequence[float] | None) -> tuple[Attribute, tuple[str, ...]]:
+def age_attribute(
+    name: str, years_N: NDArray[np.float64], bins: str | Sequence[float] | None
+) -> tuple[Attribute, tuple[str, ...]]:
     """Put ages into bands, left-closed: 18 is in 18-24, and 24.9 as well.
 
     Args:
         name: Name of the attribute.
-        ages: Ages of N rows.
+        years_N: Age of each row in years; NaN where it is not known.
         bins: Bands, as `age_edges` takes them. Those of a preset carry the names of the publication ("18-25" is 18 to
             below 25).
 
@@ -177,8 +163,8 @@ def age_attribute(name: str, ages: Ages, bins: str | Sequence[float] | None) -> 
     edges = age_edges(bins)
     preset = isinstance(bins, str) and bins.strip().lower() in PRESETS
     names = [_band(a, b, preset) for a, b in itertools.pairwise(edges)] + [f"{edges[-1]:g}+"]
-    known_N = ~np.isnan(ages.years_N)
-    place_N = np.searchsorted(edges, np.where(known_N, ages.years_N, np.inf), side="right") - 1
+    known_N = ~np.isnan(years_N)
+    place_N = np.searchsorted(edges, np.where(known_N, years_N, np.inf), side="right") - 1
     young = int((known_N & (place_N < 0)).sum())
     missing_N = ~known_N | (place_N < 0)
     present = [i for i in range(len(edges)) if ((place_N == i) & ~missing_N).any()]

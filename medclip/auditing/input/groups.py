@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medclip.auditing.input.ages import age_attribute, are_bands, read_ages
-from medclip.auditing.input.exam_levels import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.auditing.input.options import ReadOptions, about
+from medclip.auditing.input.score_table import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Coded, is_blank, merged, plain_name
@@ -87,7 +87,7 @@ def parse_by(by: Sequence[str], all_pairs: bool) -> list[tuple[str, ...]]:
     Raises:
         MedclipError: WRONG_USE for a blank name, or an intersection of one thing with itself.
     """
-    asked: list[tuple[str, ...]] = []
+    parts_of: list[tuple[str, ...]] = []
     for name in by:
         parts = tuple(p.strip() for p in re.split(r"[*×]", name))
         if not all(parts) or len(set(parts)) < len(parts):
@@ -95,11 +95,11 @@ def parse_by(by: Sequence[str], all_pairs: bool) -> list[tuple[str, ...]]:
                 Reason.WRONG_USE,
                 f"groups are named by a column, or by some with * between them (sex*age), not {name!r}.",
             )
-        asked.append(parts)
+        parts_of.append(parts)
     if all_pairs:
-        asked += combinations([parts[0] for parts in asked if len(parts) == 1], 2)
+        parts_of += combinations([parts[0] for parts in parts_of if len(parts) == 1], 2)
     seen: dict[frozenset[str], tuple[str, ...]] = {}
-    for parts in asked:
+    for parts in parts_of:
         seen.setdefault(frozenset(parts), parts)
     return list(seen.values())
 
@@ -111,26 +111,15 @@ def make_groups(
     options: ReadOptions,
     where: str,
 ) -> Grouping:
-    """Divide the rows into groups in every way asked for.
-
-    Args:
-        by: Names of groups, as `parse_by` takes them.
-        column: Function that gives the cells of an attribute for the N rows, and raises where there is no such column.
-        patients_N: Patient of each row.
-        options: Bins, meanings of values, smallest group.
-        where: Name of the label table, for messages.
-
-    Raises:
-        MedclipError: TABLE_INVALID, WRONG_USE.
-    """
-    asked = parse_by(by, options.all_pairs)
+    """Divide the rows into groups in every way asked for."""
+    parts_of = parse_by(by, options.all_pairs)
     notes: list[str] = []
     single: dict[str, Attribute] = {}
-    for name in dict.fromkeys(p for parts in asked for p in parts):
+    for name in dict.fromkeys(p for parts in parts_of for p in parts):
         attribute, notes_of_one = one_attribute(name, column(name), patients_N, options, where)
         single[name] = attribute
         notes += notes_of_one
-    attributes = [single[parts[0]] if len(parts) == 1 else cross([single[p] for p in parts]) for parts in asked]
+    attributes = [single[parts[0]] if len(parts) == 1 else cross([single[p] for p in parts]) for parts in parts_of]
     return Grouping(tuple(attributes), tuple(notes))
 
 
@@ -142,37 +131,37 @@ def one_attribute(
     Raises:
         MedclipError: TABLE_INVALID for values that are not understood.
     """
-    known = kind_of(name)
-    if name in options.values or known in options.values:
-        cells = _renamed(cells, options.values[name if name in options.values else known])
-    if known == "age" and name not in options.bins and not are_bands(cells):
-        ages = read_ages(cells, name, options.age_unit, where)
-        attribute, age_notes = age_attribute(name, ages, options.age_bins)
-        return attribute, (*ages.notes, *age_notes)
-    edges = options.bins.get(name, DIFFERENCE_EDGES if known.startswith(DIFFERENCE) else ())
+    kind = kind_of(name)
+    if name in options.values or kind in options.values:
+        cells = _renamed(cells, options.values[name if name in options.values else kind])
+    if kind == "age" and name not in options.bins and not are_bands(cells):
+        years_N, notes_of_ages = read_ages(cells, name, options.age_unit, where)
+        attribute, age_notes = age_attribute(name, years_N, options.age_bins)
+        return attribute, (*notes_of_ages, *age_notes)
+    edges = options.bins.get(name, DIFFERENCE_EDGES if kind.startswith(DIFFERENCE) else ())
     if name in options.bins or edges:
         return _binned(name, cells, edges, where), ()
-    if known == "sex":
+    if kind == "sex":
         cells = _sexes(cells, name, where)
     else:
-        cells = _worded(cells, presence=known not in _CODES_NOT_PRESENCE)
+        cells = _worded(cells, presence=kind not in _CODES_NOT_PRESENCE)
         _refuse_many_numbers(name, cells, where)
     notes: list[str] = []
-    if known in _CONSTANT:
+    if kind in _CONSTANT:
         cells, notes = _same_for_a_patient(name, cells, patients_N)
     _refuse_names(name, cells, patients_N, where)
     if len(cells.values) > MAX_VALUES:
         cells, age_notes = _others_together(name, cells, patients_N, options.min_group, where)
         notes += age_notes
-    return _attribute(name, cells, known in _CONSTANT), tuple(notes)
+    return _attribute(name, cells, kind in _CONSTANT), tuple(notes)
 
 
 def kind_of(name: str) -> str:
     """Return the attribute that a name means: `sex` for `PatientSex`; else the name itself in small letters."""
     plain = plain_name(name)
-    for known, others in ALIASES.items():
-        if plain in {plain_name(n) for n in (known, *others)}:
-            return known
+    for kind, others in ALIASES.items():
+        if plain in {plain_name(n) for n in (kind, *others)}:
+            return kind
     return name.strip().casefold()
 
 

@@ -56,15 +56,6 @@ RULES: Mapping[str, tuple[Callable[[str], str], str]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
-    """Which rows belong together, [M]."""
-
-    left_M: NDArray[np.intp]
-    right_M: NDArray[np.intp]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
 class Side:
     """The keys of one table."""
 
@@ -92,11 +83,6 @@ def key_of(table: Table, columns: Sequence[str]) -> Coded:
 def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp], list[str]]:
     """Drop rows that repeat another, and refuse a key that has two different rows.
 
-    Args:
-        table: Any table.
-        keys: Keys of the table's rows.
-        what: Name of the rows in the plural, for messages: "rows of labels".
-
     Returns:
         The rows that are kept, and notes.
 
@@ -111,11 +97,12 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
         cells = [table.coded(c).take(rows).codes_N for c in table.names]
         stacked = np.stack([keys.codes_N[rows], *cells], 1)
         _, first = np.unique(stacked, axis=0, return_index=True)
-        left = np.unique(keys.codes_N[rows[first]], return_counts=True)[1]
-        if (left > 1).any():
+        rows_per_key = np.unique(keys.codes_N[rows[first]], return_counts=True)[1]
+        torn = int((rows_per_key > 1).sum())
+        if torn:
             raise MedclipError(
                 Reason.TABLE_INVALID,
-                f"{count(int((left > 1).sum()), 'key')} of {len(keys.values):,} have several {what}, which differ.",
+                f"{count(torn, 'key')} of {len(keys.values):,} have several {what}, which differ.",
                 where=table.where,
                 hint="Keep one row for each, or name a further column that tells them apart (--key again). Where one "
                 "row of labels belongs to several images, say --repeat-labels.",
@@ -127,7 +114,9 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
     )
 
 
-def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes], *, by_path: bool = False) -> Joined:
+def join(
+    left: Side, right: Side, match: str, identity_key: Callable[[], bytes], *, by_path: bool = False
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[str, ...]]:
     """Find for each row on the left the row on the right with the same key.
 
     Args:
@@ -136,6 +125,9 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
         match: A name of `RULES`, or "auto".
         identity_key: Function that gives the key of the hashes in messages.
         by_path: Whether keys are paths: "auto" then compares their ends, too.
+
+    Returns:
+        Rows on the left that have a partner, ascending; the partner of each; and notes.
 
     Raises:
         MedclipError: TABLE_INVALID where nothing joins, with counts, hashed samples and what would make them join;
@@ -170,7 +162,7 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
     left_M = np.flatnonzero(row_N >= 0)
     if not len(left_M):
         raise _not_joined(left, right, identity_key())
-    return Joined(left_M, row_N[left_M], tuple(notes))
+    return left_M, row_N[left_M], tuple(notes)
 
 
 def _ending(parts: int) -> Callable[[str], str]:

@@ -109,12 +109,12 @@ class Source:
         Raises:
             MedclipError: TABLE_INVALID where neither table has it.
         """
-        known = kind_of(name)
-        names = (name, known, *ALIASES.get(known, ()))
-        column = self.labels.find(name) or self.labels.find(known, *ALIASES.get(known, ()))
-        if column is not None and (known != "scanner" or plain_name(column) == "scanner"):
+        kind = kind_of(name)
+        names = (name, kind, *ALIASES.get(kind, ()))
+        column = self.labels.find(name) or self.labels.find(kind, *ALIASES.get(kind, ()))
+        if column is not None and (kind != "scanner" or plain_name(column) == "scanner"):
             return self.text(column)[0]
-        if known == "scanner":
+        if kind == "scanner":
             coded = self._scanner()
             if coded is not None:
                 return coded
@@ -154,9 +154,6 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         scores: Scores, as `read_cohort` takes them, or what `open_scores` returned.
         labels: Labels, as `read_cohort` takes them; None or the same path: the table of scores is the label table too.
         options: Options of reading.
-
-    Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
     """
     same = labels is None or labels is scores
     scores = open_scores(scores, options.files, level=options.level)
@@ -165,25 +162,28 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     every = read_table(labels, "the table of labels", options.text)
     table = select(every, options.where, "rows of labels")
     named = _named_keys(options.key)
-    score_table = read_scores(scores, options, lambda rows: _keys(rows, table, named, own=False)[0])
-    ours, theirs = _keys(score_table.rows, table, named, own=score_table.own)
+    score_table = read_scores(scores, options, lambda rows: _keys(rows, table, named, is_medclip=False)[0])
+    ours, theirs = _keys(score_table.rows, table, named, is_medclip=score_table.is_medclip)
     score_keys, label_keys = key_of(score_table.rows, ours), key_of(table, theirs)
     kept_labels, notes = without_twins(table, label_keys, "rows of labels")
     kept_scores = np.arange(len(score_keys))
-    if score_table.own:
+    if score_table.is_medclip:
         kept_scores = _one_of_each(score_keys, score_table)
     elif not options.repeat_labels:
         kept_scores, twin_notes = without_twins(score_table.rows, score_keys, "rows of scores")
         notes += twin_notes
     label_side = Side(label_keys.take(kept_labels), "rows of labels", table.where)
-    score_side = Side(score_keys.take(kept_scores), "files" if score_table.own else "rows of scores", score_table.where)
-    if options.repeat_labels and not score_table.own:
-        joined = join(score_side, label_side, options.match, options.hash_key)
-        label_row_M, score_row_M = kept_labels[joined.right_M], kept_scores[joined.left_M]
+    score_side = Side(
+        score_keys.take(kept_scores), "files" if score_table.is_medclip else "rows of scores", score_table.where
+    )
+    if options.repeat_labels and not score_table.is_medclip:
+        scored_M, labelled_M, join_notes = join(score_side, label_side, options.match, options.hash_key)
     else:
-        joined = join(label_side, score_side, options.match, options.hash_key, by_path=score_table.own)
-        label_row_M, score_row_M = kept_labels[joined.left_M], kept_scores[joined.right_M]
-    notes = [*score_table.notes, *notes, *joined.notes]
+        labelled_M, scored_M, join_notes = join(
+            label_side, score_side, options.match, options.hash_key, by_path=score_table.is_medclip
+        )
+    label_row_M, score_row_M = kept_labels[labelled_M], kept_scores[scored_M]
+    notes = [*score_table.notes, *notes, *join_notes]
     offered = kept_labels, len(kept_scores)
     source = _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
     steps = (("rows of the label table", every.num_rows), *_asked(options, table.num_rows))
@@ -237,9 +237,11 @@ def _source(
     used[score_row_M] = True
     unused = num_scores - int(used.sum())
     if unused:
-        what = "file" if score_table.own else "row"
-        asked = " among those that were asked for" if selected else ""
-        notes.append(f"Left out: {count(unused, what)} of scores without a row of labels{asked}, of {num_scores:,}.")
+        what = "file" if score_table.is_medclip else "row"
+        restriction = " among those that were asked for" if selected else ""
+        notes.append(
+            f"Left out: {count(unused, what)} of scores without a row of labels{restriction}, of {num_scores:,}."
+        )
     if not scored_M.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -248,7 +250,7 @@ def _source(
         )
     label_row_M, score_row_M, unit_M = label_row_M[scored_M], score_row_M[scored_M], unit_M[scored_M]
     rank_M, score_unit_N = np.arange(len(unit_M)), unit_M
-    if score_table.own:
+    if score_table.is_medclip:
         rank_M, first = in_order(unit_M)
         score_unit_N = unit_M[first]
         if len(first) < len(unit_M):
@@ -299,7 +301,7 @@ def _one_of_each(keys: Coded, score_table: ScoreTable) -> NDArray[np.intp]:
 
 def _one_table(scores: Any, options: ReadOptions) -> Source:
     score_table = read_scores(scores, options, lambda rows: [])
-    if score_table.own or options.long is not None:
+    if score_table.is_medclip or options.long is not None:
         raise MedclipError(
             Reason.WRONG_USE,
             "this table holds scores and no truths.",
@@ -346,16 +348,18 @@ def _named_keys(key: str | Sequence[str] | None) -> list[tuple[str, str]]:
     return named
 
 
-def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: bool) -> tuple[list[str], list[str]]:
+def _keys(
+    rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, is_medclip: bool
+) -> tuple[list[str], list[str]]:
     """Choose the key columns of scores and labels."""
     if named:
         theirs = [labels.need(name, "to join by") for _, name in named]
-        if own and len(named) == 1 and rows.find(named[0][0]) is None:
+        if is_medclip and len(named) == 1 and rows.find(named[0][0]) is None:
             return ["path"], theirs
         return [rows.need(name, "to join by") for name, _ in named], theirs
     for name in KEYS:
         column = labels.find(name)
-        if column is not None and own:
+        if column is not None and is_medclip:
             return ["path"], [column]
         here = rows.find(name)
         if column is not None and here is not None:
@@ -371,11 +375,6 @@ def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: 
 
 def one_text(cells: Coded, unit_M: NDArray[np.intp], num_units: int) -> tuple[Coded, int]:
     """Return each unit the text that its rows agree on, blanks left out; different ones are joined by `BOTH`.
-
-    Args:
-        cells: Texts of M rows.
-        unit_M: Unit of each row, 0 to U - 1.
-        num_units: Number of units, U.
 
     Returns:
         The column of U units, and how many of them had more than one text.

@@ -85,12 +85,6 @@ def not_understood(cells: Coded) -> tuple[int, str]:
 def read_truth(cells: Coded, name: str, options: ReadOptions, where: str) -> Truth:
     """Read a column of yes or no.
 
-    Args:
-        cells: Cells of the N rows.
-        name: Name of the column, for messages.
-        options: Options of reading: the meaning of uncertain and blank cells.
-        where: Name of the table, for messages.
-
     Raises:
         MedclipError: TABLE_INVALID for cells that mean neither.
     """
@@ -144,13 +138,7 @@ def _parts(text: str, separator: str) -> list[str]:
 
 
 def read_class(cells: Coded, names: Sequence[str], among: Sequence[str] = ()) -> Truth:
-    """Return for each row whether it is of a class, one against all others; a blank is not known.
-
-    Args:
-        cells: Class names of the N rows.
-        names: Names of the class in the table.
-        among: All classes that have a score: a row of another one is not known either. Empty: all others are negative.
-    """
+    """Return for each row whether it is of a class, one against all others; a blank is not known."""
     other = {v for v in cells.values if among and v not in among and not is_blank(v)}
     truth = np.asarray(
         [np.nan if is_blank(v) or v in other else float(v in names) for v in cells.values] or [np.nan], np.float64

@@ -37,11 +37,6 @@ _SLACK = 1e-6
 def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> tuple[tuple[Label, ...], list[str]]:
     """Read score and truth of every question.
 
-    Args:
-        pairs: Questions: pairs of a score and a truth.
-        source: The joined tables.
-        options: Options of reading: the meaning of cells and scores.
-
     Returns:
         The labels that have both answers (for times to events: an event), and notes.
 
@@ -54,8 +49,8 @@ def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> 
     labels: list[Label] = []
     single: list[str] = []
     of_units = [_of_units(pair, truth, source) for pair, truth in zip(pairs, truths, strict=True)]
-    known = _one_class([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
-    for pair, truth_N, (_, notes_of_one) in zip(pairs, known, of_units, strict=True):
+    decided = _one_class([truth_N for truth_N, _ in of_units], pairs) if source.several else [t for t, _ in of_units]
+    for pair, truth_N, (_, notes_of_one) in zip(pairs, decided, of_units, strict=True):
         notes += notes_of_one
         if time_N is not None:
             truth_N = np.where(np.isnan(time_N), np.nan, truth_N)
@@ -103,10 +98,6 @@ def _one_class(truths: Sequence[NDArray[np.float64]], pairs: Sequence[Pair]) -> 
     """Decide the class of units whose rows are of several, as shards do: of a breast, an exam, a study.
 
     An exam with a normal breast and one with a cancer is no normal exam. What is left open counts for no class.
-
-    Args:
-        truths: Truth of each pair for the N units: 1 where any row of the unit is of the class.
-        pairs: Questions; only classes of a task are decided that is about more than an image.
     """
     taken = [truth_N.copy() for truth_N in truths]
     groups: dict[tuple[str, str], list[int]] = {}

@@ -54,7 +54,7 @@ class Pair:
 
 
 def pair_up(
-    asked: Sequence[str] | None,
+    wanted: Sequence[str] | None,
     scores: ScoreTable,
     labels: Table,
     options: ReadOptions,
@@ -63,7 +63,7 @@ def pair_up(
     """Find score and truth of every label.
 
     Args:
-        asked: Labels; "SCORE=COLUMN" where names differ; None for all that have a score and a truth of one name.
+        wanted: Labels; "SCORE=COLUMN" where names differ; None for all that have a score and a truth of one name.
         scores: The scores.
         labels: The label table.
         options: Column maps, list of findings.
@@ -78,7 +78,7 @@ def pair_up(
         MedclipError: TABLE_INVALID for a label without score or truth, with names that are like it.
     """
     book = _Book(scores, labels, options, {plain_name(t) for t in taken})
-    names = list(asked or ())
+    names = list(wanted or ())
     if not names:
         names = list(dict.fromkeys((*options.score, *options.label_columns)))
     pairs = [p for name in names for p in book.pairs(name, only=len(names) == 1)] if names else book.all_pairs()
@@ -128,7 +128,7 @@ class _Book:
         pair_of: dict[str, Pair] = {}
         single = [s for s in self.score_names if s not in self.multiclass_scores()]
         for score in sorted(single, key=lambda s: not _AFFIX.search(s)):  # a truth may stand beside its score
-            for name in (_class_of(score, self.scores.own), _AFFIX.sub("", score)):
+            for name in (_class_of(score, self.scores.is_medclip), _AFFIX.sub("", score)):
                 column = self._truths(name, score)
                 if self.lists and plain_name(name) in self.lists:
                     element = self.lists[plain_name(name)]
@@ -149,7 +149,7 @@ class _Book:
         for score in self.score_names:
             if score in used or score in self.multiclass_scores():
                 continue
-            for name in (_class_of(score, self.scores.own), _AFFIX.sub("", score)):
+            for name in (_class_of(score, self.scores.is_medclip), _AFFIX.sub("", score)):
                 column = self._truths(name, score)
                 if column is None or plain_name(column) in self.taken or (self.same and column == score):
                     continue
@@ -162,7 +162,7 @@ class _Book:
     def _why_not(self, column: str, score: str, *, answered: bool) -> str:
         """Return what is wrong with a score, else with the truths; "" where nothing is, or neither looks like one."""
         cells = self.labels.coded(column).used()
-        numeric = self.scores.own or self._scored(score)
+        numeric = self.scores.is_medclip or self._scored(score)
         if is_binary(cells):
             return "" if numeric else self._no_numbers(score)
         blank = sum(int(n) for v, n in zip(cells.values, cells.counts(), strict=True) if is_blank(v))
@@ -189,8 +189,8 @@ class _Book:
             scores_U = self.scores.score_U(score)
         except MedclipError as e:
             return f"{e.message} {e.hint}"
-        known = len(scores_U) - int(np.isnan(scores_U).sum())
-        what = f"are yes and no ({known:,} of them), not numbers" if known else "are all blank"
+        num_scores = len(scores_U) - int(np.isnan(scores_U).sum())
+        what = f"are yes and no ({num_scores:,} of them), not numbers" if num_scores else "are all blank"
         return f"the cells of the score {score!r} {what}."
 
     def multiclass_scores(self) -> set[str]:
@@ -199,13 +199,13 @@ class _Book:
 
     def _truths(self, name: str, score: str = "") -> str | None:
         """Find the column of truths of a name, of a score of ours else under the name that tables for shards have."""
-        own = (f"{_OF_SHARDS}{score or name}",) if self.scores.own else ()
-        return self.labels.find(name, *own)
+        of_shards = (f"{_OF_SHARDS}{score or name}",) if self.scores.is_medclip else ()
+        return self.labels.find(name, *of_shards)
 
     def _is_truth(self, column: str, score: str) -> bool:
         if plain_name(column) in self.taken or (self.same and column == score):
             return False
-        return is_binary(self.labels.coded(column)) and (self.scores.own or self._scored(score))
+        return is_binary(self.labels.coded(column)) and (self.scores.is_medclip or self._scored(score))
 
     def _scored(self, name: str) -> bool:
         table = self.scores.rows
@@ -213,13 +213,12 @@ class _Book:
 
     def pairs(self, name: str, *, only: bool) -> list[Pair]:
         """Find one label; several pairs for a question of many classes."""
-        left, equals, right = name.partition("=")
-        left, right = left.strip(), right.strip()
-        label = right if equals else left
+        first, equals, second = (part.strip() for part in name.partition("="))
+        label = second if equals else first
         column_name = (
             self.options.label_columns.get(label) or (self.options.event if self.options.time else "") or label
         )
-        score_name = left if equals else self.options.score.get(label, label)
+        score_name = first if equals else self.options.score.get(label, label)
         if self.options.label_list is not None:
             element = self.lists.get(plain_name(column_name))
             if element is None:
@@ -250,7 +249,7 @@ class _Book:
     def _one_class(self, score_name: str, column: str, cells: Coded) -> Pair | None:
         """Pair the score of one class with a column of class names: that class against all others that are named."""
         score = self._score(score_name, False, column)
-        name = _class_of(score, self.scores.own)
+        name = _class_of(score, self.scores.is_medclip)
         words = [
             v for v in cells.used().values if plain_name(v) in (plain_name(name), plain_name(_AFFIX.sub("", name)))
         ]
@@ -272,7 +271,7 @@ class _Book:
 
     def _inside(self, name: str) -> tuple[str, ...]:
         """Return the scores that a column of class names may be about: those of the task, else every column."""
-        if self.scores.own:
+        if self.scores.is_medclip:
             meant = [names for task, names in self.scores.tasks.items() if len(self.scores.tasks) == 1 or task == name]
             return meant[0] if len(meant) == 1 else ()
         return tuple(self.score_names)
@@ -280,30 +279,32 @@ class _Book:
     def _classes(self, column: str, inside: Iterable[str], task: str) -> list[Pair]:
         """Pair each class with how the column writes it."""
         values = [v for v in self.labels.coded(column).used().values if not is_blank(v)]
-        known = {plain_name(_class_of(s, self.scores.own)): s for s in inside}
-        known = {plain_name(_AFFIX.sub("", s)): s for s in inside if not self.scores.own} | known
+        scores = {plain_name(_class_of(s, self.scores.is_medclip)): s for s in inside}
+        scores = {plain_name(_AFFIX.sub("", s)): s for s in inside if not self.scores.is_medclip} | scores
         words: dict[str, list[str]] = {}
         for value in values:
-            score = known.get(plain_name(value)) or self._by_wording(value, task, known)
+            score = scores.get(plain_name(value)) or self._by_wording(value, task, scores)
             if score is not None:
                 words.setdefault(score, []).append(value)
         if not words:
             self._refuse(column, self.labels.coded(column))
         among = tuple(w for written in words.values() for w in written)
         return [
-            Pair(_class_of(score, self.scores.own), score, column, "class", tuple(written), _plain(column), among)
+            Pair(
+                _class_of(score, self.scores.is_medclip), score, column, "class", tuple(written), _plain(column), among
+            )
             for score, written in words.items()
         ]
 
-    def _by_wording(self, value: str, task: str, known: Mapping[str, str]) -> str | None:
+    def _by_wording(self, value: str, task: str, scores: Mapping[str, str]) -> str | None:
         """Find a class by the words that the vocabulary has for it."""
-        if not self.scores.own:
+        if not self.scores.is_medclip:
             return None
         for name in self.scores.tasks:
-            if known and next(iter(known.values())) in self.scores.tasks[name]:
+            if scores and next(iter(scores.values())) in self.scores.tasks[name]:
                 task = name
         class_name = _vocabulary_class(task, value)
-        return None if class_name is None else known.get(plain_name(class_name))
+        return None if class_name is None else scores.get(plain_name(class_name))
 
     def _score(self, name: str, only: bool, column: str = "") -> str:
         """Find a score by its name; in a table of scores and truths that is not the column of the truth itself."""
@@ -315,9 +316,9 @@ class _Book:
         ways = (
             lambda s: s in affixed,
             lambda s: plain_name(s) == wanted,
-            lambda s: plain_name(_class_of(s, self.scores.own)) == wanted,
-            lambda s: self.scores.own and _names(s, name),
-            lambda s: only and not self.scores.own and plain_name(s) in _ONLY_SCORE,
+            lambda s: plain_name(_class_of(s, self.scores.is_medclip)) == wanted,
+            lambda s: self.scores.is_medclip and _names(s, name),
+            lambda s: only and not self.scores.is_medclip and plain_name(s) in _ONLY_SCORE,
         )
         for way in ways:
             candidates = [s for s in names if way(s)]
@@ -344,8 +345,8 @@ def _plain(column: str) -> str:
     return column.removeprefix(_OF_SHARDS)
 
 
-def _class_of(score: str, own: bool) -> str:
-    return score.partition(":")[2] if own else score
+def _class_of(score: str, is_medclip: bool) -> str:
+    return score.partition(":")[2] if is_medclip else score
 
 
 def _names(score: str, name: str) -> bool:

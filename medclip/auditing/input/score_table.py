@@ -1,4 +1,9 @@
-"""Tables of scores: those of `medclip score`, and anybody's, with one column or one row for each label."""
+"""Tables of scores: those of `medclip score`, and anybody's, with one column or one row for each label.
+
+Scores of mammography examinations are read at one level: a row of the audit is an exam, a breast or an image. Label
+tables name images, so that rows join through the files of the run: the files of a breast are one row, which is
+positive if any of them is. How far the scores of the two breasts lie apart is a column that groups are made of.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
-from medclip.auditing.input.exam_levels import UNIT, at_level
 from medclip.auditing.input.options import ExamLevel, ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
@@ -24,7 +28,87 @@ from medclip.text.vocabulary.task_kinds import independent_kinds, one_answer_kin
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
+
+UNIT = "exam_unit"
+"""Column of what is a row of the audit, in both tables."""
+DIFFERENCE = "left_right_difference"
+"""Column of how far the scores of the breasts lie apart: the largest over all classes, and of each with its name."""
+DIFFERENCE_EDGES = (0.1, 0.3)
+"""Where the groups of it begin, unless bins are named."""
+_PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "exam": (("study",), ("study",)),
+    "breast": (("study", "side"), ("study", "laterality")),
+    "view": (("study", "row"), ("study", "row")),
+}
+"""Columns that name a unit of a level: of the scores, and of the files."""
+
+
+def at_level(scores: Table, files: Table | None, level: ExamLevel) -> tuple[Table, Table | None]:
+    """Return the rows of one level, and the files with the unit that each of them belongs to.
+
+    Raises:
+        MedclipError: TABLE_INVALID for scores that have no levels; NOTHING_TO_DO where no row is of this one.
+    """
+    import pyarrow.compute as pc
+
+    if "level" not in scores.names:
+        raise no_such("level", scores.names, scores.where, "of levels, as medclip score --exam writes it")
+    of_scores, of_files = _PARTS[level]
+    rows = scores.arrow.filter(pc.equal(scores.arrow.column("level"), level))  # pyright: ignore
+    if not rows.num_rows:
+        raise MedclipError(Reason.NOTHING_TO_DO, f"no row is of the level {level}.", where=scores.where)
+    rows = rows.append_column(UNIT, _joined(rows, of_scores))
+    if files is not None:
+        lacking = next((name for name in of_files if name not in files.names), None)
+        if lacking is not None:
+            raise no_such(lacking, files.names, files.where, "of a files.parquet")
+        named = files.arrow.append_column(UNIT, _joined(files.arrow, of_files))
+        for name, of_study in _differences(scores.arrow).items():
+            study = named.column("study").to_pylist()
+            named = named.append_column(name, _texts([of_study.get(one) for one in study]))
+        files = Table(named, files.where, files.path, files.form)
+    return Table(rows, scores.where, scores.path, scores.form), files
+
+
+def _joined(table: pa.Table, columns: tuple[str, ...]) -> Any:
+    """Return the texts of some columns as one; none where one of them has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = (pc.cast(table.column(name), pa.string()) for name in columns)
+    return pc.binary_join_element_wise(*texts, " ")  # pyright: ignore
+
+
+def _differences(table: pa.Table) -> dict[str, dict[str, float]]:
+    """Return of each column of differences those of the examinations with an answer of both breasts."""
+    import pyarrow.compute as pc
+
+    breasts = table.filter(pc.equal(table.column("level"), "breast"))  # pyright: ignore
+    names = ("study", "side", "task", "class", "probability")
+    sides: dict[tuple[str, str, str], dict[str, float]] = {}
+    for study, side, task, name, probability in zip(*(breasts.column(n).to_pylist() for n in names), strict=True):
+        sides.setdefault((task, name, study), {})[side] = probability
+    tasks_of: dict[str, set[str]] = {}
+    for task, name, _ in sides:
+        tasks_of.setdefault(name, set()).add(task)
+    columns: dict[str, dict[str, float]] = {DIFFERENCE: {}}
+    for (task, name, study), of_side in sides.items():
+        if len(of_side) < 2:
+            continue
+        difference = abs(of_side["L"] - of_side["R"])
+        column = f"{DIFFERENCE}:{name if len(tasks_of[name]) == 1 else f'{task}:{name}'}"
+        columns.setdefault(column, {})[study] = difference
+        columns[DIFFERENCE][study] = max(difference, columns[DIFFERENCE].get(study, 0.0))
+    return columns
+
+
+def _texts(values: list[float | None]) -> Any:
+    import pyarrow as pa
+
+    return pa.array([None if value is None else f"{value:.4f}" for value in values], pa.string())
+
 
 _OWN = ("study", "task", "class", "kind", "probability")
 """Columns by which a table of `medclip score` is known."""
@@ -65,7 +149,7 @@ class ScoreTable:
     """Reads the scores of a name, NaN where there is none."""
     tasks: Mapping[str, tuple[str, ...]]
     """Names of the scores of each task of which one class is true."""
-    own: bool = False
+    is_medclip: bool = False
     """Whether `medclip score` wrote it."""
     notes: tuple[str, ...] = ()
 
@@ -74,7 +158,7 @@ class ScoreTable:
         """Header values of the rows that the label table may lack: scanner, view, sex, age; empty where none."""
         import pyarrow as pa
 
-        if not self.own or "headers" not in self.rows.names:
+        if not self.is_medclip or "headers" not in self.rows.names:
             return Table(pa.table({}), self.where)
         cells = self.rows.coded("headers")
         read = [json.loads(text) if text else {} for text in cells.values]
@@ -87,11 +171,6 @@ class ScoreTable:
 
 def select(table: Table, where: Mapping[str, str | Sequence[str]], what: str) -> Table:
     """Keep the rows whose cells hold one of the values named.
-
-    Args:
-        table: Any table.
-        where: Column, and value or values.
-        what: Name of the rows in the plural, for messages: "rows of labels".
 
     Raises:
         MedclipError: TABLE_INVALID for a column that is not there; NOTHING_TO_DO where no row is left.
@@ -108,12 +187,12 @@ def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) 
         values = {str(v).strip() for v in (wanted if several else [wanted])}
         kept_N &= np.asarray([v in values for v in cells.values] or [False])[cells.codes_N]
         if not kept_N.any():
-            known = len([v for v in cells.values if v])
+            num_values = len([v for v in cells.values if v])
             raise MedclipError(
                 Reason.NOTHING_TO_DO,
                 f"none of the {table.num_rows:,} {what} is left with {column} = {list_of(sorted(values), 'or')}.",
                 where=table.where,
-                hint=f"The column holds {count(known, 'value')}; case counts.",
+                hint=f"The column holds {count(num_values, 'value')}; case counts.",
             )
     return kept_N
 
@@ -165,16 +244,7 @@ def open_scores(
 
 
 def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
-    """Read a table of scores.
-
-    Args:
-        source: Scores, as `open_scores` takes them.
-        options: Options of reading the table.
-        keys: Function that returns the columns that tell the images of a long table apart.
-
-    Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
-    """
+    """Read a table of scores."""
     opened = open_scores(source, options.files, level=options.level)
     table = select(opened.table, options.score_where, "rows of scores")
     if set(_OWN) <= set(table.names):
@@ -295,7 +365,7 @@ def _own(table: Table, files_table: Table | None) -> ScoreTable:
         pairs.values,
         lambda wanted: scores_UL[:, place[wanted]],
         _tasks(table.coded("kind"), task, pairs),
-        own=True,
+        is_medclip=True,
         notes=notes,
     )
 

@@ -1,1 +1,1 @@
-"""Thresholds, decision curves and reliability."""
+"""Where thresholds come from and what probabilities mean at them; not the rates of groups."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -14,7 +15,7 @@ from medclip.reports.audit.annex.label_section import LabelView, label_view, ove
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.names import plain
-from medclip.reports.audit.sections import ordinal, representation, requirements, risk, sources
+from medclip.reports.audit.sections import checks, ordinal, representation, requirements, risk, sources
 from medclip.reports.audit.stress.section import StressView, stress_view
 from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.first_pages import FirstPages, findings_grid, first_pages
@@ -39,6 +40,8 @@ class PageView:
     requirements: Grid
     sources: Grid
     stress: StressView | None
+    checks: tuple[Mapping[str, Any], ...]
+    """Sections of checks that the page has none for."""
     ordinal: tuple[Grid, ...]
     risk: tuple[Grid, ...]
     representation: Grid
@@ -93,6 +96,7 @@ def view(result: AuditResult) -> PageView:
         requirements=requirements.grid(result),
         sources=sources.grid(result),
         stress=stress_view(result),
+        checks=checks.sections(result),
         ordinal=ordinal.grids(result),
         risk=risk.grids(result),
         representation=representation.grid(result),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from medclip.auditing.provenance.seal import page_hash
+from medclip.auditing.provenance import page_hash
 from medclip.auditing.result import AuditResult
 from medclip.files.output import write_file
 from medclip.reports.audit.annex.provenance import NO_HASH

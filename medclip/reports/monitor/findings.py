@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.monitoring.changes import FAR, FEWEST_PATIENTS, TAIL, Change
-from medclip.monitoring.result import Finding, Monitored
+from medclip.monitoring.run import Finding, Monitored
 from medclip.monitoring.side_by_side import Compared
 from medclip.wording import capital, count, figure, interval, number, percent, percent_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from medclip.errors import printable
 from medclip.monitoring.changes import FEWEST_PATIENTS, Change
-from medclip.monitoring.result import Monitored, PeriodRow
+from medclip.monitoring.run import Monitored, PeriodRow
 from medclip.reports.html_page import svg_uri
 from medclip.reports.monitor.findings import Series, decisions, series_of, title_of
 from medclip.reports.themed_drawing import BAD, FIRST, LINE, SECOND, SOFT, dress, themed_svg

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclip.files.output import write_file
-from medclip.monitoring.result import REPORT, Monitored
+from medclip.monitoring.run import REPORT, Monitored
 from medclip.reports.html_page import render_page
 from medclip.reports.monitor.page import view
 from medclip.wording import count, number

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kstest, norm
 from sklearn.metrics import roc_auc_score
 
-from medclip.auditing.groups import shuffle
+from medclip.auditing.groups import gap_test as shuffle
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import gaps
 from medclip.auditing.input.read import read_cohort

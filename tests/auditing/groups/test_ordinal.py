@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 import medclip
-from medclip.auditing.groups.ordinal import ordinal_rows
+from medclip.auditing.groups.grades_and_risks import ordinal_rows
 from medclip.auditing.options import MeasureOptions
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medclip.auditing.groups.reference_ratios import ratio_rows
+from medclip.auditing.groups.differences import ratio_rows
 
 
 def rate(group: str, value: float | None, *, patients: int = 100, **more: Any) -> dict[str, Any]:

@@ -68,21 +68,21 @@ def test_a_column_in_days_is_refused_with_the_option_that_reads_it():
     ) as e:
         read_ages(coded(["20000", "15000", "9000"]), "age", "years", "t.csv")
     assert e.value.reason == Reason.TABLE_INVALID
-    ages = read_ages(coded(["20000", "15000", "9000"]), "age", "days", "t.csv")
-    assert ages.years_N == pytest.approx([20000 / 365.25, 15000 / 365.25, 9000 / 365.25])
+    years_N, _notes = read_ages(coded(["20000", "15000", "9000"]), "age", "days", "t.csv")
+    assert years_N == pytest.approx([20000 / 365.25, 15000 / 365.25, 9000 / 365.25])
 
 
 def test_impossible_and_placeholder_ages_are_missing_and_counted():
-    ages = read_ages(coded(["30", "411", "-2", "000Y", "45", "50", "60"]), "age", "years", "t.csv")
-    assert np.isnan(ages.years_N).tolist() == [False, True, True, True, False, False, False]
-    assert any("fewer than 10 rows" in n and "above 120" in n for n in ages.notes)
-    assert any("fewer than 10 rows" in n and "placeholder" in n for n in ages.notes)
+    years_N, notes = read_ages(coded(["30", "411", "-2", "000Y", "45", "50", "60"]), "age", "years", "t.csv")
+    assert np.isnan(years_N).tolist() == [False, True, True, True, False, False, False]
+    assert any("fewer than 10 rows" in n and "above 120" in n for n in notes)
+    assert any("fewer than 10 rows" in n and "placeholder" in n for n in notes)
 
 
 def test_a_few_unreadable_ages_are_missing_and_many_are_refused_without_showing_a_name():
-    ages = read_ages(coded(["30"] * 30 + ["sixty"]), "age", "years", "t.csv")
-    assert np.isnan(ages.years_N).sum() == 1
-    assert "fewer than 10 rows where it cannot be read" in ages.notes[0]
+    years_N, notes = read_ages(coded(["30"] * 30 + ["sixty"]), "age", "years", "t.csv")
+    assert np.isnan(years_N).sum() == 1
+    assert "fewer than 10 rows where it cannot be read" in notes[0]
     with pytest.raises(MedclipError, match="cannot be read") as e:
         read_ages(coded(["Doe^John", "7700123x", "40"]), "age", "years", "t.csv")
     assert "Doe" not in str(e.value)
@@ -90,10 +90,10 @@ def test_a_few_unreadable_ages_are_missing_and_many_are_refused_without_showing_
 
 
 def test_the_default_bands_are_closed_on_the_left():
-    ages = read_ages(
+    years_N, _notes = read_ages(
         coded(["0", "17", "17.9", "18", "24", "25", "49", "50", "64", "65", "79", "80", "101", ""]), "age", "years", "t"
     )
-    attribute, _ = age_attribute("age", ages, None)
+    attribute, _ = age_attribute("age", years_N, None)
     said = [attribute.groups[c] for c in attribute.codes_N]
     assert said == ["0-17"] * 3 + ["18-24"] * 2 + ["25-49"] * 2 + ["50-64"] * 2 + ["65-79"] * 2 + ["80+"] * 2 + [
         MISSING
@@ -103,13 +103,13 @@ def test_the_default_bands_are_closed_on_the_left():
 
 
 def test_the_published_bands_leave_the_young_out():
-    attribute, notes = age_attribute("age", read_ages(coded(["25", "80", "17"]), "age", "years", "t"), "cxr")
+    attribute, notes = age_attribute("age", read_ages(coded(["25", "80", "17"]), "age", "years", "t")[0], "cxr")
     assert [attribute.groups[c] for c in attribute.codes_N] == ["25-50", "80+", MISSING]
     assert "fewer than 10 rows" in notes[0]
 
 
 def test_bands_are_named_by_the_caller():
-    attribute, _ = age_attribute("age", read_ages(coded(["19", "20", "90"]), "age", "years", "t"), "0,20,40,60,80")
+    attribute, _ = age_attribute("age", read_ages(coded(["19", "20", "90"]), "age", "years", "t")[0], "0,20,40,60,80")
     assert attribute.groups == ("0-19", "20-39", "80+")
 
 
@@ -126,7 +126,7 @@ def test_edges_that_do_not_rise_are_refused(bins):
 )
 def test_every_known_age_is_in_the_one_band_that_holds_it(years, edges):
     edges = sorted(edges)
-    attribute, _ = age_attribute("age", read_ages(coded([repr(y) for y in years]), "age", "years", "t"), edges)
+    attribute, _ = age_attribute("age", read_ages(coded([repr(y) for y in years]), "age", "years", "t")[0], edges)
     for year, code in zip(years, attribute.codes_N, strict=True):
         group = attribute.groups[code]
         if year < edges[0]:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.api.audit import audit
-from medclip.auditing.input.exam_levels import at_level
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
+from medclip.auditing.input.score_table import at_level
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
 from medclip.files.tables.write import write_rows

@@ -18,8 +18,8 @@ def sides(left, right):
 
 
 def pairs(left, right, match="auto", **more):
-    joined = join(*sides(left, right), match, lambda: KEY, **more)
-    return [(left[i], right[j]) for i, j in zip(joined.left_M, joined.right_M, strict=True)], joined.notes
+    left_M, right_M, notes = join(*sides(left, right), match, lambda: KEY, **more)
+    return [(left[i], right[j]) for i, j in zip(left_M, right_M, strict=True)], notes
 
 
 def test_rows_join_in_the_order_of_the_left_and_blank_keys_never_do():

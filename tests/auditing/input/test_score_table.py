@@ -45,7 +45,7 @@ def test_a_long_table_that_scores_a_label_twice_is_refused_unless_the_rows_are_e
 def test_a_wide_table_has_a_score_for_each_column():
     found = read(pa.table({"image": ["a", "b"], "X": [0.1, None]}))
     np.testing.assert_allclose(found.score_U("X"), [0.1, np.nan])
-    assert not found.own
+    assert not found.is_medclip
     assert found.headers.names == []
 
 
@@ -61,7 +61,7 @@ def test_the_folder_of_medclip_score_gives_studies_their_files_and_header_values
     )
     for source in (folder, folder / "scores.parquet"):
         found = read(source)
-        assert found.own
+        assert found.is_medclip
         assert found.tasks == {"t": ("t:x", "t:y")}
         assert found.unit_R.tolist() == [0, 0, 1, -1]
         np.testing.assert_allclose(found.score_U("t:y"), [0.9, 0.4])
@@ -71,7 +71,7 @@ def test_the_folder_of_medclip_score_gives_studies_their_files_and_header_values
     with pytest.raises(MedclipError, match=r"files\.parquet") as e:
         read(frame)
     assert e.value.reason == Reason.MISSING_FILE
-    assert read(frame, files=folder / "files.parquet").own
+    assert read(frame, files=folder / "files.parquet").is_medclip
 
 
 def test_scores_of_two_models_are_refused_until_one_is_selected():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.auditing.thresholds.decision_curve import GRID, curve, net_benefit
+from medclip.auditing.thresholds.calibration import GRID, curve, net_benefit
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import cell_rows, cells_of
 from medclip.statistics.resampling.bootstrap import evaluate

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from medclip.auditing.thresholds.choose import Policy, choose_all
-from medclip.auditing.thresholds.file import read_thresholds, thresholds_for, write_thresholds
+from medclip.auditing.thresholds.choose import Policy, choose_all, read_thresholds, thresholds_for, write_thresholds
 from medclip.errors import MedclipError, Reason
 from tests.kits.shortcuts import chests
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from medclip.auditing.thresholds.reliability import table, temperatures
+from medclip.auditing.thresholds.calibration import table, temperatures_of
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Cohort, cell_rows, cells_of
 from tests.kits.shortcuts import bootstrap, chests, label, plain
@@ -60,7 +60,7 @@ def test_every_row_is_in_one_bin_and_no_bin_of_several_has_few_patients(seed: in
 
 def test_a_temperature_from_other_patients_brings_the_bins_to_the_diagonal() -> None:
     audited, choosing = overconfident(1), overconfident(2)
-    found, notes = temperatures(choosing, audited)
+    found, notes = temperatures_of(choosing, audited)
     assert notes == ()
     assert found["Pneumothorax"] == pytest.approx(3, abs=0.3)
     draws = bootstrap(audited, 100)
@@ -74,8 +74,8 @@ def test_a_temperature_from_other_patients_brings_the_bins_to_the_diagonal() -> 
 def test_it_is_never_fitted_on_the_audited_patients_and_said_where_there_is_none() -> None:
     cohort = overconfident(1)
     with pytest.raises(MedclipError, match="also in the data"):
-        temperatures(cohort, cohort)
-    found, notes = temperatures(None, cohort)
+        temperatures_of(cohort, cohort)
+    found, notes = temperatures_of(None, cohort)
     assert (found, len(notes)) == ({}, 1)
     assert "No temperature was fitted" in notes[0]
 
@@ -83,12 +83,12 @@ def test_it_is_never_fitted_on_the_audited_patients_and_said_where_there_is_none
 def test_labels_that_cannot_be_fitted_are_named() -> None:
     audited, choosing = overconfident(1), overconfident(2)
     one = dataclasses.replace(choosing.labels[0], truth_N=np.ones(3000))
-    _, notes = temperatures(dataclasses.replace(choosing, labels=(one,)), audited)
+    _, notes = temperatures_of(dataclasses.replace(choosing, labels=(one,)), audited)
     assert "one class only" in notes[0]
-    _, notes = temperatures(dataclasses.replace(choosing, labels=()), audited)
+    _, notes = temperatures_of(dataclasses.replace(choosing, labels=()), audited)
     assert "lacks it" in notes[0]
     ranks = dataclasses.replace(audited.labels[0], probability=False)
-    assert temperatures(choosing, dataclasses.replace(audited, labels=(ranks,))) == ({}, ())
+    assert temperatures_of(choosing, dataclasses.replace(audited, labels=(ranks,))) == ({}, ())
     with pytest.raises(MedclipError, match="needs probabilities"):
         table(audited, ranks, bootstrap(audited, 3), EVERYBODY)
 

@@ -10,8 +10,7 @@ import pytest
 
 from medclip.api.models import set_thresholds
 from medclip.api.score import score
-from medclip.auditing.thresholds.choose import Threshold
-from medclip.auditing.thresholds.file import write_thresholds
+from medclip.auditing.thresholds.choose import Threshold, write_thresholds
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card import read_card

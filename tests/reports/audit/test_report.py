@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from medclip.auditing.checks.shortcuts.reweighting import BEFORE
+from medclip.auditing.checks.shortcuts.sources import RED
 from medclip.auditing.result import COLUMNS, AuditResult
-from medclip.auditing.shortcuts.sources import RED
-from medclip.auditing.shortcuts.standardised_gaps import BEFORE
 from medclip.reports.audit.annex.methods import LIMITS
 from medclip.reports.audit.names import parts
 from medclip.reports.audit.report import CARD, REPORT, render, write_audit_report

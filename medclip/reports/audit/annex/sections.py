@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from medclip.auditing.checks.shortcuts.reweighting import AFTER, BEFORE
 from medclip.auditing.groups.gaps import is_gap
 from medclip.auditing.result import AuditResult, Row
-from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
 from medclip.reports.audit.annex.label_section import (
     by_group,
     by_group_panels,

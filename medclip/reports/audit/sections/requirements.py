@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medclip.auditing.declared.verdicts import MET, NOT_MET, UNDECIDED
 from medclip.auditing.result import AuditResult, Row
+from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED
 from medclip.reports.audit.names import group_name, is_all, of_model, plain
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.table import Grid, Td, Tr, said

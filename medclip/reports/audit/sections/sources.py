@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.auditing.result import AuditResult, Row
-from medclip.auditing.shortcuts.sources import (
+from medclip.auditing.checks.shortcuts.sources import (
     ACROSS,
     AGAINST,
     ALONE,
@@ -16,6 +15,7 @@ from medclip.auditing.shortcuts.sources import (
     RED,
     WITHIN,
 )
+from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import of_model, parts, plain, with_interval
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.table import Grid, Td, Tr, said

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from medclip.auditing.checks.stress.shifts import CLEAN
 from medclip.auditing.result import Row
-from medclip.auditing.stress.shifts import CLEAN
 from medclip.reports.audit.names import group_name
 from medclip.reports.forest_plot import SHAPES, Scale, drawing, marker, stroke, tick_text, words
 from medclip.wording import count, real

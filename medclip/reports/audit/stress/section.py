@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from medclip.auditing.checks.stress.shifts import CLEAN, FALSE_ALARMS, MEAN, MISSED
 from medclip.auditing.result import AuditResult, Row
-from medclip.auditing.stress.patches import FALSE_ALARMS, MISSED
-from medclip.auditing.stress.shifts import CLEAN, MEAN
 from medclip.imaging.corruptions import GRADE_WORDS, OPERATIONS
 from medclip.reports.audit.names import (
     EVERYBODY,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from medclip.auditing.checks.shortcuts.device import GAP, NOT_DONE
+from medclip.auditing.checks.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.result import AuditResult, Row
-from medclip.auditing.shortcuts.device import NOT_DONE
-from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
-from medclip.auditing.shortcuts.tests import GAP
 from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
 from medclip.reports.audit.sections import requirements, sources
 from medclip.reports.audit.summary.finding import Finding, Harm

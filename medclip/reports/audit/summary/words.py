@@ -19,7 +19,7 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
-from medclip.reports.audit.sections import ordinal, representation, requirements, risk, sources
+from medclip.reports.audit.sections import checks, ordinal, representation, requirements, risk, sources
 from medclip.reports.audit.stress import section as stress
 from medclip.reports.audit.summary import check_words, group_findings
 from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
@@ -73,6 +73,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         _listed("Shortcuts", tuple(shortcuts(result))),
         Said("Embeddings", tuple(embeddings(result))),
         Said("Leakage", tuple(leakage(result))),
+        *(Said(heading, sentences) for heading, sentences in checks.answers(result)),
     )
     return tuple(matter for matter in matters if matter.all)
 
@@ -146,7 +147,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
-    parts = (check_words, requirements, sources, ordinal, left_out, group_findings, stress)
+    parts = (check_words, requirements, sources, ordinal, left_out, group_findings, stress, checks)
     return by_harm([finding for part in parts for finding in part.findings(result)])
 
 

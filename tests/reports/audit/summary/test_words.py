@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from medclip.auditing.checks.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.result import AuditResult
-from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.reports.audit.card_section import card, markdown
 from medclip.reports.audit.names import parts, with_interval
 from medclip.reports.audit.summary.finding import Harm

@@ -1,1 +1,0 @@
-"""What was declared before the data was seen: requirements, margins of equivalence, primary hypotheses."""

@@ -1,1 +1,0 @@
-"""What the embeddings of the audited images reveal."""

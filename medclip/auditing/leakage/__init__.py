@@ -1,1 +1,0 @@
-"""What the audited images share with what a model was trained on."""

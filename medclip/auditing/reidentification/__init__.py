@@ -1,1 +1,0 @@
-"""Whether embeddings let somebody find a patient again."""

@@ -1,1 +1,0 @@
-"""Whether a model reads the disease, or something that goes along with it."""
