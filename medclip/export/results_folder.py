@@ -23,9 +23,8 @@ from typing import Any, Protocol
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
-from medclip.export.encoded_study import encode_study
 from medclip.export.formats import FORMATS, check_formats, formats_of
-from medclip.export.stored_results import Stored
+from medclip.export.source_headers import encode_study
 from medclip.export.structured_report import require_highdicom
 from medclip.export.study_result import DrawnMap, StudyResult, StudyRows, algorithm_of, read_result, rows_of
 from medclip.files.output import (
@@ -54,6 +53,21 @@ _AT_ONCE = 64
 """Files after which the ledger is told of them."""
 _KEY = re.compile(r"[0-9a-f]{16}")
 """Stems of results: keys of studies."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of the results."""
+
+    stored: int
+    """Studies whose results the server has, from this call or an earlier one."""
+    refused: int
+    """Studies whose results it does not take; the next call sends them again."""
+
+    def sentence(self) -> str:
+        """Write it in words."""
+        refused = f"; {count(self.refused, 'study', 'studies')} refused by it" if self.refused else ""
+        return f"Sent to the PACS: results of {count(self.stored, 'study', 'studies')}{refused}"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.export import results_folder, running_results
 from medclip.export.results_folder import ResultsFolder
-from medclip.export.running_results import RunningResults
-from medclip.export.stored_results import NOTE, StoreNote
+from medclip.export.running_results import NOTE, RunningResults, StoreNote
 from medclip.export.study_result import StudyResult, StudyRows, committed_results, read_result
 from medclip.models.packs.card import read_card
 from medclip.reports.score.heat_maps import HeatMaps

@@ -1,1 +1,1 @@
-"""The page of a few-shot comparison."""
+"""The page of a few-shot comparison; the comparison is in `evaluation`."""

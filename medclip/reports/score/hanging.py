@@ -29,7 +29,7 @@ _NOTES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class HungView:
+class Hung:
     """One place of a hanging, or an image that was set aside."""
 
     place: str
@@ -62,11 +62,11 @@ class LevelData:
 class HangingData:
     """The views of one examination."""
 
-    kinds: tuple[tuple[str, tuple[HungView, ...]], ...]
+    kinds: tuple[tuple[str, tuple[Hung, ...]], ...]
     """Kind of mammogram, empty for the standard one, and its places as they hang: R-CC, L-CC, R-MLO, L-MLO."""
-    placeless: tuple[HungView, ...]
+    placeless: tuple[Hung, ...]
     """Images that have no place and answer all the same, for want of others; the first few."""
-    others: tuple[HungView, ...]
+    others: tuple[Hung, ...]
     """Images that were set aside; the first few."""
     num_more: int
     """Images of both that are not among the first few."""
@@ -179,11 +179,11 @@ def _type(row: ExamRow) -> ViewType:
     return ViewType(row.side or "", row.position or "", row.view_kind or VIEW_KINDS[0])
 
 
-def _missing(view: ViewType) -> HungView:
-    return HungView(f"{view.side}-{view.position}", "", "", (), "", view.side == "R")
+def _missing(view: ViewType) -> Hung:
+    return Hung(f"{view.side}-{view.position}", "", "", (), "", view.side == "R")
 
 
-def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
+def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> Hung:
     assert row.row is not None
     kept = ledger.thumbnail(row.row)
     data = "" if kept is None else base64.b64encode(kept.thumbnail).decode()
@@ -192,7 +192,7 @@ def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
         shares.append(f"{percent(row.attention_exam)} of the exam")
         if row.attention_breast is not None and row.attention_breast < _ALL:
             shares.append(f"{percent(row.attention_breast)} of the breast")
-    return HungView(place_of(row), label, data, tuple(shares), _in_words(row.note), row.side == "R")
+    return Hung(place_of(row), label, data, tuple(shares), _in_words(row.note), row.side == "R")
 
 
 def _in_words(note: str | None, *, asides: bool = True) -> str:

@@ -1,15 +1,16 @@
-"""One study of a score report, as plain data: its images, its answers, its files."""
+"""One study of a score report, as plain data: its images, its answers, its files; and the answers for a terminal."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from medclip.errors import printable
 from medclip.models.packs.words import NO_TASK_OF_CARD, TRIED
-from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.reports.model_card import PrintedCard, modality_title, task_title, view_card
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.chunk_result import NAMED_FILES
 from medclip.runs.ledger.ledger import Ledger
@@ -17,10 +18,13 @@ from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.true_wordings import VIEW_TASK
-from medclip.text.vocabulary.own_words import AD_HOC, BAR
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt, ad_hoc_task
 from medclip.text.vocabulary.task import Task
-from medclip.wording import capital, list_of
+from medclip.wording import capital, list_of, percent
 
+MOST_STUDIES = 5
+"""Studies whose answers a terminal has; of more it would be full: the report and the table have them."""
 _MAX_THUMBNAILS = 4
 _MAX_CLASSES = 5
 _MAX_NAMES = 300
@@ -48,7 +52,7 @@ Name = int | str
 
 
 @dataclass(frozen=True)
-class ThumbnailView:
+class Thumbnail:
     """One thumbnail."""
 
     label: str
@@ -116,7 +120,7 @@ class StudyData:
     num_images: int
     failed_note: str
     """Which of its files are missing in the score; empty where none is."""
-    thumbnails: tuple[ThumbnailView, ...]
+    thumbnails: tuple[Thumbnail, ...]
     without_image: str
     """Its files, where no image of it is kept; else the images name them."""
     num_more_images: int
@@ -161,7 +165,7 @@ def collect_study(
     key: str,
     number: int,
     tasks: Mapping[str, Task],
-    card: CardView,
+    card: PrintedCard,
     *,
     show_paths: bool = False,
     sort_by: Score | None = None,
@@ -187,7 +191,7 @@ def collect_study(
         kept = ledger.thumbnail(row.row)
         if kept is not None:  # of files that are read together the first has it
             data = base64.b64encode(kept.thumbnail).decode()
-            thumbnails.append(ThumbnailView(_image_label(row, show_paths), data))
+            thumbnails.append(Thumbnail(_image_label(row, show_paths), data))
     paths = [printable(row.path) for row in files] if show_paths else []
     return StudyData(
         number=number,
@@ -239,7 +243,7 @@ def _flags_in_words(note: str | None) -> str:
     return "".join(f"{words}. " for words in named).strip()
 
 
-def class_titles(task: Task | None, name: str, card: CardView) -> tuple[str, dict[str, str]]:
+def class_titles(task: Task | None, name: str, card: PrintedCard) -> tuple[str, dict[str, str]]:
     """Return the printed names of a task and of its classes, in their order; those of the card's own task go first."""
     own = next((entry for entry in card.tasks if entry.name == name and entry.adapted), None)
     if own is not None:
@@ -300,7 +304,7 @@ def _task(
     task: Task | None,
     name: str,
     scores: Sequence[ScoreRow],
-    card: CardView,
+    card: PrintedCard,
     exam: Sequence[ExamRow],
     columns: Sequence[str],
 ) -> TaskData:
@@ -387,3 +391,103 @@ def changes_with_wording(spread: float) -> str:
     """
     points = round(100 * spread)
     return f"changes by ± {points} points with the wording" if points else "hardly changes with the wording"
+
+
+def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
+    """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name.
+
+    Args:
+        identity: Identity of the run, as its ledger has it.
+    """
+    tasks, prompts = {name: load_task(name) for name in task_names()}, prompts_of(identity)
+    if prompts:
+        prompt_task = ad_hoc_task(prompts)
+        tasks[prompt_task.name] = prompt_task
+    return tasks
+
+
+def prompts_of(identity: Mapping[str, Any]) -> tuple[Prompt, ...]:
+    """Return what a run asked in a person's own words."""
+    return tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
+
+
+def collect_answers(
+    ledger: Ledger, card: Any, *, show_paths: bool = False, sort_by: Score | None = None
+) -> tuple[dict[str, Any], ...]:
+    """Pick the answers of a run of a few studies, as plain values.
+
+    Of a task whose classes exclude each other that is the likeliest class, of any other each class that the report
+    shows.
+
+    Args:
+        ledger: A ledger with all chunks committed.
+        card: The model's card.
+        show_paths: Whether files are named by their relative path; otherwise by their row in files.parquet.
+        sort_by: Task and class by whose probability studies are sorted; None: by their files.
+
+    Returns:
+        One mapping for each study in the order of the report: `number`, `study` (its keyed hash), `modality`, `files`,
+        `note` and `answers`, which have task, class, probability, `grey`, `caution` (as in scores.parquet), `beside`
+        (what the report has beside the probability) and `figure` (what it has of the whole task). Empty where there
+        are more than five.
+    """
+    if not 0 < ledger.counts()["studies"] <= MOST_STUDIES:
+        return ()
+    tasks, printed = known_tasks(ledger.get("identity") or {}), view_card(card)
+    return tuple(
+        _answers_of(collect_study(ledger, key, number, tasks, printed, show_paths=show_paths, sort_by=sort_by))
+        for number, key in enumerate(ledger.studies(MOST_STUDIES, sort_by), start=1)
+    )
+
+
+def _answers_of(study: StudyData) -> dict[str, Any]:
+    numbered = f"{'file' if study.rows.isdigit() else 'files'} {study.rows}"
+    return {
+        "number": study.number,
+        "study": study.key,
+        "modality": study.modality,
+        "files": study.files or numbered,
+        "note": " ".join(filter(None, (study.note, study.failed_note))) or None,
+        "answers": [row for task in study.tasks for row in _answers(task)],
+    }
+
+
+def _answers(task: TaskData) -> Iterator[dict[str, Any]]:
+    for one in task.classes[:1] if task.is_choice else task.classes:
+        reason = one.unlearned or task.unlearned
+        beside = (f"Not learned: {reason}" if reason else "", one.note)
+        yield {
+            "task": task.name,
+            "task_title": task.title,
+            "class": one.name,
+            "class_title": one.title,
+            "probability": one.probability,
+            "grey": bool(reason) or one.quiet,
+            "caution": one.caution or None,
+            "beside": " · ".join(filter(None, beside)) or None,
+            "figure": task.note or None,
+        }
+
+
+def answer_lines(study: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield the lines of a study for a terminal, each with whether it is grey.
+
+    Args:
+        study: One study, as `collect_answers` returns it.
+
+    Example:
+        >>> row = {"task_title": "View", "class_title": "PA", "probability": 0.8, "grey": False}
+        >>> one = {"number": 1, "modality": "X-ray", "files": "file 1", "note": None}
+        >>> for line, grey in answer_lines({**one, "answers": [{**row, "beside": None, "figure": "AUROC 0.9"}]}):
+        ...     print(line, grey)
+        Study 1: X-ray, file 1 False
+          View: PA 80 % · AUROC 0.9 False
+    """
+    note = f" · {study['note']}" if study["note"] else ""
+    yield f"Study {study['number']}: {study['modality']}, {study['files']}{note}", False
+    before = ""
+    for row in study["answers"]:
+        figure = row["figure"] if row["task_title"] != before else None  # once for all classes of a task
+        before = row["task_title"]
+        words = f"{before}: {row['class_title']} {percent(row['probability'])}"
+        yield f"  {' · '.join(filter(None, (words, row['beside'], figure)))}", row["grey"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from medclip.errors import printable
 from medclip.files.output import new_folder
-from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.reports.model_card import PrintedCard, modality_title, task_title
 from medclip.reports.score.page import ReportData
 from medclip.reports.score.study import class_title, class_titles, ranges
 from medclip.runs.ledger.chunk_result import NAMED_FILES
@@ -102,7 +102,9 @@ def _image_code(study: ListedStudy) -> int:
     return 1 if study.image_row else 2 if study.withheld else 0
 
 
-def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_studies: int = MAX_STUDIES) -> Worklist:
+def collect_worklist(
+    ledger: Ledger, card: PrintedCard, report: ReportData, *, max_studies: int = MAX_STUDIES
+) -> Worklist:
     """Pick the lines of the list from a complete ledger; tables are gone through once.
 
     Args:
@@ -142,7 +144,7 @@ def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_
     return Worklist(studies, tuple(_titles(report, card, *pair) for pair in numbers), chosen)
 
 
-def _titles(report: ReportData, card: CardView, task: str, name: str) -> tuple[str, str]:
+def _titles(report: ReportData, card: PrintedCard, task: str, name: str) -> tuple[str, str]:
     title, titles = class_titles(report.tasks.get(task), task, card)
     grey = report.grey((task, name))
     return f"{class_title(titles, name)}{f', {grey}' if grey else ''}", title or task_title(task)

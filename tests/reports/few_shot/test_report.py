@@ -14,8 +14,7 @@ import pytest
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.results import Comparison, Novel, Paired
 from medclip.reports.few_shot.curves import _apart, curves
-from medclip.reports.few_shot.page import highlighted
-from medclip.reports.few_shot.report import render, write_compare_report
+from medclip.reports.few_shot.report import highlighted, render, write_compare_report
 from medclip.reports.few_shot.words import interval_of, summary, value_of
 from medclip.wording import p_value
 from tests.kits.few_shot import compare_methods, table
