@@ -294,8 +294,8 @@ def _of_regions(
     named = {file.row: file.path for file in files}
     views = [row for row in rows if row.level == "view" and row.attention_exam is not None and row.row in named]
     for row in (*(row for row in rows if row.level == "breast"), *views):
-        asked = [v for v in views if (v.task, v.class_) == (row.task, row.class_)]
-        of_it = [row] if row.level == "view" else [v for v in asked if v.side == row.side]
+        of_answer = [v for v in views if (v.task, v.class_) == (row.task, row.class_)]
+        of_it = [row] if row.level == "view" else [v for v in of_answer if v.side == row.side]
         paths = tuple(named[v.row] for v in of_it if v.row is not None)
         region = Region(row.level, row.side, row.position, row.view_kind, paths)
         yield _answer(row, card, against.get((row.task, row.class_)), cautions, region=region)
@@ -342,15 +342,17 @@ def _words(task: str, name: str, card: Any) -> tuple[str, str, Mapping[str, str]
         return "In your own words", name, {}
     entry = card.tasks.get(task)
     adapted = card.adapted is not None and card.adapted.task == task
-    own = (entry.model_extra or {}) if adapted and entry is not None else {}
+    printed = (entry.model_extra or {}) if adapted and entry is not None else {}
     try:
-        known = load_task(task)
-        asked = next((one for one in known.classes if one.name == name), None)
+        vocabulary_task = load_task(task)
+        class_ = next((one for one in vocabulary_task.classes if one.name == name), None)
     except MedclipError:  # a task of a person's own, whose file is elsewhere by now
-        known = asked = None
-    task_title = str(own.get("title") or (known.title if known else capital(task.replace("_", " "))))
-    title = str((own.get("class_titles") or {}).get(name) or (asked.title if asked else ""))
-    return task_title, title, asked.codes if asked else {}
+        vocabulary_task = class_ = None
+    task_title = str(
+        printed.get("title") or (vocabulary_task.title if vocabulary_task else capital(task.replace("_", " ")))
+    )
+    title = str((printed.get("class_titles") or {}).get(name) or (class_.title if class_ else ""))
+    return task_title, title, class_.codes if class_ else {}
 
 
 def coding_of(concept: str, meaning: str, codes: Mapping[str, str] | None = None) -> Coding:

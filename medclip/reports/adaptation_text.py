@@ -20,7 +20,7 @@ def adapt_text(run: AdaptRun) -> str:
     train = [shot for shot in adapted.shots if shot.role == "train"]
     num_val = len(adapted.shots) - len(train)
     chosen_with = f", and {num_val} further ones to choose settings with" if num_val else ""
-    shown = f"{count(len(train), 'file')} of {count(len({shot.patient for shot in train}), 'patient')}"
+    learned_from = f"{count(len(train), 'file')} of {count(len({shot.patient for shot in train}), 'patient')}"
     shots = ", ".join(f"{name} {num}" for name, num in adapted.num_by_class.items())
     learned, tested = (len({run.units[i].patient for i in rows}) for rows in (run.division.train, run.division.test))
     seconds = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
@@ -28,7 +28,7 @@ def adapt_text(run: AdaptRun) -> str:
         f"{run.text.task.title}: {list_of(run.text.names, 'or' if run.text.kind == 'multiclass' else 'and')}",
         f"{count(len(run.units), 'labelled file')} of {count(len({u.patient for u in run.units}), 'patient')}: "
         f"{learned} to learn from and {tested} to test on",
-        f"Shots: {shots}; {shown}{chosen_with}",
+        f"Shots: {shots}; {learned_from}{chosen_with}",
         f"{adapted.title}: {count(adapted.fitted.num_trainable, 'number')} learned ({seconds})",
         *(f"Settings: {line}" for line in _settings(adapted.fitted.settings)),
         *(f"Note: {note}" for note in notes_of(run)),

@@ -174,8 +174,8 @@ def _held_out(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
 def _task(
     name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None, held_out: Mapping[str, Any]
 ) -> PrintedTask:
-    asked = _vocabulary_task(name)
-    titles = {} if asked is None else {c.name: c.title for c in asked.classes}
+    vocabulary_task = _vocabulary_task(name)
+    titles = {} if vocabulary_task is None else {c.name: c.title for c in vocabulary_task.classes}
     measured = entry.get("metrics") or held_out
     metrics = tuple(_metrics("", measured, titles))
     named = entry.get("thresholds")
@@ -197,7 +197,8 @@ def _task(
             remarks=remarks,
             across=tuple(_across(key, figures, titles) for key, figures in sources.items()),
             modalities=tuple(
-                modality_title(str(m)) for m in entry.get("modalities") or (() if asked is None else asked.modalities)
+                modality_title(str(m))
+                for m in entry.get("modalities") or (() if vocabulary_task is None else vocabulary_task.modalities)
             ),
             classes=tuple(classes),
         )
@@ -275,8 +276,8 @@ def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> I
     if "value" in node:
         yield _metric(name, node, node.get("baselines") or {})
     elif node and all("value" in child for child in node.values()) and any(key in node for key in OWN):
-        own = next(key for key in OWN if key in node)
-        yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
+        ours = next(key for key in OWN if key in node)
+        yield _metric(name, node[ours], {key: child for key, child in node.items() if key != ours})
     else:
         for key, child in node.items():
             metric_name = METRIC_TITLES.get(key) or titles.get(key, key.replace("_", " "))

@@ -16,8 +16,8 @@ from medclip.files.output import write_file
 from medclip.monitoring.changes import FEWEST_PATIENTS, Change
 from medclip.monitoring.result import REPORT, Finding, Monitored, PeriodRow
 from medclip.monitoring.side_by_side import Compared
+from medclip.reports.drawings import BAD, FIRST, LINE, SECOND, SOFT, dress, themed_svg
 from medclip.reports.html_page import render_page, svg_uri
-from medclip.reports.themed_drawing import BAD, FIRST, LINE, SECOND, SOFT, dress, themed_svg
 from medclip.version import __version__
 from medclip.wording import capital, count, figure, interval, number, p_value, percent, percent_of
 
@@ -44,7 +44,7 @@ class Series:
         return max(self.changes, key=lambda one: (bool(one.size), _strength(one)))
 
     @property
-    def found(self) -> tuple[Change, ...]:
+    def beyond_chance(self) -> tuple[Change, ...]:
         """Changes that chance does not explain."""
         return tuple(one for one in self.changes if one.size)
 
@@ -71,7 +71,7 @@ def series_of(changes: Sequence[Change]) -> list[Series]:
     for one in changes:
         groups.setdefault((one.about, one.subject, one.name, one.measure), []).append(one)
     series = [Series(tuple(group)) for group in groups.values()]
-    return sorted(series, key=lambda one: (not one.found, -_strength(one.worst)))
+    return sorted(series, key=lambda one: (not one.beyond_chance, -_strength(one.worst)))
 
 
 def findings_of(result: Monitored) -> tuple[Finding, ...]:
@@ -82,7 +82,7 @@ def findings_of(result: Monitored) -> tuple[Finding, ...]:
     """
     largest: dict[tuple[str, ...], Series] = {}
     for series in series_of(result.changes):
-        if series.found:  # of mean and tail the one that changed more stands for both
+        if series.beyond_chance:  # of mean and tail the one that changed more stands for both
             largest.setdefault((series.worst.about, series.worst.subject, series.worst.name), series)
     findings = [Finding(series.worst.size, _sentence(series, result)) for series in largest.values()]
     findings += list(_of_packs(result))
@@ -98,7 +98,7 @@ def _strength(one: Change) -> float:
 
 
 def _sentence(series: Series, result: Monitored) -> str:
-    worst, num = series.worst, len(series.found)
+    worst, num = series.worst, len(series.beyond_chance)
     periods = len(series.changes)
     among = f"in {num} of {count(periods, result.by)} that could be compared"
     if periods == 1:

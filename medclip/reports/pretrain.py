@@ -17,10 +17,10 @@ from medclip.errors import printable
 from medclip.evaluation.shard_split import RETRIEVAL
 from medclip.files.output import write_file
 from medclip.models.packs.card import Card, SplitFigures
+from medclip.reports.drawings import BAD, FIRST, INK, SECOND, SOFT, dress, themed_svg
 from medclip.reports.html_page import image_uri, render_page, svg_uri
 from medclip.reports.model_card import task_title, view_card
 from medclip.reports.pretrain_findings import History, chosen_step, findings, metric_title
-from medclip.reports.themed_drawing import BAD, FIRST, INK, SECOND, SOFT, dress, themed_svg
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.training.log import FILE_NAME, SHARES, read_log
@@ -179,16 +179,16 @@ def _test(held: SplitFigures | None) -> Iterator[tuple[str, str, dict[str, str]]
     """Yield task, figure and numbers of each row of the test table; `start` is of the model that the run began with."""
     for task, metrics in held.figures.items() if held is not None else ():
         for name, node in _leaves(metrics):
-            own = node if "value" in node else node["zero_shot"]
+            measured = node if "value" in node else node["zero_shot"]
             start = node.get("start")
             has_patients = held is not None and held.num_patients is not None
             numbers = {
-                "value": figure(own["value"], decimals=3),
-                "interval": interval(own.get("low"), own.get("high"), decimals=3),
-                "chance": figure(own.get("chance"), decimals=3),
+                "value": figure(measured["value"], decimals=3),
+                "interval": interval(measured.get("low"), measured.get("high"), decimals=3),
+                "chance": figure(measured.get("chance"), decimals=3),
                 "start": "" if start is None else figure(start["value"], decimals=3),
-                "images": number(own.get("num_images")),
-                "patients": number(own.get("num_patients")) if has_patients else "–",
+                "images": number(measured.get("num_images")),
+                "patients": number(measured.get("num_patients")) if has_patients else "–",
             }
             yield "Retrieval" if task == RETRIEVAL else task_title(task), metric_title(name), numbers
 

@@ -189,17 +189,17 @@ def chosen_step(recipe: Recipe, history: History) -> str:
 
 
 def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> Iterator[Finding]:
-    own = [row for row in rows if row["metric"].split()[-1] != "start"]
-    if finished and not own and recipe.needs_words:
+    of_run = [row for row in rows if row["metric"].split()[-1] != "start"]
+    if finished and not of_run and recipe.needs_words:
         yield Finding(
             "wait", "No test split was measured: the figures below are of images that settings were chosen with."
         )
-    known = [row for row in own if row["chance"] is not None and row["low"] is not None]
-    if errors := [row for row in known if row["metric"] == MASKED_ERROR and row["value"] >= row["chance"]]:
+    with_chance = [row for row in of_run if row["chance"] is not None and row["low"] is not None]
+    if errors := [row for row in with_chance if row["metric"] == MASKED_ERROR and row["value"] >= row["chance"]]:
         yield Finding("bad", f"On the test split, no better than a guess without a model: {_with_chance(errors)}.")
-    known = [row for row in known if row["metric"] != MASKED_ERROR]
-    below = [row for row in known if row["value"] <= row["chance"] and row["metric"] != MASKED_GAIN]
-    unsure = [row for row in known if row["low"] <= row["chance"] < row["value"]]
+    with_chance = [row for row in with_chance if row["metric"] != MASKED_ERROR]
+    below = [row for row in with_chance if row["value"] <= row["chance"] and row["metric"] != MASKED_GAIN]
+    unsure = [row for row in with_chance if row["low"] <= row["chance"] < row["value"]]
     among_several = [row for row in below if _is_among_several(row)]
     if plain := [row for row in below if not _is_among_several(row)]:
         yield Finding("bad", f"On the test split, no better than chance: {_with_chance(plain)}.")

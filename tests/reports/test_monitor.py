@@ -57,7 +57,7 @@ def test_of_one_figure_s_weeks_the_largest_change_is_told_and_in_how_many_weeks_
     ]
     (series,) = series_of(weeks)
     assert series.worst.period == "2024-W03"
-    assert [one.period for one in series.found] == ["2024-W02", "2024-W03"]
+    assert [one.period for one in series.beyond_chance] == ["2024-W02", "2024-W03"]
 
 
 def test_no_axis_of_a_share_goes_below_0_or_above_1(monkeypatch: pytest.MonkeyPatch) -> None:

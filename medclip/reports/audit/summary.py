@@ -62,7 +62,7 @@ class Matter:
 def summary(result: AuditResult) -> tuple[Matter, ...]:
     """Return what was audited, what was found and what could not have been."""
     matters = (
-        _found(result),
+        _what_was_found(result),
         Matter("Declared beforehand", requirements.answers(result)),
         _unseen(result),
         Matter(HIDDEN, tuple(_hidden(result))),
@@ -162,7 +162,7 @@ def lead(result: AuditResult) -> str:
     )
 
 
-def _found(result: AuditResult) -> Matter:
+def _what_was_found(result: AuditResult) -> Matter:
     findings = collect_findings(result)
     rest = len(findings) - 1 - MOST
     more = (f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the table of findings.",) if rest > 0 else ()

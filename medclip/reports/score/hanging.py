@@ -101,8 +101,8 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
         places = tuple(at.get(view.slot or "") or _missing(view) for view in types)
         if not all(view.is_missing for view in places):
             grids.append(("" if kind == VIEW_KINDS[0] else capital(kind.replace("_", " ")), places))
-    shown = {view.file for _, places in grids for view in places}
-    placeless = [hung[number] for number in answering if hung[number].file not in shown]
+    hung_files = {view.file for _, places in grids for view in places}
+    placeless = [hung[number] for number in answering if hung[number].file not in hung_files]
     others = [view for number, view in hung.items() if number not in answering]
     return HangingData(
         tuple(grids),

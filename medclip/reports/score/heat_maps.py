@@ -206,15 +206,15 @@ def check_named(named: str, model: str | Path | Model, options: ScoreOptions) ->
         return
     pack = find_pack(model)
     card = read_card(pack)
-    asked = {one.task.name: one for one in asked_tasks(card, options, read_pack_texts(pack, card))}
+    tasks = {one.task.name: one for one in asked_tasks(card, options, read_pack_texts(pack, card))}
     task, _, class_ = named.partition(":")
-    if task not in asked:
+    if task not in tasks:
         raise MedclipError(
             Reason.WRONG_USE,
             f"heat maps of {task!r} cannot be drawn, which this run does not ask.",
-            hint=did_you_mean(task, (TOP, *asked), "Name one of"),
+            hint=did_you_mean(task, (TOP, *tasks), "Name one of"),
         )
-    class_of(asked[task], class_)
+    class_of(tasks[task], class_)
 
 
 @dataclass(frozen=True)

@@ -83,14 +83,14 @@ def write_score_report(
         MedclipError: DISK_FULL.
     """
     path = folder / REPORT
-    asked = {
+    arguments = {
         "show_paths": show_paths,
         "sort_by": None if sort_by is None else list(sort_by),
         "pages": [studies_a_page, max_pages, max_listed],
         "heat_maps": None if heat_maps is None else heat_maps.named,
     }
     images_are_gone = ledger.get("report_images") and not (folder / IMAGES).is_dir()
-    if ledger.get("report") == asked and path.exists() and not images_are_gone:
+    if ledger.get("report") == arguments and path.exists() and not images_are_gone:
         return path
     ledger.remember({"report": None})
     printed = view_card(card)
@@ -115,7 +115,7 @@ def write_score_report(
     with disk_errors(folder):
         for name in set(report_files(folder)) - written:
             (folder / name).unlink(missing_ok=True)
-    ledger.remember({"report": asked, "report_images": (folder / IMAGES).is_dir()})
+    ledger.remember({"report": arguments, "report_images": (folder / IMAGES).is_dir()})
     return path
 
 

@@ -245,9 +245,9 @@ def _flags_in_words(note: str | None) -> str:
 
 def class_titles(task: Task | None, name: str, card: PrintedCard) -> tuple[str, dict[str, str]]:
     """Return the printed names of a task and of its classes, in their order; those of the card's own task go first."""
-    own = next((entry for entry in card.tasks if entry.name == name and entry.adapted), None)
-    if own is not None:
-        return own.title, dict(own.class_titles)
+    of_card = next((entry for entry in card.tasks if entry.name == name and entry.adapted), None)
+    if of_card is not None:
+        return of_card.title, dict(of_card.class_titles)
     if task is None:
         return task_title(name), {}
     title = "In your own words" if name == AD_HOC else task.title
@@ -309,7 +309,7 @@ def _task(
     columns: Sequence[str],
 ) -> TaskData:
     """Pick what is shown of a task: which answers are grey and why is what their rows say, and nothing else."""
-    own = next((entry for entry in card.tasks if entry.name == name), None)
+    of_card = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
     is_prompt = name == AD_HOC
     reasons = {score.class_: printable(not_learned(score.caution)) for score in scores}
@@ -318,26 +318,26 @@ def _task(
     cautions = {s.class_: printable(s.caution) for s in scores if s.caution and not reasons[s.class_]}
     is_risk = scores[0].kind == "risk"  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
-    shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
+    listed = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
-    note = "nobody has measured how good the model is at this" if own is None else own.summary
+    note = "nobody has measured how good the model is at this" if of_card is None else of_card.summary
     if is_prompt:
         note = "nobody has measured these words: the card’s figures are of its own wordings"
-    elif own is None and any(reason.startswith(TRIED) for reason in reasons.values()):
+    elif of_card is None and any(reason.startswith(TRIED) for reason in reasons.values()):
         note = NO_TASK_OF_CARD
     beside = {class_: caution for class_, caution in cautions.items() if caution not in note}
     if beside and is_choice and len({cautions.get(score.class_, "") for score in scores}) == 1:
         note = " · ".join(filter(None, (cautions.get(scores[0].class_), note)))  # of one answer among several
         beside = {}
-    remarks = {} if is_prompt or own is None else own.remarks
+    remarks = {} if is_prompt or of_card is None else of_card.remarks
     if len({remarks.get(score.class_, "") for score in scores}) == 1:
         note = " · ".join(filter(None, (note, remarks.get(scores[0].class_))))
     else:
         beside = {**remarks, **beside}
-    if own is not None and own.unanswered:
-        note = f"{note} · {printable(own.unanswered)}"
-    if len(shown) < len(ordered):
-        note = f"{len(ordered) - len(shown)} more below these · {note}"
+    if of_card is not None and of_card.unanswered:
+        note = f"{note} · {printable(of_card.unanswered)}"
+    if len(listed) < len(ordered):
+        note = f"{len(ordered) - len(listed)} more below these · {note}"
     return TaskData(
         title=title,
         classes=tuple(
@@ -352,12 +352,12 @@ def _task(
                 name=score.class_,
                 caution=printable(score.caution or ""),
             )
-            for score in shown
+            for score in listed
         ),
         note=note,
-        limited=name if own is not None and own.note else "",
+        limited=name if of_card is not None and of_card.note else "",
         unlearned=unlearned,
-        levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
+        levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in listed}, columns),
         is_prompt=is_prompt,
         name=name,
         is_choice=is_choice,

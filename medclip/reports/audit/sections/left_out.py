@@ -81,8 +81,8 @@ def _cells(result: AuditResult, rows: list[Row]) -> tuple[Td, ...]:
     sign = "▲ " if survives(result, row) else ""
     numbers = (Td(number(row.get("n"))), Td(_few(row)), Td(share, (around,)))
     tested = "" if real(row.get("p")) is None else f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}"
-    shown = NONE if is_all(row) else f"{sign}{difference}"
-    return (*numbers, Td(shown, (between,) if not is_all(row) else ()), Td(tested or NONE), prose(_why(result, row)))
+    apart = NONE if is_all(row) else f"{sign}{difference}"
+    return (*numbers, Td(apart, (between,) if not is_all(row) else ()), Td(tested or NONE), prose(_why(result, row)))
 
 
 def _difference(row: Row) -> tuple[str, str]:

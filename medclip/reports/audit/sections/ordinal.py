@@ -58,9 +58,9 @@ def answers(result: AuditResult) -> tuple[str, ...]:
     for model in result.model_names:
         for label in dict.fromkeys(row.get("label") for row in select(result.ordinal, model=model)):
             everybody = [row for row in select(result.ordinal, model=model, label=label) if is_all(row)]
-            shown = [row for row in everybody if real(row.get("value")) is not None]
-            if shown:
-                figures = list_of([f"{METRICS[str(row['metric'])]} {with_interval(row)}" for row in shown])
+            measured = [row for row in everybody if real(row.get("value")) is not None]
+            if measured:
+                figures = list_of([f"{METRICS[str(row['metric'])]} {with_interval(row)}" for row in measured])
                 name = f"{plain(label)}{of_model(result, everybody[0])}"
                 sentences.append(f"{name}, {number(everybody[0].get('n_patients'))} patients: {figures}.")
     return tuple(sentences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import group_cell, group_name, is_all, of_model, plain, select, with_interval
@@ -63,7 +63,7 @@ def _by_risk(result: AuditResult) -> dict[tuple[str, str, str], list[Row]]:
     return rows
 
 
-def _line(name: str, rows: list[Row], counts: Sequence[str], metrics: Sequence[str]) -> Tr:
+def _line(name: str, rows: list[Row], counts: Iterable[str], metrics: Iterable[str]) -> Tr:
     by_metric = {row["metric"]: row for row in rows}
     counted = (Td(number(rows[0].get(key))) for key in counts)
     return Tr(name, (*counted, *(group_cell(by_metric.get(metric, {})) for metric in metrics)))

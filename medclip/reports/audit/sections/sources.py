@@ -84,10 +84,10 @@ def _cells(rows: list[Row]) -> Iterator[Td]:
         return
     worst = max(tested, key=lambda row: row["value"])
     by_what = {row["what"]: row for row in select(rows, source=worst.get("source"))}
-    told = by_what.get(KNOWN, {})
-    direction = ITS_NEGATIVES if (real(told.get("value")) or 0) >= 0.5 else ITS_POSITIVES
+    of_source = by_what.get(KNOWN, {})
+    direction = ITS_NEGATIVES if (real(of_source.get("value")) or 0) >= 0.5 else ITS_POSITIVES
     yield prose(f"{'✖ ' if worst.get('severity') == RED else ''}{worst.get('source')}")
-    yield figure_cell(told)
+    yield figure_cell(of_source)
     yield figure_cell(by_what.get(direction, {}))
     value, around = parts(worst, signed=True)
     p = worst.get("p_holm")

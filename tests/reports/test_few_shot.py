@@ -13,9 +13,8 @@ import pytest
 
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.results import Comparison, Novel, Paired
-from medclip.reports.few_shot.curves import _apart, curves
-from medclip.reports.few_shot.report import highlighted, render, write_compare_report
-from medclip.reports.few_shot.words import interval_of, summary, value_of
+from medclip.reports.drawings import _apart, curves
+from medclip.reports.few_shot import highlighted, interval_of, render, summary, value_of, write_compare_report
 from medclip.wording import p_value
 from tests.kits.few_shot import compare_methods, table
 from tests.kits.pages import lines_of, run_together
@@ -120,7 +119,7 @@ def test_mistakes_are_shown_with_the_true_class_and_what_was_said(page: str):
 
 
 def test_a_file_that_is_gone_is_not_shown(compared: Compared, monkeypatch: pytest.MonkeyPatch):
-    from medclip.reports.few_shot import report as module
+    from medclip.reports import few_shot as module
 
     monkeypatch.setattr(module, "_burned_in", lambda *_: True)
     shown = render(compared)

@@ -1,13 +1,19 @@
-"""Curves over K, drawn with matplotlib: a few methods stand out, each with colour, line and marker of its own."""
+"""Drawings by matplotlib: those that follow dark mode and print, though they are images, and curves over K.
+
+The colours of the first have names. Of curves over K a few methods stand out, each with colour, line and marker of its
+own.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import log2
 from typing import Any
 
 from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison
 
+INK, SOFT, LINE, FIRST, SECOND, BAD = "#18202a", "#525d6a", "#d5dae0", "#0b5fa5", "#b24a00", "#a3302a"
 STYLES = (
     ("#0b5fa5", "-", "o"),
     ("#b24a00", "--", "s"),
@@ -21,6 +27,76 @@ _GREY_TEXT = "#5c6570"
 _SIZE = (9.2, 4.9)
 _GAP = 0.036
 """Least distance of two labels, as a share of the axis."""
+_NAMES = {INK: "ink", SOFT: "soft", LINE: "line", FIRST: "first", SECOND: "second", BAD: "bad"}
+_DARK = {
+    "ink": "#e6e9ed",
+    "soft": "#a6b0bb",
+    "line": "#2e3740",
+    "first": "#82bdf0",
+    "second": "#f2a56b",
+    "bad": "#ee9a92",
+}
+
+
+def themed_svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """Return what is drawn on a figure as an SVG document.
+
+    Args:
+        size: Width and height in inches.
+        draw: Function called with the empty figure, which draws on it.
+    """
+
+    def draw_themed(figure: Any) -> None:
+        figure.patch.set_alpha(0.0)
+        draw(figure)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0.0)
+            axes.yaxis.get_offset_text().set_color(SOFT)
+        figure.align_ylabels()
+
+    return _coloured(_svg(draw_themed, figsize=size, layout="constrained"))
+
+
+def _svg(draw: Callable[[Any], None], **options: Any) -> str:
+    """Return what is drawn on a figure of these options; the same values give the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style: Any = {"svg.fonttype": "path", "svg.hashsalt": "medclip", "font.family": "DejaVu Sans", "font.size": 9.5}
+    with rc_context(style):
+        figure = Figure(**options)
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "medclip"})
+    return buffer.getvalue().decode()
+
+
+def _coloured(svg: str) -> str:
+    """Name the colours, so that the image has those of the reader's light or dark page; on paper they are light."""
+    for colour, name in _NAMES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    light = _rule({name: colour for colour, name in _NAMES.items()})
+    style = f"<style>{light} @media (prefers-color-scheme: dark) {{{_rule(_DARK)}}} @media print {{{light}}}</style>"
+    start = svg.index("<defs>")
+    return svg[:start] + style + svg[start:]
+
+
+def _rule(colours: Mapping[str, str]) -> str:
+    return ":root { " + " ".join(f"--{name}: {colour};" for name, colour in colours.items()) + " }"
+
+
+def dress(axes: Any, name: str, below: str = "") -> None:
+    """Dress axes as all drawings are: a name at the left, perhaps one below, faint lines across."""
+    axes.set_ylabel(name, color=INK)
+    axes.set_xlabel(below, color=INK)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=SOFT, labelcolor=SOFT)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(SOFT)
 
 
 def curves(result: Comparison, highlighted: Sequence[str], metric: str | None = None) -> str:
@@ -34,31 +110,25 @@ def curves(result: Comparison, highlighted: Sequence[str], metric: str | None = 
     Returns:
         An SVG document; the same figures give the same bytes.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
-    name = metric or result.primary
-    style: Any = {"svg.fonttype": "path", "svg.hashsalt": "medclip", "font.family": "DejaVu Sans", "font.size": 9.5}
-    with rc_context(style):
-        figure = Figure(figsize=_SIZE, facecolor="white")
-        FigureCanvasSVG(figure)
+    def draw(figure: Any) -> None:
         axes = figure.add_axes((0.07, 0.12, 0.68, 0.84))
         ends: list[tuple[float, str, str, str]] = []
         for method in sorted(result.titles, key=lambda m: m in highlighted):
             cells = [c for k in result.shots if (c := result.cell(method, k, name)) is not None]
             if cells:
                 look = STYLES[highlighted.index(method)] if method in highlighted else None
-                _draw(axes, result, cells, look)
-                ends.append((cells[-1].value, result.titles[method], *_label_look(look)))
-        _dress(axes, result, name)
+                _curve(axes, result, cells, look)
+                label_look = (_GREY_TEXT, "normal") if look is None else (look[0], "bold")
+                ends.append((cells[-1].value, result.titles[method], *label_look))
+        _dress_curves(axes, result, name)
         _label(axes, result, ends)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "medclip"})
-    return buffer.getvalue().decode()
+
+    name = metric or result.primary
+    return _svg(draw, figsize=_SIZE, facecolor="white")
 
 
-def _draw(axes: Any, result: Comparison, cells: Sequence[Cell], look: tuple[Any, ...] | None) -> None:
+def _curve(axes: Any, result: Comparison, cells: Sequence[Cell], look: tuple[Any, ...] | None) -> None:
     places = [_place(result, c.shots) for c in cells]
     values = [c.value for c in cells]
     if look is None:
@@ -75,7 +145,7 @@ def _draw(axes: Any, result: Comparison, cells: Sequence[Cell], look: tuple[Any,
         axes.errorbar(places, values, [[values[0] - low[0]], [high[0] - values[0]]], color=colour, zorder=3)
 
 
-def _dress(axes: Any, result: Comparison, metric: str) -> None:
+def _dress_curves(axes: Any, result: Comparison, metric: str) -> None:
     places = [_place(result, k) for k in result.shots]
     axes.set_xticks(places, [str(k) for k in result.shots])
     axes.set_xlim(places[0] - 0.15, places[-1] + 0.15)
@@ -139,10 +209,4 @@ def _apart(wanted: Sequence[float]) -> list[float]:
 
 
 def _place(result: Comparison, shots: int | None) -> float:
-    from math import log2
-
     return log2(shots or result.shots[0])
-
-
-def _label_look(look: tuple[Any, ...] | None) -> tuple[str, str]:
-    return (_GREY_TEXT, "normal") if look is None else (look[0], "bold")
