@@ -10,7 +10,7 @@ from medclip.adaptation.finetune.result import FinetuneResult
 from medclip.adaptation.run import AdaptRun
 from medclip.errors import printable
 from medclip.evaluation.adapted_model import notes_of
-from medclip.reports.pretrain_findings import metric_title
+from medclip.reports.model_card import metric_title
 from medclip.wording import by_reason, count, estimate, figure, list_of, number
 
 

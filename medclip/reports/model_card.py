@@ -30,6 +30,24 @@ _VIEWS = ("ap", "pa")
 UNKNOWN = "unknown"
 _MOST_FINDINGS = 4
 """Findings of a task whose figures stand side by side below its answers; of more the first."""
+_TRAINING_METRICS = {
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_auroc": "Mean AUROC",
+    "macro_auroc_within": "Mean AUROC within one source",
+    "auroc": "AUROC",
+    "val_loss": "Loss",
+    "supervised_loss": "Loss of the classifier",
+    "masked_error": "Squared error of hidden pixels",
+    "masked_gain": "Part of the error without a model that is taken away",
+    "image_to_text_r1": "Images that find their text first (R@1)",
+    "image_to_text_r5": "Images that find their text among five (R@5)",
+    "image_to_text_r10": "Images that find their text among ten (R@10)",
+    "text_to_image_r1": "Texts that find their image first (R@1)",
+    "text_to_image_r5": "Texts that find their image among five (R@5)",
+    "text_to_image_r10": "Texts that find their image among ten (R@10)",
+}
+RIVALS = ("zero_shot", "start")
+"""Last words of a metric that name whose figure it is: of the run's own model, of the one it began with."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +177,20 @@ def task_title(name: str) -> str:
         return load_task(name).title
     except MedclipError:
         return capital(name.replace("_", " "))
+
+
+def metric_title(name: str) -> str:
+    """Return the printed name of a metric, such as "auroc pneumonia zero_shot", without whose figure it is.
+
+    Example:
+        >>> metric_title("auroc pleural_thickening zero_shot"), metric_title("macro_auroc")
+        ('AUROC, pleural thickening', 'Mean AUROC')
+    """
+    first, *inner = name.split()
+    if inner and inner[-1] in RIVALS:
+        inner.pop()
+    title = _TRAINING_METRICS.get(first, first.replace("_", " "))
+    return ", ".join([title, *(part.replace("_", " ") for part in inner)])
 
 
 def modality_title(name: str) -> str:

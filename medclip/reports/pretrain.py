@@ -19,8 +19,8 @@ from medclip.files.output import write_file
 from medclip.models.packs.card import Card, SplitFigures
 from medclip.reports.drawings import BAD, FIRST, INK, SECOND, SOFT, dress, themed_svg
 from medclip.reports.html_page import image_uri, render_page, svg_uri
-from medclip.reports.model_card import task_title, view_card
-from medclip.reports.pretrain_findings import History, chosen_step, findings, metric_title
+from medclip.reports.model_card import metric_title, task_title, view_card
+from medclip.reports.pretrain_findings import History, chosen_step, findings
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.training.log import FILE_NAME, SHARES, read_log

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.evaluation.hidden_pixels import MASKED_ERROR, MASKED_GAIN
 from medclip.evaluation.shard_split import RETRIEVAL
-from medclip.reports.model_card import task_title
+from medclip.reports.model_card import metric_title, task_title
 from medclip.training.recipe.schema import Recipe
 from medclip.wording import by_reason, count, figure, interval, list_of, number, percent, real
 
@@ -24,26 +24,6 @@ _WORSE = 1.02
 _AT_LIMIT = 99.9
 _LEARNED = 0.25
 """Share by which a guess of hidden patches must be better than one without a model."""
-
-
-_METRICS = {
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_auroc": "Mean AUROC",
-    "macro_auroc_within": "Mean AUROC within one source",
-    "auroc": "AUROC",
-    "val_loss": "Loss",
-    "supervised_loss": "Loss of the classifier",
-    "masked_error": "Squared error of hidden pixels",
-    "masked_gain": "Part of the error without a model that is taken away",
-    "image_to_text_r1": "Images that find their text first (R@1)",
-    "image_to_text_r5": "Images that find their text among five (R@5)",
-    "image_to_text_r10": "Images that find their text among ten (R@10)",
-    "text_to_image_r1": "Texts that find their image first (R@1)",
-    "text_to_image_r5": "Texts that find their image among five (R@5)",
-    "text_to_image_r10": "Texts that find their image among ten (R@10)",
-}
-RIVALS = ("zero_shot", "start")
-"""Last words of a metric that name whose figure it is: of the run's own model, of the one it began with."""
 
 
 @dataclass(frozen=True)
@@ -269,20 +249,6 @@ def _better_than_naive(reconstructions: Sequence[Reconstruction]) -> float:
     """Return by which share the guesses' error is smaller than that of guesses without a model; below 0: larger."""
     naive = sum(one.naive_error for one in reconstructions)
     return 1 - sum(one.error for one in reconstructions) / naive if naive > 0 else 0.0
-
-
-def metric_title(name: str) -> str:
-    """Return the printed name of a metric, such as "auroc pneumonia zero_shot", without whose figure it is.
-
-    Example:
-        >>> metric_title("auroc pleural_thickening zero_shot"), metric_title("macro_auroc")
-        ('AUROC, pleural thickening', 'Mean AUROC')
-    """
-    first, *inner = name.split()
-    if inner and inner[-1] in RIVALS:
-        inner.pop()
-    title = _METRICS.get(first, first.replace("_", " "))
-    return ", ".join([title, *(part.replace("_", " ") for part in inner)])
 
 
 def _title(row: Mapping[str, Any]) -> str:

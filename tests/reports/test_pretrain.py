@@ -15,8 +15,9 @@ from PIL import Image
 
 from medclip.models.packs.card import Card, Source, SplitFigures
 from medclip.reports import pretrain as page
+from medclip.reports.model_card import metric_title
 from medclip.reports.pretrain import learning, write_pretrain_report
-from medclip.reports.pretrain_findings import History, findings, metric_title
+from medclip.reports.pretrain_findings import History, findings
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction
