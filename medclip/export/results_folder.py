@@ -164,7 +164,7 @@ class ResultsFolder:
             When the results count as made: of a call that was stopped, what it said.
 
         Raises:
-            MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
+            MedclipError: OUTPUT_IN_USE for results of another run.
         """
         run, earlier = self._run(ledger), self._read_note(ledger)
         place = digest_of(str(self.folder.resolve()))
@@ -204,7 +204,7 @@ class ResultsFolder:
             run_folder: The folder of the run's tables.
 
         Raises:
-            MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
+            MedclipError: OUTPUT_IN_USE for results of another run.
         """
         tables = {name: hash_of(run_folder / name) for name in (SCORES, FILES)}
         earlier = self._read_note(ledger)
@@ -253,9 +253,6 @@ class ResultsFolder:
 
         Returns:
             What the ledger is to know of them.
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
         """
         rows = []
         for name, content in contents.items():

@@ -119,7 +119,7 @@ class StoreNote:
         """Send a file unless the server has it; return whether it does now.
 
         Raises:
-            MedclipError: UNREACHABLE, PERMISSION_DENIED; as `medclip.files.output.disk_errors`.
+            MedclipError: UNREACHABLE, PERMISSION_DENIED.
         """
         if self.has(path):
             return True
@@ -173,11 +173,7 @@ class RunningResults:
         self._thread: threading.Thread | None = None
 
     def begin(self, ledger: Ledger) -> None:
-        """Take the folder, and begin to wait for studies.
-
-        Raises:
-            MedclipError: As `ResultsFolder.begin`.
-        """
+        """Take the folder, as `ResultsFolder.begin` does, and begin to wait for studies."""
         created = self._results.begin(ledger)
         self._cautions = cautions_of_run(ledger, self._card)
         if self._names or self._map_names:
@@ -305,13 +301,8 @@ class RunningResults:
 def store_results(results: Path, server: Server, progress: Progress) -> Stored:
     """Send the DICOM files of a folder of results.
 
-    Args:
-        results: Folder that `ResultsFolder` wrote.
-        server: Server that the files go to.
-        progress: Progress bar of the files.
-
     Raises:
-        MedclipError: UNREACHABLE, PERMISSION_DENIED; as `medclip.files.output.disk_errors`.
+        MedclipError: UNREACHABLE, PERMISSION_DENIED.
     """
     note = StoreNote(results, server)
     files = sorted(_files(results))

@@ -39,12 +39,7 @@ _DARK = {
 
 
 def themed_svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
-    """Return what is drawn on a figure as an SVG document.
-
-    Args:
-        size: Width and height in inches.
-        draw: Function called with the empty figure, which draws on it.
-    """
+    """Return what is drawn on an empty figure of a width and height in inches as an SVG document."""
 
     def draw_themed(figure: Any) -> None:
         figure.patch.set_alpha(0.0)
@@ -100,15 +95,9 @@ def dress(axes: Any, name: str, below: str = "") -> None:
 
 
 def curves(result: Comparison, highlighted: Sequence[str], metric: str | None = None) -> str:
-    """Draw a metric over K with bands for the highlighted methods.
+    """Draw a metric, else the primary one, over K, with bands for highlighted methods; the others are thin grey lines.
 
-    Args:
-        result: The comparison.
-        highlighted: Methods that stand out, at most as many as there are `STYLES`; the others are thin grey lines.
-        metric: Name of the metric; the primary one where None.
-
-    Returns:
-        An SVG document; the same figures give the same bytes.
+    The same figures give the same bytes.
     """
 
     def draw(figure: Any) -> None:

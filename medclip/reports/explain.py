@@ -54,9 +54,6 @@ def write_explained(explained: Explained, folder: Path, *, show_paths: bool = Fa
 
     Returns:
         The same, knowing its folder.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
     """
     with new_folder(folder) as draft:
         for unit in explained:

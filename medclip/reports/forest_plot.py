@@ -89,13 +89,7 @@ def forest(
 ) -> Markup:
     """Draw values with intervals, one group a row; groups that are not shown keep their place.
 
-    Args:
-        lines: The rows.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
-        axis: Name of the axis.
-        reference: Value at which the dashed line stands (everybody, or zero).
-        series: Names of the models, where there are several.
+    `identity` is unique on the page; a dashed line stands at `reference`: everybody, or zero.
     """
     marks = [mark for line in lines for mark in line.marks]
     letters = _letters(lines)
@@ -245,14 +239,7 @@ class Panel:
 
 
 def panels(columns: Sequence[Panel], *, identity: str, title: str, series: Sequence[str] = ()) -> Markup:
-    """Draw the values of several measures with intervals, one group a row and one measure a panel.
-
-    Args:
-        columns: The measures; each has the same rows.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
-        series: Names of the models, where there are several.
-    """
+    """Draw the values of several measures with intervals, one group a row, the same in all, and one measure a panel."""
     rows = columns[0].lines
     most = max((len(c.lines[n].marks) for c in columns for n in range(len(rows))), default=1)
     step = _PANEL_ROW + _PANEL_MORE * max(0, min(most, NUM_SERIES) - 1)

@@ -289,11 +289,7 @@ def _across(name: str, sources: SourceFigures, titles: Mapping[str, str]) -> tup
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:
-    """Return in one line what a pack was adapted with.
-
-    Args:
-        adapted: The card's `adapted`, as plain values.
-    """
+    """Return in one line what a pack was adapted with, from its card's `adapted` as plain values."""
     if adapted["shots"] is None:
         return f"made by {adapted['title']} from {adapted['num_train']} images"
     each = "patient" if adapted["shots"] == 1 else "patients"

@@ -75,11 +75,7 @@ def series_of(changes: Sequence[Change]) -> list[Series]:
 
 
 def findings_of(result: Monitored) -> tuple[Finding, ...]:
-    """Return what stands out, the largest change first.
-
-    Args:
-        result: The comparison; its own findings are not looked at.
-    """
+    """Return what stands out, the largest change first."""
     largest: dict[tuple[str, ...], Series] = {}
     for series in series_of(result.changes):
         if series.beyond_chance:  # of mean and tail the one that changed more stands for both
@@ -182,18 +178,7 @@ def _too_small(result: Monitored) -> str:
 
 
 def write_monitor_report(result: Monitored, folder: Path) -> Path:
-    """Write report.html into a folder.
-
-    Args:
-        result: Comparison with its findings.
-        folder: Folder of the report.
-
-    Returns:
-        Its path.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write report.html into a folder, and return its path."""
     changed = sorted((one for one in result.changes if one.size), key=lambda one: -abs(one.effect))
     values = {
         "result": result,
@@ -242,11 +227,7 @@ def _plain(one: Change, value: float) -> str:
 
 
 def draw_counts(rows: Sequence[PeriodRow]) -> str:
-    """Draw how much came in each period, and how it ended.
-
-    Returns:
-        An SVG document; the same counts give the same bytes.
-    """
+    """Draw how much came in each period, and how it ended, as SVG; the same counts give the same bytes."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()

@@ -42,19 +42,7 @@ _ZERO_SHOT = "zero_shot."
 
 
 def write_pretrain_report(recipe: Recipe, result: PretrainResult, card: Card | None) -> Path:
-    """Write report.html into the run's folder.
-
-    Args:
-        recipe: Recipe of the run.
-        result: Result of the run.
-        card: Card of the run's pack; None where it was stopped before its end.
-
-    Returns:
-        Its path.
-
-    Raises:
-        MedclipError: DISK_FULL.
-    """
+    """Write report.html into the run's folder, and return its path; a run that was stopped has no card."""
     history = History(read_log(result.out / FILE_NAME))
     held = card.held_out if card is not None else None
     rows = held.rows() if held is not None else []
@@ -238,11 +226,7 @@ def _png_uri(pixels_HWC: NDArray[np.uint8], grey: bool) -> str:
 
 
 def learning(history: History) -> str:
-    """Draw the loss of training and validation, the steps that were left out, and the learning rate below.
-
-    Returns:
-        An SVG document; the same log gives the same bytes.
-    """
+    """Draw the loss of training and validation, the steps that were left out, and the learning rate below, as SVG."""
 
     def draw(figure: Any) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1)})
@@ -264,11 +248,7 @@ def learning(history: History) -> str:
 
 
 def speed(history: History) -> str:
-    """Draw the images a second, and below the share of time that was spent waiting for data.
-
-    Returns:
-        An SVG document.
-    """
+    """Draw the images a second, and below the share of time that was spent waiting for data, as SVG."""
 
     def draw(figure: Any) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True)

@@ -85,12 +85,7 @@ def findings(
 ) -> list[Finding]:
     """List what stands out, the worst first.
 
-    Args:
-        recipe: Recipe of the run.
-        history: Log of the run.
-        rows: Figures of the run's own test split, as `SplitFigures.rows` has them; empty where none was measured.
-        finished: Whether all steps were taken.
-        filled: Held-out images with hidden patches filled in.
+    `rows` are the figures of the run's own test split, as `SplitFigures.rows` has them; empty where none was measured.
     """
     every = [*_steps(history), *_samples(history), *_loss(recipe, history), *_test(recipe, rows, finished)]
     every += [*_filled(filled, rows), *_speed(history)]

@@ -15,11 +15,7 @@ _STYLES = ("style.css", "search.css")
 
 
 def write_search_page(result: SearchResult, path: Path) -> Path:
-    """Write the page; it appears whole or not at all, its owner's alone.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write the page; it appears whole or not at all, its owner's alone."""
     write_file(path, render(result))
     return path
 

@@ -58,13 +58,7 @@ def calibration_measures() -> tuple[str, ...]:
 
 
 def describe_label(result: AuditResult, label: str, number: int) -> dict[str, Any]:
-    """Return what is shown of a label: the gap of its folded line, a drawing, and tables that are not printed.
-
-    Args:
-        result: The audit.
-        label: Name of the label.
-        number: Number of the label on the page.
-    """
+    """Return what is shown of a label: the gap of its folded line, a drawing, and tables that are not printed."""
     title, rows = plain(label), select(result.metrics, label=label)
     gaps = [row for row in select(result.gaps, label=label) if not row.get("same_as")]
     present = list(dict.fromkeys(str(row.get("metric")) for row in rows))
@@ -125,15 +119,8 @@ def _group_row(name: str, rows: Sequence[Row], metrics: Sequence[str], counts: b
 def by_group_panels(
     result: AuditResult, rows: Sequence[Row], metrics: Sequence[str], identity: str, title: str, *, paired: bool = False
 ) -> Markup | None:
-    """Draw measures by group beside each other; None where there is nothing to draw.
-
-    Args:
-        result: The audit.
-        rows: Rows of the tables `metrics` or `models`.
-        metrics: Names of the metrics, one panel each.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
-        paired: Whether the rows are differences of two models: the dashed line is 0.
+    """Draw measures by group beside each other; None where there is nothing to draw. Of paired rows, the
+    differences of two models, the dashed line is 0.
     """
     named = [m for m in metrics if any(r.get("metric") == m and real(r.get("value")) is not None for r in rows)]
     models = [""] if paired else list(result.model_names)[:NUM_SERIES]

@@ -24,12 +24,8 @@ _GRADES = "clean", "mild", "mod.", "severe"
 
 
 def reliability(bins: Sequence[Row], *, identity: str, title: str) -> Markup:
-    """Draw observed shares over mean scores, as scored and after the temperature; on the diagonal is what is wanted.
-
-    Args:
-        bins: Rows of the calibration table, of one group.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
+    """Draw observed shares over mean scores of one group, as scored and after the temperature; on the diagonal is what
+    is wanted.
     """
     x, y = Scale(0, 1, _EDGE, _SIDE), Scale(0, 1, _SIDE - 22, 8)
     body = [
@@ -43,12 +39,8 @@ def reliability(bins: Sequence[Row], *, identity: str, title: str) -> Markup:
 
 
 def net_benefit(curves: Mapping[str, Sequence[Row]], *, identity: str, title: str) -> Markup:
-    """Draw net benefit over thresholds for each model, beside calling everybody positive, and nobody.
-
-    Args:
-        curves: Rows of the decision table of one label and one group, by model.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
+    """Draw net benefit over thresholds for each model, of one label and group, beside calling everybody positive, and
+    nobody.
     """
     drawn = dict(list(curves.items())[: len(_DASHES)])
     rows = [row for points in drawn.values() for row in points]
@@ -78,14 +70,7 @@ def net_benefit(curves: Mapping[str, Sequence[Row]], *, identity: str, title: st
 
 
 def scatter(points: Sequence[Row], groups: Sequence[str], *, identity: str, title: str) -> Markup:
-    """Draw embeddings in two dimensions; each group has a colour and a shape, up to six groups.
-
-    Args:
-        points: Rows of the projection table, of one model and attribute.
-        groups: Names in printed order.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
-    """
+    """Draw embeddings of one model and attribute in two dimensions; up to six groups have a colour and a shape each."""
     places = [(r["x"], r["y"], groups.index(str(r["group"]))) for r in points if str(r["group"]) in groups]
     step = -(-len(places) // MOST_POINTS) if places else 1
     places = places[::step]
@@ -149,14 +134,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def stress_curves(rows: Sequence[Row], corruptions: Sequence[tuple[str, str]], *, identity: str, title: str) -> Markup:
-    """Draw a measure from clean to severe.
-
-    Args:
-        rows: Rows of the table `stress`: one model, label, attribute and measure; clean rows and those of corruptions.
-        corruptions: Name and title of each, in the order of the plots.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
-    """
+    """Draw a measure from clean to severe: a plot for each corruption, by name and title, and a line for each group."""
     groups = list(dict.fromkeys(group_name(row) for row in rows))[:MOST_GROUPS]
     grades = sorted({int(row["grade"]) for row in rows if real(row.get("grade")) is not None})
     values = [v for row in rows for key in ("value", "low", "high") if (v := real(row.get(key))) is not None]

@@ -93,7 +93,7 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
 
     Raises:
         MedclipError: MISSING_FILE where the run is not finished, or is one of `medclip embed`; WRONG_USE where its pack
-            is not found any more; as `pack_of_run`.
+            is not found any more.
     """
     identity, arguments = ledger.get("identity") or {}, ledger.get("asked") or {}
     if identity.get("command") == EMBED or ledger.get("finished") is None:

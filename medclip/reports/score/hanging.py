@@ -81,10 +81,7 @@ class HangingData:
 def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int, str]) -> HangingData | None:
     """Pick how the views of an examination hang; None where it was not asked by its views.
 
-    Args:
-        ledger: A ledger with all chunks committed.
-        rows: Rows of the examination.
-        labels: Labels of the examination's scored files, by their numbers.
+    `labels` are those of the examination's scored files, by their numbers.
     """
     if not rows:
         return None
@@ -116,13 +113,7 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
 
 
 def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence[str]) -> tuple[LevelData, ...]:
-    """Pick the probabilities of a task's classes at each level.
-
-    Args:
-        rows: Rows of one task and examination.
-        titles: Printed names of the classes that are shown, by their names.
-        columns: Names of columns, as `HangingData` has them.
-    """
+    """Pick the probabilities of a task's classes at each level, in the columns of `HangingData`."""
     picked = []
     for name, of_class in groupby(sorted(rows, key=lambda row: row.class_), key=lambda row: row.class_):
         by_column = dict(_columns(list(of_class)))
@@ -133,13 +124,7 @@ def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence
 
 
 def most_telling(rows: Sequence[ExamRow], task: str, class_: str) -> ExamRow | None:
-    """Return the image that counts most in the answer of an examination, of equal ones that of the highest probability.
-
-    Args:
-        rows: Rows of the examination; None is returned where there are none.
-        task: Task whose answer it is.
-        class_: Class of the task.
-    """
+    """Return the image that counts most in the answer of an examination, of equal ones the one of most probability."""
     views = [r for r in rows if (r.task, r.class_, r.level) == (task, class_, "view") and r.attention_exam is not None]
     return max(views, key=lambda row: (round(row.attention_exam or 0.0, 6), row.probability), default=None)
 

@@ -149,16 +149,7 @@ def collect(
     studies_a_page: int = STUDIES_A_PAGE,
     max_pages: int = MAX_PAGES,
 ) -> ReportData:
-    """Pick what the report shows, without its studies.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        card: The model's card.
-        show_paths: Whether files are named by their relative path; otherwise by row number and format.
-        sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
-        studies_a_page: Number of studies on one page.
-        max_pages: Most pages.
-    """
+    """Pick what the report shows, without its studies; files have numbers where their paths are not to be shown."""
     identity: dict[str, Any] = ledger.get("identity") or {}
     tasks, prompts = known_tasks(identity), prompts_of(identity)
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
@@ -248,14 +239,7 @@ def _problem(status: str, reason: str, messages: Mapping[str, list[Name]]) -> di
 def collect_histograms(
     ledger: Ledger, run_tasks: Sequence[str], tasks: Mapping[str, Task], card: PrintedCard, sort_by: Score | None
 ) -> tuple[tuple[HistogramData, ...], int]:
-    """Count studies by probability.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        run_tasks: Names of the run's tasks, in their order.
-        tasks: Tasks that are known, by name.
-        card: The model's card.
-        sort_by: Score that was chosen; None: those of all classes, where there are studies enough.
+    """Count studies by probability: of the chosen score, or of all classes where there are studies enough.
 
     Returns:
         The histograms, and how many more there are.

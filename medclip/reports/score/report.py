@@ -124,17 +124,7 @@ def _with_map(study: StudyData, heat_map: Thumbnail | None) -> StudyData:
 
 
 def render(report: ReportData, card: PrintedCard, studies: Sequence[StudyData], page: int = 1) -> str:
-    """Render one page. All text is escaped by the template engine.
-
-    Args:
-        report: Data that all pages share.
-        card: The model's card.
-        studies: Studies of this page.
-        page: Number of the page, from 1; the first one has what is true of the whole run, too.
-
-    Returns:
-        HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
-    """
+    """Render one page; the first has what is true of the whole run, too. All text is escaped by the template engine."""
     limited = {task.limited for study in studies for task in study.tasks}
     values = {"report": report, "card": card, "studies": studies, "number_of_page": page, "limited": limited}
     return render_page("score.html.j2", _STYLES, {**_HELPERS, **values})

@@ -170,17 +170,7 @@ def collect_study(
     show_paths: bool = False,
     sort_by: Score | None = None,
 ) -> StudyData:
-    """Pick what the report shows of one study.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        key: Key of the study.
-        number: Place of the study in the report.
-        tasks: Tasks of the run that are known, by name.
-        card: The model's card.
-        show_paths: Whether files are named by their relative path.
-        sort_by: Task and class that studies are sorted by; None: by their files.
-    """
+    """Pick what the report shows of one study, in a place of the report and of a ledger with all chunks committed."""
     files, scores = ledger.files_of(key), ledger.scores_of(key)
     chosen = next((score for score in scores if (score.task, score.class_) == sort_by), None)
     exam, thumbnails = ledger.exam_of(key), []
@@ -394,11 +384,7 @@ def changes_with_wording(spread: float) -> str:
 
 
 def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
-    """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name.
-
-    Args:
-        identity: Identity of the run, as its ledger has it.
-    """
+    """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name."""
     tasks, prompts = {name: load_task(name) for name in task_names()}, prompts_of(identity)
     if prompts:
         prompt_task = ad_hoc_task(prompts)

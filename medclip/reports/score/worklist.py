@@ -105,14 +105,7 @@ def _image_code(study: ListedStudy) -> int:
 def collect_worklist(
     ledger: Ledger, card: PrintedCard, report: ReportData, *, max_studies: int = MAX_STUDIES
 ) -> Worklist:
-    """Pick the lines of the list from a complete ledger; tables are gone through once.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        card: The model's card.
-        report: Data that the pages share.
-        max_studies: Most lines.
-    """
+    """Pick the lines of the list from a complete ledger; tables are gone through once."""
     keys = ledger.studies(max_studies, report.sort_by)
     rows: dict[str, list[int]] = {key: [] for key in keys}
     paths: dict[str, list[str]] = {key: [] for key in keys}
@@ -184,11 +177,7 @@ def cell_of(number: int) -> Cell:
 
 
 def write_images(ledger: Ledger, worklist: Worklist, folder: Path) -> None:
-    """Write the images of the list, all or none; those of an earlier list go.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write the images of the list, all or none; those of an earlier list go."""
     numbered = [(n, s.image_row) for n, s in enumerate(worklist.studies, start=1) if s.image_row]
     if not numbered:
         remove_images(folder)
