@@ -245,15 +245,7 @@ class ResultsFolder:
         return result, paths, {name: FORMATS[name] for name in names}
 
     def keep(self, key: str, contents: Mapping[str, bytes | str]) -> list[tuple[str, str, str]]:
-        """Write the files of a study.
-
-        Args:
-            key: Key of the study.
-            contents: Content of each form, or why there is none, by form.
-
-        Returns:
-            What the ledger is to know of them.
-        """
+        """Write the files of a study: of each form its content, or why there is none. Return what the ledger is to know."""
         rows = []
         for name, content in contents.items():
             if isinstance(content, bytes):

@@ -182,13 +182,7 @@ class StudyRows:
 
 
 def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
-    """Return the answers of one study.
-
-    Args:
-        ledger: A complete ledger, its files numbered.
-        key: Key of the study.
-        card: The pack's card, which names the classes of a task that is its own.
-    """
+    """Return the answers of one study of a complete ledger, its files numbered."""
     unlearned = [Unlearned.from_json(answers) for answers in ledger.get(UNLEARNED) or ()]
     return result_of(rows_of(ledger, key), card, unlearned, cautions_of_run(ledger, card))
 
@@ -202,24 +196,6 @@ def cautions_of_run(ledger: Ledger, card: Any) -> dict[str, str]:
     """Return what must stand beside the answers to the prompts of a run, by their names; only where something must."""
     prompts = map(Prompt.from_json, (ledger.get("identity") or {}).get("prompts") or ())
     return prompt_cautions(prompts, card_cautions(card))
-
-
-def committed_results(
-    result: ChunkResult,
-    card: Any,
-    unlearned: Sequence[Unlearned] = (),
-    cautions: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[StudyResult]:
-    """Yield the answers of the studies of a chunk as `read_result` returns them once the run is complete.
-
-    Args:
-        result: Chunk that was committed.
-        card: The pack's card.
-        unlearned: Answers that are worth little, of studies of any modality.
-        cautions: Cautions, as `cautions_of_run` returns them.
-    """
-    for rows in committed_rows(result):
-        yield result_of(rows, card, unlearned, cautions)
 
 
 def committed_rows(result: ChunkResult) -> Iterator[StudyRows]:
@@ -242,13 +218,9 @@ def committed_rows(result: ChunkResult) -> Iterator[StudyRows]:
 def result_of(
     rows: StudyRows, card: Any, unlearned: Sequence[Unlearned] = (), cautions: Mapping[str, str] = MappingProxyType({})
 ) -> StudyResult:
-    """Return the answers of one study.
+    """Return the answers of one study, from its rows and the cautions that `cautions_of_run` returns.
 
-    Args:
-        rows: Rows of the study, at least one of scores.
-        card: The pack's card.
-        unlearned: Answers that are worth little, of studies of any modality.
-        cautions: Cautions, as `cautions_of_run` returns them.
+    `unlearned` are answers that are worth little, of studies of any modality.
     """
     scores, files = rows.scores, rows.files
     first = scores[0]
