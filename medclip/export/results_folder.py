@@ -245,7 +245,7 @@ class ResultsFolder:
         return result, paths, {name: FORMATS[name] for name in names}
 
     def keep(self, key: str, contents: Mapping[str, bytes | str]) -> list[tuple[str, str, str]]:
-        """Write the files of a study: of each form its content, or why there is none. Return what the ledger is to know."""
+        """Write the files of a study, from the content of each form or why there is none; return the ledger's rows."""
         rows = []
         for name, content in contents.items():
             if isinstance(content, bytes):

@@ -26,21 +26,6 @@ _STYLES = ("style.css", "drawings.css", "explain.css")
 _ORDERS = {"map": "along the map", "random": "in random order", "centre": "from the middle out"}
 
 
-CANNOT = (
-    "It is model attention evidence: it shows which pixels move the score of this model, not where a finding is. It is "
-    "no localisation and no segmentation; the outline is a level of the map, not the border of anything.",
-    "It does not say why. A marker, a tube or the edge of the film can move a score as well as a lesion can, and the "
-    "same map can come with a wrong score.",
-    "It shows what speaks for the prompt against what it is compared with. What speaks against it is not drawn, and a "
-    "score that rests on the whole image has no place to show.",
-    "Its resolution is that of the model's grid: within one place of the grid the smooth change of colour is "
-    "interpolation.",
-    "Another method draws another map of the same model. The checks below say how far this one can be believed, for "
-    "this image alone.",
-)
-"""What a heat map cannot show."""
-
-
 def write_explained(explained: Explained, folder: Path, *, show_paths: bool = False) -> Explained:
     """Write explain.html, explain.json, and for each unit a PNG and the arrays.
 
@@ -76,7 +61,6 @@ def render(explained: Explained, *, show_paths: bool = False) -> str:
         "explained": explained,
         "units": [(unit, _about(unit)) for unit in explained],
         "show_paths": show_paths,
-        "cannot": CANNOT,
         "version": __version__,
         "methods": EXPLAINERS,
         "orders": _ORDERS,

@@ -6,27 +6,16 @@ Formulas and references of all that is on the page; command, date, inputs and wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from medclip.auditing.groups.gaps import gap_info, gap_names
 from medclip.auditing.option_groups import DEFAULTS
 from medclip.auditing.result import AuditResult
-from medclip.reports.audit.names import alpha, gap_head, metric_head, plain
-from medclip.reports.audit.summary import power
+from medclip.reports.audit.names import gap_head, metric_head, plain
 from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.wording import NONE, capital, list_of, number
 
-
-class Step(NamedTuple):
-    """One paragraph of the methods."""
-
-    head: str
-    text: str
-    reference: str = ""
-
-
-_PAIRED, _THRESHOLDS, _STRESS = "Two models", "Thresholds", "The stress test"
 LIMITS = (
     "That the scores are safe, or do equally well for everybody. A gap that was not found may be there; tables "
     "say how large one had to be to be seen.",
@@ -55,107 +44,6 @@ _ASKED = {
     "Groups": ("age_bins", "age_unit", "bins", "all_pairs"),
     "Thresholds": ("threshold", "thresholds", "choose_on", "choose_labels", "policy"),
 }
-
-
-def steps(result: AuditResult) -> tuple[Step, ...]:
-    """Return how the numbers were made, by what was asked for."""
-    replicates = _times(result.settings.get("replicates", result.provenance.get("replicates")))
-    permutations = _times(result.settings.get("permutations"))
-    steps_taken = (
-        Step(
-            "Patients are the unit.",
-            f"Patients are drawn anew {replicates}, each with all rows or with none, so ten images of one person are "
-            "not taken for ten people. With few patients the standard error and its quantile are widened.",
-            "Field and Welsh, J. R. Stat. Soc. B 69:369-390 (2007)",
-        ),
-        Step(
-            "Intervals",
-            "are 95 % intervals: for rates, AUROC, AUPRC and Brier score Wilson’s, at the effective number of patients "
-            "that the resamples show; for calibration in the large, slope and net benefit value ± t × standard error, "
-            "for observed/expected that of its logarithm; for gaps from the intervals of the groups, simultaneous over "
-            "them, for ratios from those of their rates. Where a measure is "
-            "not defined in more than a tenth of the resamples, no interval is given.",
-            "Wilson, J. Am. Stat. Assoc. 22:209-212 (1927); Korn and Graubard, Surv. Methodol. 24:193-201 (1998); "
-            "Romano and Wolf, Econometrica 73:1237-1282 (2005); Donner and Zou, Stat. Methods Med. Res. 21:347-359 "
-            "(2012)",
-        ),
-        Step(
-            "Gaps and chance.",
-            "The highest of several groups is above the lowest also where all are alike, so the interval of such a gap "
-            f"is no test. Instead, patients swap their groups up to {permutations}, among those with alike outcomes "
-            "and numbers of rows (rows of one patient, where the attribute varies within patients): what comes out is "
-            "what chance alone gives; its mean and 95th percentile stand beside each gap. The test is of the group "
-            "that stands out most from the others, in its own standard error, so that a small group hides nothing: p = "
-            "(1 + number at least as large) / (1 + number of swaps). Measures that move with "
-            "prevalence (predictive values, selection rate, calibration) differ for that reason alone, so their gaps "
-            "are not tested; each group against the others is.",
-            "Westfall and Young, Resampling-Based Multiple Testing (1993); Phipson and Smyth, Stat. Appl. "
-            "Genet. Mol. Biol. 9:39 (2010)",
-        ),
-        Step(
-            "Calibration errors",
-            "(ECE) are means of distances, which cannot be negative: a small group has a large one by chance alone. "
-            "What chance adds is taken off, as far as the resamples show it, and the interval begins at 0 where chance "
-            "explains all of it; in groups of few patients the value is still too large. Calibration in the large (0 "
-            "is right), observed/expected (1) and the slope (1) have no such bias, and say in which direction.",
-            "Kumar, Liang and Ma, NeurIPS (2019); Van Calster et al., BMC Med. 17:230 (2019)",
-        ),
-        Step(
-            "Groups against the others",
-            "are compared by the difference over its standard error (Student’s t), from the same resamples; where the "
-            "test and the interval disagree, the test, which is the more careful one, decides.",
-            "Efron and Tibshirani, An Introduction to the Bootstrap (1993)",
-        ),
-        Step(
-            "Many tests.",
-            "p-values are adjusted over their family, which the tables name, twice: Holm holds the chance of any false "
-            f"finding at {alpha(result):g}; Benjamini and Hochberg hold the share of false findings among all. Raw and "
-            "adjusted values are both in the tables; the words of this page go by Holm.",
-            "Holm, Scand. J. Stat. 6:65-70 (1979); Benjamini and Hochberg, J. R. Stat. Soc. B 57:289-300 (1995)",
-        ),
-        Step(
-            "Smallest gap that could be seen",
-            f"with a power of {power(result)}: for a gap how far the group that the test sees best has to be from the "
-            "others, (95th percentile of the statistic by chance + z) × standard error, for one test alone, so that "
-            "after adjusting it is larger still; for a group against "
-            "the others (quantile of the adjusted level + quantile of the power) × standard error.",
-            "Cohen, Statistical Power Analysis for the Behavioral Sciences (1988)",
-        ),
-        Step(
-            _PAIRED,
-            "are compared on the same patients and the same resamples, so what both find hard drops out; for AUROC "
-            "over everybody the test of DeLong is given as well, in its form for several rows of a patient.",
-            "DeLong, DeLong and Clarke-Pearson, Biometrics 44:837-845 (1988); Obuchowski, Biometrics 53:567-578 (1997)",
-        ),
-        Step(
-            _THRESHOLDS,
-            "stand in a table with the policy and the patients that they were chosen by; patients of the audit are "
-            "refused for it. One threshold serves all groups.",
-            "Wynants et al., BMC Medicine 17:192 (2019)",
-        ),
-        Step(
-            _STRESS,
-            "scores the same images in forms that are not as they were. Corruptions are MedMNIST-C’s, drawn from the "
-            "hash of each file and applied at 224 px to what the adapter made of it; changes are from clean images of "
-            "the same size, on the same patients and resamples. Tested are mean changes over all corruptions: of "
-            "everybody, and of each group against the others. Prompts in context follow PerceptionCLIP; cells are "
-            "spoilt by Gaussian noise, one of 49 at a time.",
-            "Di Salvo et al., arXiv 2406.17536 (2024); An et al., ICLR (2024); Gu, Tresp and Qin, ECCV (2022); Ming et "
-            "al., NeurIPS (2022)",
-        ),
-        Step(
-            "Small groups",
-            "are not shown where rows, positives, negatives or patients are fewer than the minimum, since their "
-            "figures mean little and may point at a person; other counts may then be rounded, so that nobody can work "
-            "them out. A dagger (†) marks groups with few positives.",
-        ),
-    )
-    needs = {_PAIRED: result.models, _THRESHOLDS: result.thresholds, _STRESS: result.stress}
-    return tuple(step for step in steps_taken if needs.get(step.head, True))
-
-
-def _times(value: Any) -> str:
-    return "many times" if value is None else f"{number(value)} times"
 
 
 def formulas(result: AuditResult) -> tuple[Grid, ...]:

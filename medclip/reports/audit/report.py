@@ -14,8 +14,8 @@ from medclip.files.output import write_file
 from medclip.reports.audit import annex
 from medclip.reports.audit.findings import Finding
 from medclip.reports.audit.labels import describe_label, diagnosis_matrices, matrices, overview
-from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin, steps
-from medclip.reports.audit.names import cell_name, is_all, metric_head, plain, select, with_interval
+from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin
+from medclip.reports.audit.names import alpha, cell_name, is_all, metric_head, plain, select, with_interval
 from medclip.reports.audit.sections import left_out, ordinal, representation, requirements, risk, sources, stress
 from medclip.reports.audit.summary import (
     COMPARED,
@@ -28,6 +28,7 @@ from medclip.reports.audit.summary import (
     collect_findings,
     lead,
     of_everybody,
+    power,
     red,
     summary,
     tested,
@@ -118,11 +119,19 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "leakage": annex.leakage(result),
         "suppressed": annex.suppressed(result),
         "notes": result.notes,
-        "steps": steps(result),
+        "replicates": _times(result.settings.get("replicates", result.provenance.get("replicates"))),
+        "permutations": _times(result.settings.get("permutations")),
+        "alpha": f"{alpha(result):g}",
+        "power": power(result),
+        "paired": bool(result.models),
         "formulas": formulas(result),
         "inputs": inputs(result),
         "settings": tuple(origin(result)),
     }
+
+
+def _times(value: Any) -> str:
+    return "many times" if value is None else f"{number(value)} times"
 
 
 def _title(result: AuditResult) -> str:
