@@ -261,7 +261,7 @@ by_group("B", "fpr")
 # The page (`report.html`) begins with sentences made from these numbers, and the files beside it hold all of them.
 
 # %%
-from medclip.reports.audit.summary.words import summary
+from medclip.reports.audit.summary import summary
 
 for said in summary(found):
     print(f"{said.head}: {' '.join(said.all)}\n")

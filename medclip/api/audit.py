@@ -341,9 +341,9 @@ def _write(
     from medclip.export.formats import FORMATS, formats_of
     from medclip.files.output import disk_errors, write_file, write_note
     from medclip.lazy import import_name
-    from medclip.reports.audit.annex.methods import LIMITS
+    from medclip.reports.audit.methods import LIMITS
     from medclip.reports.audit.report import REPORT, write_audit_report
-    from medclip.reports.audit.summary.words import summary
+    from medclip.reports.audit.summary import summary
 
     places = {key: fetched.url_of(path) or relative_place(path, folder) for key, path in paths_of(asked or {}).items()}
     write_note(folder / RUN, "audit", {**run_note, PLACES: {key: place for key, place in places.items() if place}})

@@ -112,7 +112,7 @@ def compare(options: CompareOptions) -> Comparison:
     """
     from medclip.evaluation.few_shot.compare import compare_methods
     from medclip.evaluation.few_shot.protocol import REFERENCES, SHOTS, Design
-    from medclip.reports.few_shot.report import write_compare_report
+    from medclip.reports.few_shot import write_compare_report
 
     methods = _listed(options.method)
     design = Design(

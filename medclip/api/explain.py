@@ -148,7 +148,7 @@ def explain(options: HeatMapOptions) -> Explained:
         raise problem.error(roots[0])
     if folder is None:
         return explained
-    from medclip.reports.explain.report import write_explained
+    from medclip.reports.explain import write_explained
 
     return write_explained(explained, folder, show_paths=options.report_paths)
 

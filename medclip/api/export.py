@@ -210,7 +210,7 @@ class Exporting:
 
     def write(self, ledger: Any, card: Any, folder: Path) -> None:
         """Write what is lacking of a complete run, and send what a PACS does not have."""
-        from medclip.export.stored_results import store_results
+        from medclip.export.running_results import store_results
 
         self.exports.write_tables(folder)
         if self.results is None:
@@ -234,8 +234,7 @@ def begin_exports(exports: Exports, inputs: Any, call: Call) -> Exporting:
         MedclipError: WRONG_USE, OUTPUT_IN_USE, MISSING_CODEC; UNREACHABLE for a PACS that does not answer.
     """
     from medclip.api.report import check_explain
-    from medclip.export.running_results import RunningResults
-    from medclip.export.stored_results import StoreNote
+    from medclip.export.running_results import RunningResults, StoreNote
     from medclip.files.dicomweb.spool import DicomwebFiles
     from medclip.reports.score.heat_maps import TOP, HeatMaps
 

@@ -91,8 +91,7 @@ def monitor(options: MonitorOptions) -> Monitored:
     from medclip.files.output import claim_folder, disk_errors, make_folder
     from medclip.monitoring.run import JSON, PERIODS, monitor_results
     from medclip.progress import Silent
-    from medclip.reports.monitor.findings import findings_of
-    from medclip.reports.monitor.report import write_monitor_report
+    from medclip.reports.monitor import findings_of, write_monitor_report
     from medclip.runs.outputs.fetched_results import fetched_results
 
     folder = None if options.out is None else path_of(options.out, "the output folder")

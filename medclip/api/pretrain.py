@@ -88,7 +88,7 @@ def measured(plan: Recipe, result: PretrainResult, progress: Progress | None) ->
     if os.environ.get("RANK", "0") != "0":  # the ranks have parted: no one waits for the first one
         return result
     from medclip.models.packs.pack import pack_card, update_pack
-    from medclip.reports.pretrain.report import write_pretrain_report
+    from medclip.reports.pretrain import write_pretrain_report
     from medclip.training.result import HEADS
 
     card = None

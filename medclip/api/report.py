@@ -53,8 +53,8 @@ class Page:
 
     def write(self, ledger: Any, card: Any, folder: Path, sort_by: tuple[str, str] | None) -> None:
         """Write the page of a complete run."""
-        from medclip.reports.score.answers import collect_answers
         from medclip.reports.score.report import write_score_report
+        from medclip.reports.score.study import collect_answers
 
         show = self.options.report_paths
         write_score_report(ledger, card, folder, show_paths=show, sort_by=sort_by, heat_maps=self.heat_maps)

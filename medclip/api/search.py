@@ -128,7 +128,7 @@ def search(options: SearchOptions) -> SearchResult:
     if options.out is not None:
         write_hits(Path(options.out), result.table)
     if options.html is not None:
-        from medclip.reports.search.report import write_search_page
+        from medclip.reports.search import write_search_page
 
         write_search_page(result, Path(options.html))
     return result

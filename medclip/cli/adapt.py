@@ -15,7 +15,7 @@ def print_adapted(run: Any, as_json: bool, _: Any) -> int:
     """Print the figures of an adapted pack."""
     from medclip.errors import printable
     from medclip.exit_codes import ExitCode
-    from medclip.reports.adapt_text import adapt_json, adapt_text
+    from medclip.reports.adaptation_text import adapt_json, adapt_text
 
     if as_json:
         print(json.dumps(adapt_json(run), indent=1, ensure_ascii=False))

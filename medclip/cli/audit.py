@@ -33,7 +33,7 @@ def print_audit(audited: Any, as_json: bool, named: Mapping[str, Any]) -> int:
     """Print the summary of an audit, and what of it calls for caution."""
     from medclip.cli.progress import print_line
     from medclip.errors import printable
-    from medclip.reports.audit.summary.words import summary
+    from medclip.reports.audit.summary import summary
 
     for note in audited.notes:
         if CAUTION in note:

@@ -12,7 +12,7 @@ from medclip.cli.derive import derive
 def print_explained(explained: Any, as_json: bool, _: Any) -> int:
     """Print what moves scores, and whether to believe it."""
     from medclip.errors import printable
-    from medclip.reports.explain.words import sentences
+    from medclip.reports.explain import sentences
     from medclip.result import named_counts
 
     if as_json:

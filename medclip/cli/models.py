@@ -38,7 +38,7 @@ def print_list(packs: Any, as_json: bool, named: Any) -> None:
         print_table(("name", "version", "size", "modalities", "summary"), rows)
 
 
-def print_card(card: Any, as_json: bool, named: Any) -> None:
+def view_card(card: Any, as_json: bool, named: Any) -> None:
     """Print a pack's card."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.pack import DEFAULT, find_pack
@@ -424,7 +424,7 @@ def _json(value: Any) -> None:
 
 
 list_command = derive(verbs.list_packs, print_list, exit_codes="0 listed")
-show = derive(verbs.show, print_card, exit_codes="0 shown")
+show = derive(verbs.show, view_card, exit_codes="0 shown")
 cite = derive(verbs.cite, print_citations, exit_codes="0 printed")
 verify = derive(verbs.verify, print_verified, exit_codes="0 all as it should be")
 calibrate = derive(calibrate_verb, print_calibration, exit_codes="0 chosen")

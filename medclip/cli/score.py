@@ -75,7 +75,7 @@ def _print(run: Any, as_json: bool) -> None:
 def _print_answers(run: Any) -> None:
     """Print the answers of a few studies; what is grey in the report is grey here."""
     from medclip.cli.progress import print_grey
-    from medclip.reports.score.answers import answer_lines
+    from medclip.reports.score.study import answer_lines
 
     for study in run.answers:
         for line, is_grey in answer_lines(study):

@@ -57,7 +57,7 @@ def print_finetuned(result: Any, as_json: bool, _: Any) -> int:
     """Print the figures of a fine-tuned pack."""
     from medclip.errors import printable
     from medclip.exit_codes import ExitCode
-    from medclip.reports.finetune_text import finetune_json, finetune_text
+    from medclip.reports.adaptation_text import finetune_json, finetune_text
 
     if as_json:
         print(json.dumps(finetune_json(result), ensure_ascii=False))

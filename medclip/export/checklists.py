@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult
-from medclip.export.checklist_items import CLAIM, TRIPOD_AI, Item
 from medclip.wording import list_of
 
 NOT_KNOWN = "not known to this run"
@@ -21,46 +20,144 @@ _SPECIAL = "\\`*_[]<>|#"
 
 
 @dataclass(frozen=True)
-class _Checklist:
-    title: str
-    source: str
-    items: tuple[Item, ...]
+class Item:
+    """One item of a checklist."""
+
+    number: str
+    text: str
+    facts: tuple[str, ...] = ()
+    """Names of facts of a run (`facts`) that answer it, as far as they do."""
 
 
-_TRIPOD = _Checklist(
-    "TRIPOD+AI", "Collins et al., BMJ 385 (2024) e078378. Items in words of our own; D: development.", TRIPOD_AI
+TRIPOD_AI: tuple[Item, ...] = (
+    Item("1", "Title: a prediction model is developed or evaluated, for whom, for which outcome", ("title",)),
+    Item("2", "Abstract, by the list for abstracts", ("abstract",)),
+    Item("3a", "Health context, why the model is made or evaluated, models that there are"),
+    Item("3b", "For whom it is meant, what it is for in their care, who uses it"),
+    Item("3c", "Known inequalities of health between groups", ("groups",)),
+    Item("4", "Objectives: development, evaluation or both", ("question", "primary")),
+    Item("5a", "Sources of the data, why these, how representative they are", ("sources", "representative")),
+    Item("5b", "Dates of the data and of follow-up"),
+    Item("6a", "Setting: kind of care, number and place of centres"),
+    Item("6b", "Who was eligible", ("selected",)),
+    Item("6c", "Treatments that were given, and how they were dealt with"),
+    Item("7", "Preparation of the data and checks of quality, alike for all groups or not", ("missing",)),
+    Item("8a", "Outcome: definition, time horizon, how it was assessed, alike for all groups or not", ("outcome",)),
+    Item("8b", "Who assessed the outcome, where that takes judgement"),
+    Item("8c", "Whether those who assessed the outcome knew the predictors"),
+    Item("9a", "D: why these predictors were considered"),
+    Item("9b", "Predictors: definition, when and how they were measured"),
+    Item("9c", "Who assessed the predictors, where that takes judgement"),
+    Item("10", "How the sample size came about, and whether it suffices", ("size", "unseen")),
+    Item("11", "Missing data: how they were dealt with, what was left out", ("missing",)),
+    Item("12a", "How the data were used: for development, for evaluation, how divided", ("thresholds", "leakage")),
+    Item("12b", "D: how predictors entered the analysis"),
+    Item("12c", "D: kind of model, why, how it was built, tuned and validated within"),
+    Item("12d", "How differences between clusters (hospitals, countries) were handled", ("shortcuts",)),
+    Item("12e", "Measures of performance, plots, comparison of models", ("measures", "intervals")),
+    Item("12f", "Updating of the model after evaluation"),
+    Item("12g", "Evaluation: how predictions were computed (formula, code, interface)"),
+    Item("13", "Class imbalance: methods, and recalibration after them"),
+    Item("14", "Fairness: what was done about it, and why", ("groups", "found")),
+    Item("15", "Output of the model; thresholds and how they came about", ("output", "thresholds")),
+    Item("16", "Differences between the data of development and of evaluation", ("leakage",)),
+    Item("17", "Ethical approval, consent or its waiver"),
+    Item("18a", "Funding, role of the funders"),
+    Item("18b", "Conflicts of interest"),
+    Item("18c", "Where the protocol is found", ("primary",)),
+    Item("18d", "Registration"),
+    Item("18e", "Availability of the data"),
+    Item("18f", "Availability of the code", ("software", "recorded")),
+    Item("19", "Involvement of patients and the public"),
+    Item("20a", "Flow of participants, with and without the outcome, follow-up", ("flow",)),
+    Item("20b", "Characteristics of participants, by group and source, with missing values", ("size", "groups")),
+    Item("20c", "Evaluation: comparison with the data of development"),
+    Item("21", "Numbers of participants and of outcomes in each analysis", ("size",)),
+    Item("22", "D: the whole model, so that others can use it"),
+    Item("23a", "Performance with intervals, for key groups too", ("overall", "found")),
+    Item("23b", "Performance in different clusters, if examined", ("shortcuts",)),
+    Item("24", "Results of updating"),
+    Item("25", "Interpretation, fairness included", ("found",)),
+    Item("26", "Limitations", ("limits", "unseen")),
+    Item("27a", "What to do with inputs of poor quality or none", ("missing",)),
+    Item("27b", "What users have to do and to know"),
+    Item("27c", "Next steps of research; whether it holds elsewhere"),
 )
-_CLAIM = _Checklist(
-    "CLAIM",
-    "Mongan, Moy and Kahn, Radiology: Artificial Intelligence 2 (2020) e200029. Items in words of our own.",
-    CLAIM,
+
+CLAIM: tuple[Item, ...] = (
+    Item("1", "Title or abstract says that AI is used, and which kind", ("title",)),
+    Item("2", "Structured summary: design, methods, results, conclusions", ("abstract",)),
+    Item("3", "Background, intended use and clinical role"),
+    Item("4", "Objectives and hypotheses", ("question", "primary")),
+    Item("5", "Prospective or retrospective"),
+    Item("6", "Goal of the study", ("question",)),
+    Item("7", "Sources of the data", ("sources",)),
+    Item("8", "Eligibility: how, where and when participants were found", ("selected",)),
+    Item("9", "Preprocessing of the data"),
+    Item("10", "Subsets of the data that were selected", ("selected",)),
+    Item("11", "Definitions of data elements", ("outcome",)),
+    Item("12", "De-identification"),
+    Item("13", "Missing data", ("missing",)),
+    Item("14", "Reference standard: definition", ("outcome",)),
+    Item("15", "Reference standard: why this one"),
+    Item("16", "Reference standard: who annotated, and how they were prepared"),
+    Item("17", "Tools of annotation"),
+    Item("18", "Variability between and within raters"),
+    Item("19", "Sample size that was intended, and how it came about", ("unseen",)),
+    Item("20", "How data were assigned to partitions", ("thresholds",)),
+    Item("21", "Level at which partitions are disjoint (image, study, patient, institution)", ("leakage",)),
+    Item("22", "The model in detail: inputs, outputs, layers", ("output",)),
+    Item("23", "Software libraries", ("software",)),
+    Item("24", "How parameters were initialised"),
+    Item("25", "Training: augmentation, hyper-parameters, number of models"),
+    Item("26", "How the final model was selected"),
+    Item("27", "Ensembling"),
+    Item("28", "Measures of performance", ("measures",)),
+    Item("29", "Measures of significance and uncertainty", ("intervals",)),
+    Item("30", "Robustness and sensitivity analyses", ("shortcuts",)),
+    Item("31", "Explainability, and how it was validated"),
+    Item("32", "Validation on external data"),
+    Item("33", "Flow of participants or cases", ("flow",)),
+    Item("34", "Characteristics of the cases in each partition", ("size", "groups", "representative")),
+    Item("35", "Performance on all partitions", ("overall", "models")),
+    Item("36", "Accuracy and its precision (intervals)", ("overall",)),
+    Item("37", "Analysis of cases that went wrong", ("found",)),
+    Item("38", "Limitations: bias, uncertainty, generalisability", ("limits", "unseen")),
+    Item("39", "What it means for practice"),
+    Item("40", "Registration"),
+    Item("41", "Where the protocol, the data and the code are found", ("recorded",)),
+    Item("42", "Funding, role of the funders"),
 )
 
 
 def tripod_checklist(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
     """Fill TRIPOD+AI: Markdown, a table with number, item, and what this run knows."""
-    return _filled(_TRIPOD, result, sentences)
+    source = "Collins et al., BMJ 385 (2024) e078378. Items in words of our own; D: development."
+    return _filled("TRIPOD+AI", source, TRIPOD_AI, result, sentences)
 
 
 def claim_checklist(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
     """Fill CLAIM, likewise."""
-    return _filled(_CLAIM, result, sentences)
+    source = "Mongan, Moy and Kahn, Radiology: Artificial Intelligence 2 (2020) e200029. Items in words of our own."
+    return _filled("CLAIM", source, CLAIM, result, sentences)
 
 
-def _filled(form: _Checklist, result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> str:
-    known = facts(result, sentences)
-    answers = [" ".join(text for key in item.facts if (text := known.get(key))) for item in form.items]
-    num_known = sum(bool(answer) for answer in answers)
+def _filled(
+    title: str, source: str, items: Sequence[Item], result: AuditResult, sentences: Mapping[str, Sequence[str]]
+) -> str:
+    fact_of = facts(result, sentences)
+    answers = [" ".join(text for name in item.facts if (text := fact_of.get(name))) for item in items]
+    num_answered = sum(bool(answer) for answer in answers)
     version = result.provenance.get("version", "")
     about = (
-        f"Filled from an audit of {_names(result)} by medclip {version}. It knows something of {num_known} of "
-        f"{len(form.items)} items; the others are for the authors. An entry is a beginning, not a finished report."
+        f"Filled from an audit of {_names(result)} by medclip {version}. It knows something of {num_answered} of "
+        f"{len(items)} items; the others are for the authors. An entry is a beginning, not a finished report."
     )
-    lines = [f"# {form.title}", "", _escaped(about), "", f"Source: {form.source}", ""]
+    lines = [f"# {title}", "", _escaped(about), "", f"Source: {source}", ""]
     lines += ["| item | what is asked | what this run knows |", "| --- | --- | --- |"]
     lines += [
         f"| {item.number} | {item.text} | {_escaped(answer) if answer else NOT_KNOWN} |"
-        for item, answer in zip(form.items, answers, strict=True)
+        for item, answer in zip(items, answers, strict=True)
     ]
     return "\n".join(lines) + "\n"
 
@@ -74,7 +171,7 @@ def facts(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
 
     inputs = [f"{one.get('for')} {one.get('name')}" for one in about.get("inputs") or ()]
     software = about.get("software") or {"medclip": about.get("version")}
-    known = {
+    texts = {
         "title": f"An evaluation (audit) of {_names(result)} by patient group." if result.model_names else "",
         "abstract": under("What was found"),
         "question": str(about.get("question") or ""),
@@ -101,7 +198,7 @@ def facts(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
         "recorded": "Command, options, versions, names and SHA-256 of the inputs stand in audit.json beside this file.",
         "models": under("Models compared"),
     }
-    return {name: text.strip() for name, text in known.items() if text.strip(" .")}
+    return {name: text.strip() for name, text in texts.items() if text.strip(" .")}
 
 
 def _names(result: AuditResult) -> str:

@@ -152,8 +152,8 @@ class _Names:
         self._parts = (result.key, algorithm.digest, algorithm.medclip, created.isoformat())
 
     def uuid(self, kind: str, *parts: str) -> str:
-        own = () if kind == "device" else self._parts
-        return str(hashed_uuid("fhir", kind, *own, *parts))
+        of_study = () if kind == "device" else self._parts
+        return str(hashed_uuid("fhir", kind, *of_study, *parts))
 
 
 def _entry(identifier: str, resource: dict[str, Any]) -> dict[str, Any]:

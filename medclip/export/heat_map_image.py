@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.elements import quiet
-from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers
-from medclip.export.structured_report import require_highdicom
+from medclip.export.structured_report import bytes_of, equipment_of, require_highdicom, uid_parts
 from medclip.export.study_result import Algorithm, DrawnMap, StudyResult
 
 _SERIES_NUMBER = 9902

@@ -23,9 +23,8 @@ from typing import Any, Protocol
 
 from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
-from medclip.export.encoded_study import encode_study
 from medclip.export.formats import FORMATS, check_formats, formats_of
-from medclip.export.stored_results import Stored
+from medclip.export.source_headers import encode_study
 from medclip.export.structured_report import require_highdicom
 from medclip.export.study_result import DrawnMap, StudyResult, StudyRows, algorithm_of, read_result, rows_of
 from medclip.files.output import (
@@ -54,6 +53,21 @@ _AT_ONCE = 64
 """Files after which the ledger is told of them."""
 _KEY = re.compile(r"[0-9a-f]{16}")
 """Stems of results: keys of studies."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of the results."""
+
+    stored: int
+    """Studies whose results the server has, from this call or an earlier one."""
+    refused: int
+    """Studies whose results it does not take; the next call sends them again."""
+
+    def sentence(self) -> str:
+        """Write it in words."""
+        refused = f"; {count(self.refused, 'study', 'studies')} refused by it" if self.refused else ""
+        return f"Sent to the PACS: results of {count(self.stored, 'study', 'studies')}{refused}"
 
 
 @dataclass(frozen=True)
@@ -150,31 +164,31 @@ class ResultsFolder:
             When the results count as made: of a call that was stopped, what it said.
 
         Raises:
-            MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
+            MedclipError: OUTPUT_IN_USE for results of another run.
         """
-        run, known = self._run(ledger), self._known(ledger)
+        run, earlier = self._run(ledger), self._read_note(ledger)
         place = digest_of(str(self.folder.resolve()))
-        is_known = known is not None and ledger.get(_PLACE) == place
+        is_ours = earlier is not None and ledger.get(_PLACE) == place
         with disk_errors(self.folder):
             make_folder(self.folder)
-            if not is_known:
+            if not is_ours:
                 self._remove()
                 ledger.forget_written()
             for folder in (self.folder, *(self.folder / name for name in formats_of("study"))):
                 if folder.is_dir():
                     remove_drafts(folder)
-        is_new = not is_known or known is None or known["tables"] not in (None, tables)
-        created = _now() if is_new or known is None else datetime.fromisoformat(known["created"])
+        is_new = not is_ours or earlier is None or earlier["tables"] not in (None, tables)
+        created = _now() if is_new or earlier is None else datetime.fromisoformat(earlier["created"])
         note = {**run, "tables": None, "created": created.isoformat(), "done": {}}
-        maps_known = known.get("heat_maps") if known is not None and is_known else None
-        drawn_of = maps_known if self.drawer is None else self.drawer.named
+        earlier_maps = earlier.get("heat_maps") if earlier is not None and is_ours else None
+        drawn_of = earlier_maps if self.drawer is None else self.drawer.named
         if drawn_of is not None:
             note["heat_maps"] = drawn_of
-        if maps_known not in (None, drawn_of):
+        if earlier_maps not in (None, drawn_of):
             ledger.forget_written(_with_maps())
             with disk_errors(self.folder):
                 self._remove(_with_maps())
-        if note != known:
+        if note != earlier:
             write_note(self.folder / NOTE, _WHAT, note)
         ledger.remember({_PLACE: place})
         with disk_errors(self.folder):
@@ -190,17 +204,17 @@ class ResultsFolder:
             run_folder: The folder of the run's tables.
 
         Raises:
-            MedclipError: OUTPUT_IN_USE for results of another run; as `medclip.files.output.disk_errors`.
+            MedclipError: OUTPUT_IN_USE for results of another run.
         """
         tables = {name: hash_of(run_folder / name) for name in (SCORES, FILES)}
-        known = self._known(ledger)
-        same = known is not None and known["tables"] == tables
-        done = dict(known["done"]) if same and known is not None else {}
-        drawn_of = self.drawer.named if self.drawer is not None else known.get("heat_maps") if known else None
-        if set(self.formats) <= set(done) and known is not None and known.get("heat_maps") == drawn_of:
+        earlier = self._read_note(ledger)
+        same = earlier is not None and earlier["tables"] == tables
+        done = dict(earlier["done"]) if same and earlier is not None else {}
+        drawn_of = self.drawer.named if self.drawer is not None else earlier.get("heat_maps") if earlier else None
+        if set(self.formats) <= set(done) and earlier is not None and earlier.get("heat_maps") == drawn_of:
             return self._exported(done)
         created = self.begin(ledger, tables=tables)
-        if known is not None and known.get("heat_maps") not in (None, drawn_of):
+        if earlier is not None and earlier.get("heat_maps") not in (None, drawn_of):
             done = {name: entry for name, entry in done.items() if name not in _with_maps()}
         note = {**self._run(ledger), "tables": tables, "created": created.isoformat()}
         note |= {} if drawn_of is None else {"heat_maps": drawn_of}
@@ -231,18 +245,7 @@ class ResultsFolder:
         return result, paths, {name: FORMATS[name] for name in names}
 
     def keep(self, key: str, contents: Mapping[str, bytes | str]) -> list[tuple[str, str, str]]:
-        """Write the files of a study.
-
-        Args:
-            key: Key of the study.
-            contents: Content of each form, or why there is none, by form.
-
-        Returns:
-            What the ledger is to know of them.
-
-        Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
-        """
+        """Write the files of a study, from the content of each form or why there is none; return the ledger's rows."""
         rows = []
         for name, content in contents.items():
             if isinstance(content, bytes):
@@ -256,16 +259,16 @@ class ResultsFolder:
     def _run(self, ledger: Ledger) -> dict[str, Any]:
         return {"run": digest_of(ledger.get("identity"))}
 
-    def _known(self, ledger: Ledger) -> dict[str, Any] | None:
+    def _read_note(self, ledger: Ledger) -> dict[str, Any] | None:
         """Return the folder's note; None for a new one.
 
         Raises:
             MedclipError: OUTPUT_IN_USE for results of another run.
         """
-        known = read_own_note(self.folder / NOTE, _WHAT)
-        if known is not None:
-            refuse_other(self.folder, _WHAT, known, self._run(ledger), titles={"run": "the run"})
-        return known
+        note = read_own_note(self.folder / NOTE, _WHAT)
+        if note is not None:
+            refuse_other(self.folder, _WHAT, note, self._run(ledger), titles={"run": "the run"})
+        return note
 
     def _write_all(self, ledger: Ledger, card: Any, created: datetime, names: Sequence[str]) -> None:
         """Write what is lacking of some forms, and have the ledger know of it some studies at a time."""
@@ -292,8 +295,8 @@ class ResultsFolder:
 
     def _lacking(self, ledger: Ledger, key: str, names: Sequence[str]) -> list[str]:
         """Return the forms of a study that are not there as its answers are."""
-        known = ledger.files_written(key)
-        return [n for n in names if n not in known or (not known[n] and not self.place(n, key).exists())]
+        written = ledger.files_written(key)
+        return [n for n in names if n not in written or (not written[n] and not self.place(n, key).exists())]
 
     def _results(self, ledger: Ledger, missing: Mapping[str, Sequence[str]], card: Any) -> Iterator[StudyResult]:
         """Yield the answers of each study, with a heat map where a form of it is missing that holds one."""

@@ -13,6 +13,8 @@ All images that were read are in Current Requested Procedure Evidence Sequence; 
 it. They are in the image library (TID 1600), too, where highdicom can describe them. Patient and study are those of
 the images' headers. UIDs are made of what the report holds, and times are the caller's: equal calls write equal bytes.
 
+What all DICOM objects that medclip writes of a study have in common stands at the end: identity, who wrote them, bytes.
+
 Standards: DICOM PS3.3 A.35.13, PS3.16 TID 1500; IHE Radiology, AI Results (AIR), 6.5.3.
 """
 
@@ -21,12 +23,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.export.own_object import bytes_of, equipment_of, uid_parts
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult, coding_of
 from medclip.modalities import MODALITIES
@@ -34,6 +36,8 @@ from medclip.modalities import MODALITIES
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+IMPLEMENTATION = "2.25.98217650733871254308861337480243214527"
+"""Implementation Class UID of medclip."""
 _SERIES_NUMBER = 9901
 """Behind the series of any device."""
 _MOST_IMAGES = 16
@@ -219,3 +223,36 @@ def _procedure(result: StudyResult, header: Dataset) -> Any:
     except (AttributeError, TypeError, ValueError):
         name, scheme = MODALITIES[result.modality].procedure
         return getattr(getattr(codes, scheme), name)
+
+
+def uid_parts(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> tuple[str, ...]:
+    """Return what the UIDs of a study's objects are hashed from: the same results have the same ones."""
+    study = str(headers.first.StudyInstanceUID)
+    return study, result.key, algorithm.digest, algorithm.medclip, created.isoformat()
+
+
+def equipment_of(algorithm: Algorithm, description: str) -> dict[str, Any]:
+    """Return the arguments of highdicom that say what wrote an object, and how its series is called."""
+    version = f"{algorithm.name} {algorithm.version}"
+    return {
+        "manufacturer": "medclip",
+        "manufacturer_model_name": version[:64],
+        "software_versions": algorithm.medclip,
+        "device_serial_number": algorithm.digest[:16],
+        "series_description": f"{description}, {version}"[:64],
+        "specific_character_set": "ISO_IR 192",
+    }
+
+
+def bytes_of(dataset: Any, created: datetime) -> bytes:
+    """Return the file of an object; what highdicom dates by the clock is dated `created`."""
+    from pydicom.valuerep import DA, DT, TM
+
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = DA(created.date()), TM(created.time())
+    for item in dataset.get("ContributingEquipmentSequence") or ():  # highdicom itself
+        item.ContributionDateTime = DT(created.strftime("%Y%m%d%H%M%S"))
+    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION
+    dataset.file_meta.ImplementationVersionName = "MEDCLIP"
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()

@@ -181,13 +181,7 @@ class StudyRows:
 
 
 def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
-    """Return the answers of one study.
-
-    Args:
-        ledger: A complete ledger, its files numbered.
-        key: Key of the study.
-        card: The pack's card, which names the classes of a task that is its own.
-    """
+    """Return the answers of one study of a complete ledger, its files numbered."""
     unlearned = [Unlearned.from_json(answers) for answers in ledger.get(UNLEARNED) or ()]
     return result_of(rows_of(ledger, key), card, unlearned, cautions_of_run(ledger, card))
 
@@ -201,24 +195,6 @@ def cautions_of_run(ledger: Ledger, card: Any) -> dict[str, str]:
     """Return what must stand beside the answers to the prompts of a run, by their names; only where something must."""
     prompts = map(Prompt.from_json, (ledger.get("identity") or {}).get("prompts") or ())
     return prompt_cautions(prompts, card_cautions(card))
-
-
-def committed_results(
-    result: ChunkResult,
-    card: Any,
-    unlearned: Sequence[Unlearned] = (),
-    cautions: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[StudyResult]:
-    """Yield the answers of the studies of a chunk as `read_result` returns them once the run is complete.
-
-    Args:
-        result: Chunk that was committed.
-        card: The pack's card.
-        unlearned: Answers that are worth little, of studies of any modality.
-        cautions: Cautions, as `cautions_of_run` returns them.
-    """
-    for rows in committed_rows(result):
-        yield result_of(rows, card, unlearned, cautions)
 
 
 def committed_rows(result: ChunkResult) -> Iterator[StudyRows]:
@@ -241,13 +217,9 @@ def committed_rows(result: ChunkResult) -> Iterator[StudyRows]:
 def result_of(
     rows: StudyRows, card: Any, unlearned: Sequence[Unlearned] = (), cautions: Mapping[str, str] = MappingProxyType({})
 ) -> StudyResult:
-    """Return the answers of one study.
+    """Return the answers of one study, from its rows and the cautions that `cautions_of_run` returns.
 
-    Args:
-        rows: Rows of the study, at least one of scores.
-        card: The pack's card.
-        unlearned: Answers that are worth little, of studies of any modality.
-        cautions: Cautions, as `cautions_of_run` returns them.
+    `unlearned` are answers that are worth little, of studies of any modality.
     """
     scores, files = rows.scores, rows.files
     first = scores[0]
@@ -293,8 +265,8 @@ def _of_regions(
     named = {file.row: file.path for file in files}
     views = [row for row in rows if row.level == "view" and row.attention_exam is not None and row.row in named]
     for row in (*(row for row in rows if row.level == "breast"), *views):
-        asked = [v for v in views if (v.task, v.class_) == (row.task, row.class_)]
-        of_it = [row] if row.level == "view" else [v for v in asked if v.side == row.side]
+        of_answer = [v for v in views if (v.task, v.class_) == (row.task, row.class_)]
+        of_it = [row] if row.level == "view" else [v for v in of_answer if v.side == row.side]
         paths = tuple(named[v.row] for v in of_it if v.row is not None)
         region = Region(row.level, row.side, row.position, row.view_kind, paths)
         yield _answer(row, card, against.get((row.task, row.class_)), cautions, region=region)
@@ -341,15 +313,17 @@ def _words(task: str, name: str, card: Any) -> tuple[str, str, Mapping[str, str]
         return "In your own words", name, {}
     entry = card.tasks.get(task)
     adapted = card.adapted is not None and card.adapted.task == task
-    own = (entry.model_extra or {}) if adapted and entry is not None else {}
+    printed = (entry.model_extra or {}) if adapted and entry is not None else {}
     try:
-        known = load_task(task)
-        asked = next((one for one in known.classes if one.name == name), None)
+        vocabulary_task = load_task(task)
+        class_ = next((one for one in vocabulary_task.classes if one.name == name), None)
     except MedclipError:  # a task of a person's own, whose file is elsewhere by now
-        known = asked = None
-    task_title = str(own.get("title") or (known.title if known else capital(task.replace("_", " "))))
-    title = str((own.get("class_titles") or {}).get(name) or (asked.title if asked else ""))
-    return task_title, title, asked.codes if asked else {}
+        vocabulary_task = class_ = None
+    task_title = str(
+        printed.get("title") or (vocabulary_task.title if vocabulary_task else capital(task.replace("_", " ")))
+    )
+    title = str((printed.get("class_titles") or {}).get(name) or (class_.title if class_ else ""))
+    return task_title, title, class_.codes if class_ else {}
 
 
 def coding_of(concept: str, meaning: str, codes: Mapping[str, str] | None = None) -> Coding:

@@ -1,4 +1,7 @@
-"""Forest plots as inline SVG: classes instead of colours, for dark mode and print, and a shape for each series."""
+"""Forest plots as inline SVG: classes instead of colours, for dark mode and print, and a shape for each series.
+
+Small multiples of them have one panel for each measure beside the names of the groups, drawn to be printed.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,11 @@ _WIDTH, _RIGHT = 850, 838
 _ROW, _MORE, _HEAD, _FOOT = 22, 15, 27, 44
 _LETTERS = (24, 48)
 """Least and most letters of the column of names: it is as wide as the longest name needs."""
-_INDENT, _LETTER, _SAID = 12, 6.9, 202
+_INDENT, _LETTER, _VALUES = 12, 6.9, 202
 """Units of the drawing: before a name, of a letter, and of the column of values behind the names."""
+_PANEL_GAP, _PANEL_LETTER, _PANEL_INDENT = 16, 6.4, 10
+_PANEL_ROW, _PANEL_MORE, _PANEL_HEAD, _PANEL_TOP, _PANEL_FOOT = 15, 8, 20, 20, 22
+_PANEL_LETTERS = (14, 30)
 
 
 @dataclass(frozen=True)
@@ -83,17 +89,11 @@ def forest(
 ) -> Markup:
     """Draw values with intervals, one group a row; groups that are not shown keep their place.
 
-    Args:
-        lines: The rows.
-        identity: Identity of the drawing, unique on the page.
-        title: Title of the drawing.
-        axis: Name of the axis.
-        reference: Value at which the dashed line stands (everybody, or zero).
-        series: Names of the models, where there are several.
+    `identity` is unique on the page; a dashed line stands at `reference`: everybody, or zero.
     """
     marks = [mark for line in lines for mark in line.marks]
     letters = _letters(lines)
-    scale = Scale(*scale_of(marks, reference), _value_at(letters) + _SAID, _RIGHT)
+    scale = Scale(*scale_of(marks, reference), _value_at(letters) + _VALUES, _RIGHT)
     top = 30 if len(series) > 1 else 8
     height = top + sum(line.height for line in lines) + _FOOT
     body = [*legend(series, scale.start), *_frame(scale, top, height - _FOOT, axis, reference)]
@@ -101,10 +101,10 @@ def forest(
     for line in lines:
         body += _drawn(line, place, scale, letters)
         place += line.height
-    shown = sum(bool(line.marks) for line in lines)
+    drawn = sum(bool(line.marks) for line in lines)
     hidden = sum(bool(line.note) for line in lines)
     without = f", {hidden} without" if hidden else ""
-    description = f"{count(shown, 'row')} with values and intervals{without}. The table that follows has the numbers."
+    description = f"{count(drawn, 'row')} with values and intervals{without}. The table that follows has the numbers."
     return drawing(identity, title, description, _WIDTH, height, body, "forest")
 
 
@@ -225,3 +225,64 @@ def _drawn(line: Line, top: float, scale: Scale, letters: int) -> Iterator[str]:
             yield stroke(right, y - 3.5, right, y + 3.5, css)
         yield marker(scale.at(mark.value), y, mark.series, hollow=mark.hollow)
         yield words(_value_at(letters), y + 4.5, mark.text + (" †" if mark.hollow else ""))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One measure."""
+
+    head: str
+    lines: tuple[Line, ...]
+    """The same rows in each panel."""
+    reference: float | None = None
+    """Where the dashed line stands."""
+
+
+def panels(columns: Sequence[Panel], *, identity: str, title: str, series: Sequence[str] = ()) -> Markup:
+    """Draw the values of several measures with intervals, one group a row, the same in all, and one measure a panel."""
+    rows = columns[0].lines
+    most = max((len(c.lines[n].marks) for c in columns for n in range(len(rows))), default=1)
+    step = _PANEL_ROW + _PANEL_MORE * max(0, min(most, NUM_SERIES) - 1)
+    letters = min(_PANEL_LETTERS[1], max([_PANEL_LETTERS[0], *(len(line.name) for line in rows if not line.head)]))
+    start = _PANEL_INDENT + _PANEL_LETTER * letters
+    legend_height = 20 if len(series) > 1 else 0
+    tops, place = [], float(legend_height + _PANEL_TOP)
+    for line in rows:
+        tops.append(place)
+        place += _PANEL_HEAD if line.head else step
+    body = [*legend(series, start)]
+    for line, top in zip(rows, tops, strict=True):
+        at, css = (0.0, "t head-t") if line.head else (_PANEL_INDENT, "t")
+        height = _PANEL_HEAD if line.head else step
+        body.append(words(at, top + height / 2 + 4.5, line.name, css, longest=60 if line.head else letters))
+    wide = (_WIDTH - _PANEL_GAP - start) / len(columns)
+    for n, column in enumerate(columns):
+        scale = scale_of([m for line in column.lines for m in line.marks], column.reference)
+        drawn = Scale(scale[0], scale[1], start + n * wide + _PANEL_GAP / 2, start + (n + 1) * wide - _PANEL_GAP / 2)
+        body += _panel(column, drawn, tops, step, legend_height, place)
+    groups = sum(any(c.lines[n].marks for c in columns) for n in range(len(rows)))
+    heads = ", ".join(column.head for column in columns)
+    description = f"{heads}: {count(groups, 'group')} with values and intervals. The tables have the numbers."
+    return drawing(identity, title, description, _WIDTH, int(place + _PANEL_FOOT), body, "forest panels")
+
+
+def _panel(column: Panel, scale: Scale, tops: Sequence[float], step: int, top: float, bottom: float) -> Iterator[str]:
+    middle = (scale.start + scale.end) / 2
+    yield words(middle, top + 13, column.head, "t head-t", anchor="middle", longest=34)
+    width = round_step(scale.high - scale.low)
+    ticks = scale.ticks()
+    for tick in ticks[:: 1 + len(ticks) // 6]:
+        x = scale.at(tick)
+        yield stroke(x, top + _PANEL_TOP, x, bottom, "grid-line")
+        yield words(x, bottom + 14, tick_text(tick, width), "t soft-t", anchor="middle")
+    yield stroke(scale.start, bottom, scale.end, bottom, "axis")
+    if column.reference is not None:
+        yield stroke(scale.at(column.reference), top + _PANEL_TOP, scale.at(column.reference), bottom, "reference")
+    for line, place in zip(column.lines, tops, strict=True):
+        if not line.head and not line.marks:
+            yield words(middle, place + step / 2 + 4.5, line.note or "–", "t soft-t it", anchor="middle", longest=34)
+        for mark in line.marks:
+            y = place + _PANEL_ROW / 2 + _PANEL_MORE * mark.series
+            if mark.low is not None and mark.high is not None:
+                yield stroke(scale.at(mark.low), y, scale.at(mark.high), y, f"whisker w{mark.series}")
+            yield marker(scale.at(mark.value), y, mark.series, size=3.6, hollow=mark.hollow)

@@ -30,10 +30,28 @@ _VIEWS = ("ap", "pa")
 UNKNOWN = "unknown"
 _MOST_FINDINGS = 4
 """Findings of a task whose figures stand side by side below its answers; of more the first."""
+_TRAINING_METRICS = {
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_auroc": "Mean AUROC",
+    "macro_auroc_within": "Mean AUROC within one source",
+    "auroc": "AUROC",
+    "val_loss": "Loss",
+    "supervised_loss": "Loss of the classifier",
+    "masked_error": "Squared error of hidden pixels",
+    "masked_gain": "Part of the error without a model that is taken away",
+    "image_to_text_r1": "Images that find their text first (R@1)",
+    "image_to_text_r5": "Images that find their text among five (R@5)",
+    "image_to_text_r10": "Images that find their text among ten (R@10)",
+    "text_to_image_r1": "Texts that find their image first (R@1)",
+    "text_to_image_r5": "Texts that find their image among five (R@5)",
+    "text_to_image_r10": "Texts that find their image among ten (R@10)",
+}
+RIVALS = ("zero_shot", "start")
+"""Last words of a metric that name whose figure it is: of the run's own model, of the one it began with."""
 
 
 @dataclass(frozen=True)
-class MetricView:
+class PrintedFigure:
     """One figure of one task."""
 
     name: str
@@ -52,22 +70,12 @@ class MetricView:
 
 
 @dataclass(frozen=True)
-class AcrossView:
-    """A task, or one class of it, by the sources of the images."""
-
-    name: str
-    """The class; empty for the task as a whole."""
-    verdict: str
-    figures: tuple[MetricView, ...]
-
-
-@dataclass(frozen=True)
-class TaskView:
+class PrintedTask:
     """One task of the card."""
 
     name: str
     title: str
-    metrics: tuple[MetricView, ...]
+    metrics: tuple[PrintedFigure, ...]
     class_titles: Mapping[str, str] = field(default_factory=dict)
     """Printed names of the classes of a task that is the pack's own; empty where the vocabulary has them."""
     adapted: str = ""
@@ -81,8 +89,10 @@ class TaskView:
     must."""
     remarks: Mapping[str, str] = field(default_factory=dict)
     """What may stand beside an answer to a class without a caution, such as "measured at one source (csdi_fundus)"."""
-    across: tuple[AcrossView, ...] = ()
-    """The figures by the sources of the images, where the card has them."""
+    across: tuple[tuple[str, str, tuple[PrintedFigure, ...]], ...] = ()
+    """By the sources of the images, where the card has them: the class (blank for the task as a whole), whether
+    it holds at all of them, and the figures.
+    """
     modalities: tuple[str, ...] = ()
     """Printed names of the modalities that are asked it; empty for a task of all of them."""
     classes: tuple[str, ...] = ()
@@ -116,18 +126,7 @@ class TaskView:
 
 
 @dataclass(frozen=True)
-class DataView:
-    """One data source."""
-
-    name: str
-    source: str
-    licence: str
-    patients: str
-    images: str
-
-
-@dataclass(frozen=True)
-class CardView:
+class PrintedCard:
     """The card."""
 
     name: str
@@ -136,8 +135,9 @@ class CardView:
     intended_use: str
     modalities: tuple[str, ...]
     licence: str
-    tasks: tuple[TaskView, ...]
-    data: tuple[DataView, ...]
+    tasks: tuple[PrintedTask, ...]
+    data: tuple[dict[str, str], ...]
+    """Sources of the data: `name`, `source`, `licence`, `patients`, `images`."""
     limits: tuple[str, ...]
     modality_names: tuple[str, ...] = ()
     """Keys of the modalities."""
@@ -145,11 +145,11 @@ class CardView:
     """What was tried and is not listed among the tasks: what it is, and the figure with the reason."""
 
 
-def view_card(card: Any) -> CardView:
+def view_card(card: Any) -> PrintedCard:
     """Turn a card into what a report prints."""
     plain: dict[str, Any] = card.model_dump(mode="json") if hasattr(card, "model_dump") else dict(vars(card))
     limits = plain.get("limits") or ()
-    return CardView(
+    return PrintedCard(
         name=_text(plain["name"]),
         version=_text(plain["version"]),
         summary=_text(plain.get("summary")),
@@ -179,6 +179,20 @@ def task_title(name: str) -> str:
         return capital(name.replace("_", " "))
 
 
+def metric_title(name: str) -> str:
+    """Return the printed name of a metric, such as "auroc pneumonia zero_shot", without whose figure it is.
+
+    Example:
+        >>> metric_title("auroc pleural_thickening zero_shot"), metric_title("macro_auroc")
+        ('AUROC, pleural thickening', 'Mean AUROC')
+    """
+    first, *inner = name.split()
+    if inner and inner[-1] in RIVALS:
+        inner.pop()
+    title = _TRAINING_METRICS.get(first, first.replace("_", " "))
+    return ", ".join([title, *(part.replace("_", " ") for part in inner)])
+
+
 def modality_title(name: str) -> str:
     """Return a modality's printed name."""
     return capital(spoken(name))
@@ -191,9 +205,9 @@ def _held_out(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
 
 def _task(
     name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None, held_out: Mapping[str, Any]
-) -> TaskView:
-    asked = _vocabulary_task(name)
-    titles = {} if asked is None else {c.name: c.title for c in asked.classes}
+) -> PrintedTask:
+    vocabulary_task = _vocabulary_task(name)
+    titles = {} if vocabulary_task is None else {c.name: c.title for c in vocabulary_task.classes}
     measured = entry.get("metrics") or held_out
     metrics = tuple(_metrics("", measured, titles))
     named = entry.get("thresholds")
@@ -205,7 +219,7 @@ def _task(
     cautions = {c: _text(caution_of(sources, c)) for c in classes if caution_of(sources, c)}
     remarks = {c: _text(remark_of(sources, c)) for c in classes if remark_of(sources, c)}
     if adapted is None or adapted["task"] != name:
-        return TaskView(
+        return PrintedTask(
             name,
             task_title(name),
             _by_source(metrics, measured, sources, titles),
@@ -215,11 +229,12 @@ def _task(
             remarks=remarks,
             across=tuple(_across(key, figures, titles) for key, figures in sources.items()),
             modalities=tuple(
-                modality_title(str(m)) for m in entry.get("modalities") or (() if asked is None else asked.modalities)
+                modality_title(str(m))
+                for m in entry.get("modalities") or (() if vocabulary_task is None else vocabulary_task.modalities)
             ),
             classes=tuple(classes),
         )
-    return TaskView(
+    return PrintedTask(
         name,
         str(entry.get("title") or task_title(name)),
         metrics,
@@ -232,11 +247,11 @@ def _task(
 
 
 def _by_source(
-    metrics: Sequence[MetricView],
+    metrics: Sequence[PrintedFigure],
     measured: Mapping[str, Any],
     sources: Mapping[str, SourceFigures],
     titles: Mapping[str, str],
-) -> tuple[MetricView, ...]:
+) -> tuple[PrintedFigure, ...]:
     """Return figures, of what holds within its source only with those of that source first, and the others named so."""
     views = list(metrics)
     for name in sources:
@@ -267,18 +282,14 @@ def _vocabulary_task(name: str) -> Task | None:
         return None
 
 
-def _across(name: str, sources: SourceFigures, titles: Mapping[str, str]) -> AcrossView:
+def _across(name: str, sources: SourceFigures, titles: Mapping[str, str]) -> tuple[str, str, tuple[PrintedFigure, ...]]:
     figures = tuple(_metric(_text(of), figure, {}) for of, figure in sources.printed.items())
     what = "" if name == ALL else _text(titles.get(name, name.replace("_", " ")))
-    return AcrossView(what, _text(sources.in_words), figures)
+    return what, _text(sources.in_words), figures
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:
-    """Return in one line what a pack was adapted with.
-
-    Args:
-        adapted: The card's `adapted`, as plain values.
-    """
+    """Return in one line what a pack was adapted with, from its card's `adapted` as plain values."""
     if adapted["shots"] is None:
         return f"made by {adapted['title']} from {adapted['num_train']} images"
     each = "patient" if adapted["shots"] == 1 else "patients"
@@ -288,24 +299,24 @@ def adapted_from(adapted: Mapping[str, Any]) -> str:
     )
 
 
-def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[MetricView]:
+def _metrics(name: str, node: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[PrintedFigure]:
     """Flatten a card's figures: metric, or metric by rival, or metric by class and rival."""
     if "value" in node:
         yield _metric(name, node, node.get("baselines") or {})
     elif node and all("value" in child for child in node.values()) and any(key in node for key in OWN):
-        own = next(key for key in OWN if key in node)
-        yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
+        ours = next(key for key in OWN if key in node)
+        yield _metric(name, node[ours], {key: child for key, child in node.items() if key != ours})
     else:
         for key, child in node.items():
             metric_name = METRIC_TITLES.get(key) or titles.get(key, key.replace("_", " "))
             yield from _metrics(f"{name}, {metric_name}" if name else metric_name, child, titles)
 
 
-def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> MetricView:
+def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> PrintedFigure:
     low, high, value, chance = (metric.get(key) for key in ("low", "high", "value", "chance"))
     around = "" if low is None or high is None else interval(low, high, decimals=2)
     estimated = f"{_figure(value)} ({around})" if around else _figure(value)
-    return MetricView(
+    return PrintedFigure(
         name=name or "figure",
         value=_figure(value),
         interval=around,
@@ -343,14 +354,9 @@ def _images(metric: Mapping[str, Any]) -> str:
     return _count(metric.get("n_images", metric.get("num_images", metric.get("num_rows"))))
 
 
-def _data(entry: Mapping[str, Any]) -> DataView:
-    return DataView(
-        _text(entry.get("name")),
-        _text(entry.get("source")),
-        _text(entry.get("licence")),
-        _count(entry.get("num_patients")),
-        _count(entry.get("num_images")),
-    )
+def _data(entry: Mapping[str, Any]) -> dict[str, str]:
+    names = {name: _text(entry.get(name)) for name in ("name", "source", "licence")}
+    return {**names, "patients": _count(entry.get("num_patients")), "images": _count(entry.get("num_images"))}
 
 
 def _rival(value: Any) -> str:

@@ -20,7 +20,7 @@ from medclip.adaptation.data.table import TableSource
 from medclip.cli.progress import print_line, progress
 from medclip.evaluation.few_shot.compare import compare_methods
 from medclip.evaluation.few_shot.protocol import Design, make_protocol
-from medclip.reports.few_shot.report import write_compare_report
+from medclip.reports.few_shot import write_compare_report
 from medclip.text.vocabulary.load import parse_task
 from medclip.text.vocabulary.task import Task
 

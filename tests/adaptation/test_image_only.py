@@ -67,7 +67,7 @@ def run_features(pack: Path) -> Any:
 
 
 def test_the_report_of_an_adaptation_without_words_names_no_prompts(adapted: tuple[Path, Any]) -> None:
-    from medclip.reports.adapt_text import adapt_json, adapt_text
+    from medclip.reports.adaptation_text import adapt_json, adapt_text
 
     text = adapt_text(adapted[1])
     assert "zero-shot" not in text

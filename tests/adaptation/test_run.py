@@ -29,7 +29,7 @@ from medclip.evaluation.adapted_figures import AdaptedFigures, notes_of
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
-from medclip.reports.few_shot.report import write_compare_report
+from medclip.reports.few_shot import write_compare_report
 from medclip.scoring.exam_scores import probability_on_grid
 from medclip.settings import Settings
 from tests.kits import scoring

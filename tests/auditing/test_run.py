@@ -23,7 +23,7 @@ from medclip.auditing.options import MeasureOptions, Shortcuts, Thresholds
 from medclip.auditing.run import run_audit
 from medclip.auditing.thresholds.choose import write_thresholds
 from medclip.errors import MedclipError, Reason
-from medclip.reports.audit.summary.words import summary
+from medclip.reports.audit.summary import summary
 from tests.kits.audit_tables import audit_table
 from tests.kits.progress import Recorded
 

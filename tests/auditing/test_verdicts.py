@@ -18,7 +18,7 @@ from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED, requirement_rows
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.requirements import answers, findings
-from medclip.reports.audit.summary.words import summary
+from medclip.reports.audit.summary import summary
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.standard_errors import clusters_of

@@ -11,7 +11,7 @@ import pytest
 
 from medclip.auditing.result import AuditResult
 from medclip.export.applied_model_card import NAMESPACE, NOT_STATED, applied_model_card
-from medclip.reports.audit.summary.words import summary
+from medclip.reports.audit.summary import summary
 from tests.kits.audit_report import EVIL, full
 
 XS = "{http://www.w3.org/2001/XMLSchema}"

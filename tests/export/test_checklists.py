@@ -7,11 +7,10 @@ import re
 import pytest
 
 from medclip.auditing.result import AuditResult
-from medclip.export.checklist_items import CLAIM, TRIPOD_AI
-from medclip.export.checklists import NOT_KNOWN, facts
+from medclip.export.checklists import CLAIM, NOT_KNOWN, TRIPOD_AI, facts
 from medclip.export.formats import FORMATS
 from medclip.lazy import import_name
-from medclip.reports.audit.summary.words import summary
+from medclip.reports.audit.summary import summary
 from tests.kits.audit_report import full
 
 

@@ -16,10 +16,9 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import MedclipError
-from medclip.export.encoded_study import NO_MAP
 from medclip.export.heat_map_image import captioned, heat_map_image
-from medclip.export.source_headers import read_headers
-from medclip.export.stored_results import store_results
+from medclip.export.running_results import store_results
+from medclip.export.source_headers import NO_MAP, read_headers
 from medclip.export.study_result import DrawnMap, StudyResult
 from medclip.progress import Silent
 from tests.kits.mammograms import write_exams

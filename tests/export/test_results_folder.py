@@ -18,8 +18,7 @@ import pytest
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.export import results_folder
-from medclip.export.encoded_study import encode_study
-from medclip.export.source_headers import GONE, NO_HEADER
+from medclip.export.source_headers import GONE, NO_HEADER, encode_study
 from medclip.export.study_result import StudyResult
 from tests.kits.results import bytes_of, in_folder
 from tests.kits.scoring import PLANTED, digests, write_dicom, write_png
@@ -195,7 +194,7 @@ def encode_or_die(result: StudyResult, *arguments: Any) -> dict[str, bytes | str
 
 
 def test_reading_processes_that_write_results_import_no_torch() -> None:
-    code = "import sys, medclip.export.encoded_study; sys.exit('torch' in sys.modules)"
+    code = "import sys, medclip.export.source_headers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

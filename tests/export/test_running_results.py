@@ -15,9 +15,8 @@ from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.export import results_folder, running_results
 from medclip.export.results_folder import ResultsFolder
-from medclip.export.running_results import RunningResults
-from medclip.export.stored_results import NOTE, StoreNote
-from medclip.export.study_result import StudyResult, StudyRows, committed_results, read_result
+from medclip.export.running_results import NOTE, RunningResults, StoreNote
+from medclip.export.study_result import StudyResult, StudyRows, committed_rows, read_result, result_of
 from medclip.models.packs.card import read_card
 from medclip.reports.score.heat_maps import HeatMaps
 from medclip.runs.ledger.ledger import Ledger
@@ -51,7 +50,7 @@ def test_the_answers_of_a_chunk_are_those_of_the_complete_ledger(
     score(studies, tmp_path / "films", model=pack, modality="xray", workers=1)
     score(write_exams(tmp_path / "in") / "twice", tmp_path / "exams", model=pack, exam=True, workers=1)
     card = read_card(pack)
-    early = [result for chunk in commits for result in committed_results(chunk, card)]
+    early = [result_of(rows, card) for chunk in commits for rows in committed_rows(chunk)]
     complete = []
     for out in ("films", "exams"):
         with Ledger(tmp_path / out, create=False) as ledger:

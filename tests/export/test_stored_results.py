@@ -11,7 +11,8 @@ import pydicom
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.export.stored_results import JOURNAL, NOTE, Stored, store_results
+from medclip.export.results_folder import Stored
+from medclip.export.running_results import JOURNAL, NOTE, store_results
 from medclip.export.structured_report import structured_report
 from medclip.progress import Silent
 from tests.kits.progress import Recorded

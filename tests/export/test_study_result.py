@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medclip.api.score import score
-from medclip.export.encoded_study import WAVEFORM, encode_study
 from medclip.export.formats import FORMATS
+from medclip.export.source_headers import WAVEFORM, encode_study
 from medclip.export.study_result import OWN_SCHEME, algorithm_of, read_result
 from medclip.models.packs.card import Card, read_card
 from medclip.runs.ledger.ledger import Ledger

@@ -5,14 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from medclip.reports.model_card import TaskView, view_card
+from medclip.reports.model_card import PrintedTask, view_card
 
 
 def _figure(value: float, **more: Any) -> dict[str, Any]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1, "num_images": 50, "chance": 0.5, **more}
 
 
-def _task(name: str, metrics: dict[str, Any]) -> TaskView:
+def _task(name: str, metrics: dict[str, Any]) -> PrintedTask:
     card = SimpleNamespace(name="tiny", version="1", tasks={name: {"classes": [], "metrics": metrics}})
     return view_card(card).tasks[0]
 

@@ -20,7 +20,7 @@ from medclip.api.run_arguments import folder_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.models.packs.pack import load_model
-from medclip.reports.search.report import render
+from medclip.reports.search import render
 from medclip.retrieval.hits import PatchHit, SearchResult
 from medclip.retrieval.question import SLIDE_COLUMNS, Question, Search, read_conditions, read_question
 from medclip.retrieval.searchable import FOLDER

@@ -40,7 +40,7 @@ class Words:
     """Function of the rows by table that returns a sentence for each finding, the worst first. The first of them leads
     the page where nothing does more harm."""
     harm: str = "OTHER"
-    """Name of a `medclip.reports.audit.summary.finding.Harm`, which places the findings among the others."""
+    """Name of a `medclip.reports.audit.findings.Harm`, which places the findings among the others."""
 
 
 @dataclass(frozen=True)

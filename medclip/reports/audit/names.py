@@ -1,16 +1,17 @@
-"""Printed names of measures, gaps, groups and models, and the figure of a row."""
+"""Printed names of measures, gaps, groups and models, and the rows of the tables as cells and lines of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from medclip.auditing.groups.gaps import gap_info, is_gap
 from medclip.auditing.result import AuditResult, Row
 from medclip.errors import printable
+from medclip.reports.html_page import Td, Tr
 from medclip.statistics.cohort import ALL
 from medclip.statistics.metrics.catalogue import METRICS
-from medclip.wording import value_and_interval
+from medclip.wording import capital, count, p_value, real, value_and_interval
 
 ALPHA = 0.05
 EVERYBODY = "Everybody"
@@ -92,3 +93,40 @@ def by_cell(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, list[Row
         rows_by_cell.setdefault(attribute, {}).setdefault(group_name(row), []).append(row)
     for attribute, groups in rows_by_cell.items():
         yield attribute, list(groups.items())
+
+
+def select(rows: Iterable[Row], **values: Any) -> list[Row]:
+    """Return the rows that have these values."""
+    return [row for row in rows if all(row.get(name) == value for name, value in values.items())]
+
+
+def figure_cell(row: Row, *, signed: bool = False, sign: str = "") -> Td:
+    """Make the cell of a value: its interval stands below."""
+    value, around = parts(row, signed=signed)
+    return Td(f"{sign}{value}", (around,) if around else ())
+
+
+def group_cell(row: Row, *, signed: bool = False) -> Td:
+    """Make the cell of a group's value, where the group may be shown."""
+    return Td("not shown") if row.get("flag") == "suppressed" else figure_cell(row, signed=signed)
+
+
+def by_attribute(rows: Sequence[Row], lines: Callable[[str, list[Row]], Iterable[Tr]]) -> tuple[Tr, ...]:
+    """Make the lines of each group, from its name and its rows, with a heading for each attribute."""
+    every: list[Tr] = []
+    for attribute, groups in by_cell(rows):
+        if attribute != EVERYBODY:
+            every.append(Tr(capital(attribute)))
+        for name, of_group in groups:
+            every += lines(name, of_group)
+    return tuple(every)
+
+
+def alone_and_adjusted(row: Row) -> str:
+    """Write the p-value of a row by itself, and adjusted."""
+    return f"p\u00a0{p_value(row.get('p'))} by itself, {p_value(row.get('p_holm'))} adjusted"
+
+
+def counts_of(row: Row, *nouns: tuple[str, str]) -> list[str]:
+    """Count rows, patients and the like of a row, as far as they may be shown."""
+    return [count(int(n), noun) for name, noun in nouns if (n := real(row.get(name))) is not None]

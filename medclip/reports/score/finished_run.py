@@ -93,9 +93,9 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
 
     Raises:
         MedclipError: MISSING_FILE where the run is not finished, or is one of `medclip embed`; WRONG_USE where its pack
-            is not found any more; as `pack_of_run`.
+            is not found any more.
     """
-    identity, asked = ledger.get("identity") or {}, ledger.get("asked") or {}
+    identity, arguments = ledger.get("identity") or {}, ledger.get("asked") or {}
     if identity.get("command") == EMBED or ledger.get("finished") is None:
         raise MedclipError(
             Reason.MISSING_FILE,
@@ -105,7 +105,7 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
         )
     read_run(folder)  # its tables are there
     described = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    pack = pack_of_run(asked.get("model") or described["model"]["name"], settings)
+    pack = pack_of_run(arguments.get("model") or described["model"]["name"], settings)
     if pack.digest != described["model"]["pack"]:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -113,7 +113,7 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
             where=folder,
             hint="Put the pack back that it was scored with.",
         )
-    named = asked.get("task", [name for name in identity["tasks"] if name != AD_HOC])
+    named = arguments.get("task", [name for name in identity["tasks"] if name != AD_HOC])
     options = ScoreOptions(
         tasks=(named,) if isinstance(named, str) else tuple(named),
         prompts=tuple(map(Prompt.from_json, identity["prompts"])),
@@ -121,7 +121,7 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
         exam=True if identity.get("exam") else None,
         hash_paths=bool(identity.get("hash_paths")),
     )
-    root = Path(images) if images is not None else Path(asked["path"]) if asked.get("path") else None
+    root = Path(images) if images is not None else Path(arguments["path"]) if arguments.get("path") else None
     return FinishedRun(pack, options, root, _unread(identity, options, root), settings)
 
 

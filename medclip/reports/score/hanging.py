@@ -29,7 +29,7 @@ _NOTES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class HungView:
+class Hung:
     """One place of a hanging, or an image that was set aside."""
 
     place: str
@@ -62,11 +62,11 @@ class LevelData:
 class HangingData:
     """The views of one examination."""
 
-    kinds: tuple[tuple[str, tuple[HungView, ...]], ...]
+    kinds: tuple[tuple[str, tuple[Hung, ...]], ...]
     """Kind of mammogram, empty for the standard one, and its places as they hang: R-CC, L-CC, R-MLO, L-MLO."""
-    placeless: tuple[HungView, ...]
+    placeless: tuple[Hung, ...]
     """Images that have no place and answer all the same, for want of others; the first few."""
-    others: tuple[HungView, ...]
+    others: tuple[Hung, ...]
     """Images that were set aside; the first few."""
     num_more: int
     """Images of both that are not among the first few."""
@@ -81,10 +81,7 @@ class HangingData:
 def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int, str]) -> HangingData | None:
     """Pick how the views of an examination hang; None where it was not asked by its views.
 
-    Args:
-        ledger: A ledger with all chunks committed.
-        rows: Rows of the examination.
-        labels: Labels of the examination's scored files, by their numbers.
+    `labels` are those of the examination's scored files, by their numbers.
     """
     if not rows:
         return None
@@ -101,8 +98,8 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
         places = tuple(at.get(view.slot or "") or _missing(view) for view in types)
         if not all(view.is_missing for view in places):
             grids.append(("" if kind == VIEW_KINDS[0] else capital(kind.replace("_", " ")), places))
-    shown = {view.file for _, places in grids for view in places}
-    placeless = [hung[number] for number in answering if hung[number].file not in shown]
+    hung_files = {view.file for _, places in grids for view in places}
+    placeless = [hung[number] for number in answering if hung[number].file not in hung_files]
     others = [view for number, view in hung.items() if number not in answering]
     return HangingData(
         tuple(grids),
@@ -116,13 +113,7 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
 
 
 def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence[str]) -> tuple[LevelData, ...]:
-    """Pick the probabilities of a task's classes at each level.
-
-    Args:
-        rows: Rows of one task and examination.
-        titles: Printed names of the classes that are shown, by their names.
-        columns: Names of columns, as `HangingData` has them.
-    """
+    """Pick the probabilities of a task's classes at each level, in the columns of `HangingData`."""
     picked = []
     for name, of_class in groupby(sorted(rows, key=lambda row: row.class_), key=lambda row: row.class_):
         by_column = dict(_columns(list(of_class)))
@@ -133,13 +124,7 @@ def levels(rows: Sequence[ExamRow], titles: Mapping[str, str], columns: Sequence
 
 
 def most_telling(rows: Sequence[ExamRow], task: str, class_: str) -> ExamRow | None:
-    """Return the image that counts most in the answer of an examination, of equal ones that of the highest probability.
-
-    Args:
-        rows: Rows of the examination; None is returned where there are none.
-        task: Task whose answer it is.
-        class_: Class of the task.
-    """
+    """Return the image that counts most in the answer of an examination, of equal ones the one of most probability."""
     views = [r for r in rows if (r.task, r.class_, r.level) == (task, class_, "view") and r.attention_exam is not None]
     return max(views, key=lambda row: (round(row.attention_exam or 0.0, 6), row.probability), default=None)
 
@@ -179,11 +164,11 @@ def _type(row: ExamRow) -> ViewType:
     return ViewType(row.side or "", row.position or "", row.view_kind or VIEW_KINDS[0])
 
 
-def _missing(view: ViewType) -> HungView:
-    return HungView(f"{view.side}-{view.position}", "", "", (), "", view.side == "R")
+def _missing(view: ViewType) -> Hung:
+    return Hung(f"{view.side}-{view.position}", "", "", (), "", view.side == "R")
 
 
-def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
+def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> Hung:
     assert row.row is not None
     kept = ledger.thumbnail(row.row)
     data = "" if kept is None else base64.b64encode(kept.thumbnail).decode()
@@ -192,7 +177,7 @@ def _hung(ledger: Ledger, row: ExamRow, label: str, fusion: str) -> HungView:
         shares.append(f"{percent(row.attention_exam)} of the exam")
         if row.attention_breast is not None and row.attention_breast < _ALL:
             shares.append(f"{percent(row.attention_breast)} of the breast")
-    return HungView(place_of(row), label, data, tuple(shares), _in_words(row.note), row.side == "R")
+    return Hung(place_of(row), label, data, tuple(shares), _in_words(row.note), row.side == "R")
 
 
 def _in_words(note: str | None, *, asides: bool = True) -> str:

@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.export.study_result import DrawnMap, StudyRows, rows_of
 from medclip.progress import Progress
 from medclip.reports.score.hanging import most_telling, place_of
-from medclip.reports.score.study import ThumbnailView
+from medclip.reports.score.study import Thumbnail
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import FileRef, Kind, Modality
 from medclip.settings import Settings
@@ -51,7 +51,7 @@ class HeatMaps:
     device: str = "cpu"
     progress: Progress | None = None
 
-    def draw(self, ledger: Ledger, studies: Sequence[str]) -> dict[str, ThumbnailView]:
+    def draw(self, ledger: Ledger, studies: Sequence[str]) -> dict[str, Thumbnail]:
         """Return the heat map of each study that has one: of the first of its images, and of a series of its slices; of
         a mammography examination that is asked by its views, of the one that counts most.
 
@@ -110,7 +110,7 @@ class HeatMaps:
                     one.caution,
                 )
 
-    def _of_study(self, ledger: Ledger, key: str, pool: Any) -> ThumbnailView | None:
+    def _of_study(self, ledger: Ledger, key: str, pool: Any) -> Thumbnail | None:
         from medclip.explaining.overlay import small_overlay
         from medclip.runs.units.read_unit import SHEET_PX, THUMBNAIL_PX
 
@@ -122,7 +122,7 @@ class HeatMaps:
         of = f" of {one.place}" if one.place else ""
         longest_px = THUMBNAIL_PX if one.seen.sheet is None else SHEET_PX
         data = base64.b64encode(small_overlay(one.explained, one.seen, one.heat, longest_px)).decode()
-        return ThumbnailView(f"heat map{of}{empty}: {one.title}{where}", data, mirrored=one.is_mirrored)
+        return Thumbnail(f"heat map{of}{empty}: {one.title}{where}", data, mirrored=one.is_mirrored)
 
     def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
@@ -208,15 +208,15 @@ def check_named(named: str, model: str | Path | Model, options: ScoreOptions) ->
         return
     pack = find_pack(model)
     card = read_card(pack)
-    asked = {one.task.name: one for one in asked_tasks(card, options, read_pack_texts(pack, card))}
+    tasks = {one.task.name: one for one in asked_tasks(card, options, read_pack_texts(pack, card))}
     task, _, class_ = named.partition(":")
-    if task not in asked:
+    if task not in tasks:
         raise MedclipError(
             Reason.WRONG_USE,
             f"heat maps of {task!r} cannot be drawn, which this run does not ask.",
-            hint=did_you_mean(task, (TOP, *asked), "Name one of"),
+            hint=did_you_mean(task, (TOP, *tasks), "Name one of"),
         )
-    class_of(asked[task], class_)
+    class_of(tasks[task], class_)
 
 
 @dataclass(frozen=True)

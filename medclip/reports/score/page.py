@@ -1,4 +1,7 @@
-"""What a score report shows of a whole run, as plain data: picked from the ledger, nothing computed anew."""
+"""What a score report shows of a whole run, as plain data picked from the ledger; and how its probabilities are spread.
+
+The spread is one large histogram of the chosen score, or a small one for each class.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from medclip.errors import printable
-from medclip.reports.model_card import CardView, modality_title
-from medclip.reports.score.histogram import HistogramData, collect_histograms
+from medclip.reports.forest_plot import drawing, stroke, words
+from medclip.reports.model_card import PrintedCard, modality_title
 from medclip.reports.score.study import (
     SOURCES,
     Name,
@@ -18,54 +23,57 @@ from medclip.reports.score.study import (
     class_title,
     class_titles,
     collect_study,
+    known_tasks,
     name_of,
     names_of,
+    prompts_of,
 )
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import FileRow
 from medclip.sample import Modality
 from medclip.scoring.cautions import KEY as FAR_NOTES
-from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, templates_of
+from medclip.text.vocabulary.own_words import Prompt, templates_of
 from medclip.text.vocabulary.task import Task
-from medclip.wording import capital
+from medclip.wording import capital, count, number
 
 STUDIES_A_PAGE = 200
 MAX_PAGES = 50
 """Studies beyond them are in the table alone."""
 LEAST_LISTED = 20
 _MAX_MESSAGES = 50
+_BINS = 20
+_MAX_SMALL = 12
+LEAST_STUDIES = 20
+"""Fewer are read one by one; a histogram of them shows nothing more."""
+_SLIVER = 1.5
+"""Least height of a bar that stands for any study."""
 
 
 @dataclass(frozen=True)
-class MessageData:
-    """One sentence and the files it is about."""
+class HistogramData:
+    """Studies by the probability of one class, in equal bins from 0 to 1."""
 
-    text: str
-    files: str
-
-
-@dataclass(frozen=True)
-class ProblemData:
-    """One reason."""
-
+    identity: str
+    score: Score
+    task: str
     title: str
-    status: str
-    num_files: int
-    messages: tuple[MessageData, ...]
-    num_more_messages: int
+    counts: tuple[int, ...]
+    threshold: float | None
+    """The card's."""
+    num_called: int
+    """Studies at or above it."""
 
+    @property
+    def num_studies(self) -> int:
+        """Studies that were asked this."""
+        return sum(self.counts)
 
-@dataclass(frozen=True)
-class TreatmentData:
-    """What was done to the files of one adapter."""
-
-    adapter: str
-    num_files: int
-    steps: str
-    decoder: str
-    preprocessing: str
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """The bins in words."""
+        step = 100 // len(self.counts)
+        return tuple(f"{step * n}–{step * (n + 1)} %" for n in range(len(self.counts)))
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,10 @@ class ReportData:
     """What should be known of the questions."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
-    problems: tuple[ProblemData, ...]
-    treatments: tuple[TreatmentData, ...]
+    problems: tuple[dict[str, Any], ...]
+    """Reasons why files were not scored: `title`, `status`, `num_files`, and each sentence with its files."""
+    treatments: tuple[tuple[tuple[str, str, str, str], int], ...]
+    """What was done to files: adapter, steps, decoder and preprocessing, and of how many."""
     pack_hash: str
     show_paths: bool
     sort_by: Score | None
@@ -130,44 +140,18 @@ class ReportData:
         return max(1, -(-len(self.keys) // self.studies_a_page))
 
 
-def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
-    """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name.
-
-    Args:
-        identity: Identity of the run, as its ledger has it.
-    """
-    tasks, prompts = {name: load_task(name) for name in task_names()}, _prompts(identity)
-    if prompts:
-        prompt_task = ad_hoc_task(prompts)
-        tasks[prompt_task.name] = prompt_task
-    return tasks
-
-
-def _prompts(identity: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    return tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
-
-
 def collect(
     ledger: Ledger,
-    card: CardView,
+    card: PrintedCard,
     *,
     show_paths: bool,
     sort_by: Score | None = None,
     studies_a_page: int = STUDIES_A_PAGE,
     max_pages: int = MAX_PAGES,
 ) -> ReportData:
-    """Pick what the report shows, without its studies.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        card: The model's card.
-        show_paths: Whether files are named by their relative path; otherwise by row number and format.
-        sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
-        studies_a_page: Number of studies on one page.
-        max_pages: Most pages.
-    """
+    """Pick what the report shows, without its studies; files have numbers where their paths are not to be shown."""
     identity: dict[str, Any] = ledger.get("identity") or {}
-    tasks, prompts = known_tasks(identity), _prompts(identity)
+    tasks, prompts = known_tasks(identity), prompts_of(identity)
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
     sort_task, titles = class_titles(tasks.get(sort_by[0]), sort_by[0], card) if sort_by else ("", {})
@@ -204,14 +188,14 @@ def _templates(prompts: Sequence[Prompt], ledger: Ledger) -> tuple[str, ...]:
     return tuple(t.replace("{}", "…") for modality in modalities for t in templates_of(modality) if t != plain)
 
 
-def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) -> Iterator[StudyData]:
+def studies_of(ledger: Ledger, card: PrintedCard, report: ReportData, page: int) -> Iterator[StudyData]:
     """Yield the studies of a page, from 1."""
     first = (page - 1) * report.studies_a_page
-    for number, key in enumerate(report.keys[first : first + report.studies_a_page], start=first + 1):
+    for place, key in enumerate(report.keys[first : first + report.studies_a_page], start=first + 1):
         yield collect_study(
             ledger,
             key,
-            number,
+            place,
             report.tasks,
             card,
             show_paths=report.show_paths,
@@ -221,7 +205,7 @@ def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) ->
 
 def _problems_and_treatments(
     rows: Iterable[FileRow], show_paths: bool
-) -> tuple[tuple[ProblemData, ...], tuple[TreatmentData, ...]]:
+) -> tuple[tuple[dict[str, Any], ...], tuple[tuple[tuple[str, str, str, str], int], ...]]:
     """Group the files that were not scored by reason and sentence, and the scored ones by what was done to them."""
     problems: dict[tuple[str, str], dict[str, list[Name]]] = {}
     treatments: dict[tuple[str, str, str, str], int] = {}
@@ -237,21 +221,91 @@ def _problems_and_treatments(
     ordered = sorted(problems.items(), key=lambda kv: (kv[0][0], -sum(map(len, kv[1].values())), kv[0][1]))
     return (
         tuple(_problem(status, reason, messages) for (status, reason), messages in ordered),
-        tuple(
-            TreatmentData(adapter, n, steps, decoder, preprocessing)
-            for (adapter, steps, decoder, preprocessing), n in sorted(
-                treatments.items(), key=lambda kv: (kv[0][0], -kv[1], kv[0])
-            )
-        ),
+        tuple(sorted(treatments.items(), key=lambda kv: (kv[0][0], -kv[1], kv[0]))),
     )
 
 
-def _problem(status: str, reason: str, messages: Mapping[str, list[Name]]) -> ProblemData:
+def _problem(status: str, reason: str, messages: Mapping[str, list[Name]]) -> dict[str, Any]:
     ordered = sorted(messages.items(), key=lambda kv: -len(kv[1]))  # else by their first files, as they came
-    return ProblemData(
-        title=capital(reason.replace("_", " ")),
-        status=status,
-        num_files=sum(map(len, messages.values())),
-        messages=tuple(MessageData(text, names_of(files)) for text, files in ordered[:_MAX_MESSAGES]),
-        num_more_messages=max(0, len(ordered) - _MAX_MESSAGES),
+    return {
+        "title": capital(reason.replace("_", " ")),
+        "status": status,
+        "num_files": sum(map(len, messages.values())),
+        "messages": [(text, names_of(files)) for text, files in ordered[:_MAX_MESSAGES]],
+        "num_more_messages": max(0, len(ordered) - _MAX_MESSAGES),
+    }
+
+
+def collect_histograms(
+    ledger: Ledger, run_tasks: Sequence[str], tasks: Mapping[str, Task], card: PrintedCard, sort_by: Score | None
+) -> tuple[tuple[HistogramData, ...], int]:
+    """Count studies by probability: of the chosen score, or of all classes where there are studies enough.
+
+    Returns:
+        The histograms, and how many more there are.
+    """
+    counts = ledger.spread(_BINS)
+    if sort_by is not None:
+        chosen = [sort_by] if sort_by in counts else []  # or none of the studies was asked this
+        return tuple(_histogram(ledger, 1, score, counts[score], tasks, card) for score in chosen), 0
+
+    def place(score: Score) -> tuple[int, str, int, str]:
+        order = list(class_titles(tasks.get(score[0]), score[0], card)[1])
+        of_class = order.index(score[1]) if score[1] in order else len(order)
+        of_task = run_tasks.index(score[0]) if score[0] in run_tasks else len(run_tasks)
+        return of_task, score[0], of_class, score[1]
+
+    enough = sorted((score for score, n in counts.items() if sum(n) >= LEAST_STUDIES), key=place)
+    halves = {score: [a + b for a, b in zip(counts[score][::2], counts[score][1::2], strict=True)] for score in enough}
+    drawn = enumerate(enough[:_MAX_SMALL], start=1)
+    histograms = tuple(_histogram(ledger, n, score, halves[score], tasks, card) for n, score in drawn)
+    return histograms, len(enough[_MAX_SMALL:])
+
+
+def _histogram(
+    ledger: Ledger, n: int, score: Score, counts: Sequence[int], tasks: Mapping[str, Task], card: PrintedCard
+) -> HistogramData:
+    task, titles = class_titles(tasks.get(score[0]), score[0], card)
+    threshold = next((entry.thresholds.get(score[1]) for entry in card.tasks if entry.name == score[0]), None)
+    num_called = 0 if threshold is None else ledger.num_from(score, threshold)
+    return HistogramData(
+        f"histogram-{n}", score, task, class_title(titles, score[1]), tuple(counts), threshold, num_called
     )
+
+
+def histogram(data: HistogramData, *, small: bool) -> Markup:
+    """Draw a histogram; a bar that stands for any study can be seen, and a large one has its counts above its bars."""
+    width, height, left, top, bottom = (270, 118, 2, 18, 96) if small else (850, 236, 4, 22, 204)
+    bar = (width - 2 * left) / len(data.counts)
+    most = max(1, *data.counts)
+    body: list[str] = []
+    for n, studies in enumerate(data.counts):
+        if not studies:
+            continue
+        tall, x = max(_SLIVER, (bottom - top) * studies / most), left + bar * n
+        size = f'width="{bar - 2:.1f}" height="{tall:.1f}"'
+        body.append(f'<rect class="fill" x="{x + 1:.1f}" y="{bottom - tall:.1f}" {size}/>')
+        if not small or studies == most:
+            middle = _inside(x + bar / 2, width)
+            body.append(words(middle, bottom - tall - 5, number(studies), "t tiny-t", anchor="middle"))
+    body.append(stroke(left, bottom, width - left, bottom, "axis"))
+    for percent in (0, 50, 100) if small else range(0, 101, 10):
+        anchor = {0: "start", 100: "end"}.get(percent, "middle")
+        x = left + (width - 2 * left) * percent / 100
+        body.append(stroke(x, bottom, x, bottom + 4, "axis"))
+        body.append(words(x, bottom + 17, f"{percent} %", "t tiny-t soft-t", anchor=anchor))
+    if data.threshold is not None:
+        x = left + (width - 2 * left) * data.threshold
+        body.append(stroke(x, top - 8, x, bottom, "reference"))
+    title = f"{data.title}: {count(data.num_studies, 'study')} by probability"
+    return drawing(data.identity, title, _described(data), width, height, body, "histogram")
+
+
+def _inside(x: float, width: int) -> float:
+    """Keep a count of five letters inside the drawing."""
+    return min(max(x, 18.0), width - 18.0)
+
+
+def _described(data: HistogramData) -> str:
+    bars = [f"{bin_} {number(n)}" for bin_, n in zip(data.bins, data.counts, strict=True) if n]
+    return f"Studies in each bin: {', '.join(bars) or 'none'}."

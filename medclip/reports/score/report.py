@@ -15,11 +15,18 @@ from markupsafe import Markup
 
 from medclip.files.output import disk_errors, write_file
 from medclip.reports.html_page import render_page
-from medclip.reports.model_card import CardView, view_card
+from medclip.reports.model_card import PrintedCard, view_card
 from medclip.reports.score.heat_maps import HeatMaps
-from medclip.reports.score.histogram import LEAST_STUDIES, histogram
-from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
-from medclip.reports.score.study import Score, StudyData, ThumbnailView
+from medclip.reports.score.page import (
+    LEAST_STUDIES,
+    MAX_PAGES,
+    STUDIES_A_PAGE,
+    ReportData,
+    collect,
+    histogram,
+    studies_of,
+)
+from medclip.reports.score.study import Score, StudyData, Thumbnail
 from medclip.reports.score.worklist import (
     CELL_PX,
     CELLS,
@@ -34,9 +41,9 @@ from medclip.reports.score.worklist import (
 )
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
-from medclip.wording import count, number, percent
+from medclip.wording import count, number
 
-_STYLES = ("style.css", "drawings.css", "score/page.css")
+_STYLES = ("style.css", "drawings.css", "score.css")
 _WIDTH = 1000
 _STATUS_CLASSES = (("scored", "is-good"), ("skipped", "is-wait"), ("failed", "is-bad"))
 
@@ -76,61 +83,51 @@ def write_score_report(
         MedclipError: DISK_FULL.
     """
     path = folder / REPORT
-    asked = {
+    arguments = {
         "show_paths": show_paths,
         "sort_by": None if sort_by is None else list(sort_by),
         "pages": [studies_a_page, max_pages, max_listed],
         "heat_maps": None if heat_maps is None else heat_maps.named,
     }
     images_are_gone = ledger.get("report_images") and not (folder / IMAGES).is_dir()
-    if ledger.get("report") == asked and path.exists() and not images_are_gone:
+    if ledger.get("report") == arguments and path.exists() and not images_are_gone:
         return path
     ledger.remember({"report": None})
-    view = view_card(card)
+    printed = view_card(card)
     report = collect(
-        ledger, view, show_paths=show_paths, sort_by=sort_by, studies_a_page=studies_a_page, max_pages=max_pages
+        ledger, printed, show_paths=show_paths, sort_by=sort_by, studies_a_page=studies_a_page, max_pages=max_pages
     )
     drawn = {} if heat_maps is None else heat_maps.draw(ledger, report.keys[:studies_a_page])
     written = {REPORT}
     if report.has_list:
-        worklist = collect_worklist(ledger, view, report, max_studies=max_listed)
+        worklist = collect_worklist(ledger, printed, report, max_studies=max_listed)
         write_images(ledger, worklist, folder)
         write_file(folder / SEARCH, render_search(report, worklist))
         written.add(SEARCH)
     else:
         remove_images(folder)
     for page in range(report.num_pages, 0, -1):
-        studies = tuple(_with_map(study, drawn.get(study.key)) for study in studies_of(ledger, view, report, page))
-        write_file(folder / page_name(page), render(report, view, studies, page))
+        studies = tuple(_with_map(study, drawn.get(study.key)) for study in studies_of(ledger, printed, report, page))
+        write_file(folder / page_name(page), render(report, printed, studies, page))
         written.add(page_name(page))
     if report.counts["studies"] > max_listed:  # nobody will see their images
         ledger.keep_thumbnails(ledger.studies(max_listed, sort_by))
     with disk_errors(folder):
         for name in set(report_files(folder)) - written:
             (folder / name).unlink(missing_ok=True)
-    ledger.remember({"report": asked, "report_images": (folder / IMAGES).is_dir()})
+    ledger.remember({"report": arguments, "report_images": (folder / IMAGES).is_dir()})
     return path
 
 
-def _with_map(study: StudyData, heat_map: ThumbnailView | None) -> StudyData:
+def _with_map(study: StudyData, heat_map: Thumbnail | None) -> StudyData:
     return study if heat_map is None else replace(study, thumbnails=(*study.thumbnails, heat_map), has_map=True)
 
 
-def render(report: ReportData, card: CardView, studies: Sequence[StudyData], page: int = 1) -> str:
-    """Render one page. All text is escaped by the template engine.
-
-    Args:
-        report: Data that all pages share.
-        card: The model's card.
-        studies: Studies of this page.
-        page: Number of the page, from 1; the first one has what is true of the whole run, too.
-
-    Returns:
-        HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
-    """
+def render(report: ReportData, card: PrintedCard, studies: Sequence[StudyData], page: int = 1) -> str:
+    """Render one page; the first has what is true of the whole run, too. All text is escaped by the template engine."""
     limited = {task.limited for study in studies for task in study.tasks}
     values = {"report": report, "card": card, "studies": studies, "number_of_page": page, "limited": limited}
-    return render_page("score/page.html.j2", _STYLES, values, {**_HELPERS, "bar": bar, "status_bar": status_bar})
+    return render_page("score.html.j2", _STYLES, {**_HELPERS, **values})
 
 
 def render_search(report: ReportData, worklist: Worklist) -> str:
@@ -138,10 +135,9 @@ def render_search(report: ReportData, worklist: Worklist) -> str:
 
     Images are files beside the page, which a policy can only name by where the page itself lies.
     """
-    values = {"report": report, "worklist": worklist, "index": Markup(worklist.index(report))}  # noqa: S704 - JSON, its < escaped
-    return render_page(
-        "score/search.html.j2", _STYLES, values, _HELPERS, script="score/search.js", images="data: 'self' file:"
-    )
+    index = Markup(worklist.index(report))  # noqa: S704 - JSON, its < escaped
+    values = {**_HELPERS, "report": report, "worklist": worklist, "index": index}
+    return render_page("worklist.html.j2", _STYLES, values, script="worklist.js", images="data: 'self' file:")
 
 
 def headline(counts: Mapping[str, int]) -> str:
@@ -179,9 +175,8 @@ def status_bar(counts: Mapping[str, int]) -> Markup:
 
 
 _HELPERS = {
-    "percent": percent,
-    "number": number,
-    "count": count,
+    "bar": bar,
+    "status_bar": status_bar,
     "headline": headline,
     "histogram": histogram,
     "page_name": page_name,

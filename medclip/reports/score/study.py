@@ -1,26 +1,30 @@
-"""One study of a score report, as plain data: its images, its answers, its files."""
+"""One study of a score report, as plain data: its images, its answers, its files; and the answers for a terminal."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from medclip.errors import printable
 from medclip.models.packs.words import NO_TASK_OF_CARD, TRIED
-from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.reports.model_card import PrintedCard, modality_title, task_title, view_card
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import not_learned
 from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.record import VIEW_TASK
-from medclip.text.vocabulary.own_words import AD_HOC, BAR
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt, ad_hoc_task
 from medclip.text.vocabulary.task import Task
 from medclip.text.vocabulary.task_kinds import kind_named
-from medclip.wording import capital, list_of
+from medclip.wording import capital, list_of, percent
 
+MOST_STUDIES = 5
+"""Studies whose answers a terminal has; of more it would be full: the report and the table have them."""
 _MAX_THUMBNAILS = 4
 _MAX_CLASSES = 5
 _MAX_NAMES = 300
@@ -48,7 +52,7 @@ Name = int | str
 
 
 @dataclass(frozen=True)
-class ThumbnailView:
+class Thumbnail:
     """One thumbnail."""
 
     label: str
@@ -116,7 +120,7 @@ class StudyData:
     num_images: int
     failed_note: str
     """Which of its files are missing in the score; empty where none is."""
-    thumbnails: tuple[ThumbnailView, ...]
+    thumbnails: tuple[Thumbnail, ...]
     without_image: str
     """Its files, where no image of it is kept; else the images name them."""
     num_more_images: int
@@ -161,22 +165,12 @@ def collect_study(
     key: str,
     number: int,
     tasks: Mapping[str, Task],
-    card: CardView,
+    card: PrintedCard,
     *,
     show_paths: bool = False,
     sort_by: Score | None = None,
 ) -> StudyData:
-    """Pick what the report shows of one study.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        key: Key of the study.
-        number: Place of the study in the report.
-        tasks: Tasks of the run that are known, by name.
-        card: The model's card.
-        show_paths: Whether files are named by their relative path.
-        sort_by: Task and class that studies are sorted by; None: by their files.
-    """
+    """Pick what the report shows of one study, in a place of the report and of a ledger with all chunks committed."""
     files, scores = ledger.files_of(key), ledger.scores_of(key)
     chosen = next((score for score in scores if (score.task, score.class_) == sort_by), None)
     exam, thumbnails = ledger.exam_of(key), []
@@ -187,7 +181,7 @@ def collect_study(
         kept = ledger.thumbnail(row.row)
         if kept is not None:  # of files that are read together the first has it
             data = base64.b64encode(kept.thumbnail).decode()
-            thumbnails.append(ThumbnailView(_image_label(row, show_paths), data))
+            thumbnails.append(Thumbnail(_image_label(row, show_paths), data))
     paths = [printable(row.path) for row in files] if show_paths else []
     return StudyData(
         number=number,
@@ -239,11 +233,11 @@ def _flags_in_words(note: str | None) -> str:
     return "".join(f"{words}. " for words in named).strip()
 
 
-def class_titles(task: Task | None, name: str, card: CardView) -> tuple[str, dict[str, str]]:
+def class_titles(task: Task | None, name: str, card: PrintedCard) -> tuple[str, dict[str, str]]:
     """Return the printed names of a task and of its classes, in their order; those of the card's own task go first."""
-    own = next((entry for entry in card.tasks if entry.name == name and entry.adapted), None)
-    if own is not None:
-        return own.title, dict(own.class_titles)
+    of_card = next((entry for entry in card.tasks if entry.name == name and entry.adapted), None)
+    if of_card is not None:
+        return of_card.title, dict(of_card.class_titles)
     if task is None:
         return task_title(name), {}
     title = "In your own words" if name == AD_HOC else task.title
@@ -300,12 +294,12 @@ def _task(
     task: Task | None,
     name: str,
     scores: Sequence[ScoreRow],
-    card: CardView,
+    card: PrintedCard,
     exam: Sequence[ExamRow],
     columns: Sequence[str],
 ) -> TaskData:
     """Pick what is shown of a task: which answers are grey and why is what their rows say, and nothing else."""
-    own = next((entry for entry in card.tasks if entry.name == name), None)
+    of_card = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
     is_prompt = name == AD_HOC
     reasons = {score.class_: printable(not_learned(score.caution)) for score in scores}
@@ -314,26 +308,26 @@ def _task(
     cautions = {s.class_: printable(s.caution) for s in scores if s.caution and not reasons[s.class_]}
     is_risk = kind_named(scores[0].kind).timed  # by the years, whose probabilities never fall
     ordered = list(scores) if is_risk else sorted(scores, key=lambda score: -score.probability)
-    shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
+    listed = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = kind_named(scores[0].kind).one_answer
-    note = "nobody has measured how good the model is at this" if own is None else own.summary
+    note = "nobody has measured how good the model is at this" if of_card is None else of_card.summary
     if is_prompt:
         note = "nobody has measured these words: the card’s figures are of its own wordings"
-    elif own is None and any(reason.startswith(TRIED) for reason in reasons.values()):
+    elif of_card is None and any(reason.startswith(TRIED) for reason in reasons.values()):
         note = NO_TASK_OF_CARD
     beside = {class_: caution for class_, caution in cautions.items() if caution not in note}
     if beside and is_choice and len({cautions.get(score.class_, "") for score in scores}) == 1:
         note = " · ".join(filter(None, (cautions.get(scores[0].class_), note)))  # of one answer among several
         beside = {}
-    remarks = {} if is_prompt or own is None else own.remarks
+    remarks = {} if is_prompt or of_card is None else of_card.remarks
     if len({remarks.get(score.class_, "") for score in scores}) == 1:
         note = " · ".join(filter(None, (note, remarks.get(scores[0].class_))))
     else:
         beside = {**remarks, **beside}
-    if own is not None and own.unanswered:
-        note = f"{note} · {printable(own.unanswered)}"
-    if len(shown) < len(ordered):
-        note = f"{len(ordered) - len(shown)} more below these · {note}"
+    if of_card is not None and of_card.unanswered:
+        note = f"{note} · {printable(of_card.unanswered)}"
+    if len(listed) < len(ordered):
+        note = f"{len(ordered) - len(listed)} more below these · {note}"
     return TaskData(
         title=title,
         classes=tuple(
@@ -348,12 +342,12 @@ def _task(
                 name=score.class_,
                 caution=printable(score.caution or ""),
             )
-            for score in shown
+            for score in listed
         ),
         note=note,
-        limited=name if own is not None and own.note else "",
+        limited=name if of_card is not None and of_card.note else "",
         unlearned=unlearned,
-        levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in shown}, columns),
+        levels=levels(exam, {score.class_: class_title(titles, score.class_) for score in listed}, columns),
         is_prompt=is_prompt,
         name=name,
         is_choice=is_choice,
@@ -387,3 +381,99 @@ def changes_with_wording(spread: float) -> str:
     """
     points = round(100 * spread)
     return f"changes by ± {points} points with the wording" if points else "hardly changes with the wording"
+
+
+def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
+    """Return the tasks of the vocabulary, and what a run asked in a person's own words, by name."""
+    tasks, prompts = {name: load_task(name) for name in task_names()}, prompts_of(identity)
+    if prompts:
+        prompt_task = ad_hoc_task(prompts)
+        tasks[prompt_task.name] = prompt_task
+    return tasks
+
+
+def prompts_of(identity: Mapping[str, Any]) -> tuple[Prompt, ...]:
+    """Return what a run asked in a person's own words."""
+    return tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
+
+
+def collect_answers(
+    ledger: Ledger, card: Any, *, show_paths: bool = False, sort_by: Score | None = None
+) -> tuple[dict[str, Any], ...]:
+    """Pick the answers of a run of a few studies, as plain values.
+
+    Of a task whose classes exclude each other that is the likeliest class, of any other each class that the report
+    shows.
+
+    Args:
+        ledger: A ledger with all chunks committed.
+        card: The model's card.
+        show_paths: Whether files are named by their relative path; otherwise by their row in files.parquet.
+        sort_by: Task and class by whose probability studies are sorted; None: by their files.
+
+    Returns:
+        One mapping for each study in the order of the report: `number`, `study` (its keyed hash), `modality`, `files`,
+        `note` and `answers`, which have task, class, probability, `grey`, `caution` (as in scores.parquet), `beside`
+        (what the report has beside the probability) and `figure` (what it has of the whole task). Empty where there
+        are more than five.
+    """
+    if not 0 < ledger.counts()["studies"] <= MOST_STUDIES:
+        return ()
+    tasks, printed = known_tasks(ledger.get("identity") or {}), view_card(card)
+    return tuple(
+        _answers_of(collect_study(ledger, key, number, tasks, printed, show_paths=show_paths, sort_by=sort_by))
+        for number, key in enumerate(ledger.studies(MOST_STUDIES, sort_by), start=1)
+    )
+
+
+def _answers_of(study: StudyData) -> dict[str, Any]:
+    numbered = f"{'file' if study.rows.isdigit() else 'files'} {study.rows}"
+    return {
+        "number": study.number,
+        "study": study.key,
+        "modality": study.modality,
+        "files": study.files or numbered,
+        "note": " ".join(filter(None, (study.note, study.failed_note))) or None,
+        "answers": [row for task in study.tasks for row in _answers(task)],
+    }
+
+
+def _answers(task: TaskData) -> Iterator[dict[str, Any]]:
+    for one in task.classes[:1] if task.is_choice else task.classes:
+        reason = one.unlearned or task.unlearned
+        beside = (f"Not learned: {reason}" if reason else "", one.note)
+        yield {
+            "task": task.name,
+            "task_title": task.title,
+            "class": one.name,
+            "class_title": one.title,
+            "probability": one.probability,
+            "grey": bool(reason) or one.quiet,
+            "caution": one.caution or None,
+            "beside": " · ".join(filter(None, beside)) or None,
+            "figure": task.note or None,
+        }
+
+
+def answer_lines(study: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield the lines of a study for a terminal, each with whether it is grey.
+
+    Args:
+        study: One study, as `collect_answers` returns it.
+
+    Example:
+        >>> row = {"task_title": "View", "class_title": "PA", "probability": 0.8, "grey": False}
+        >>> one = {"number": 1, "modality": "X-ray", "files": "file 1", "note": None}
+        >>> for line, grey in answer_lines({**one, "answers": [{**row, "beside": None, "figure": "AUROC 0.9"}]}):
+        ...     print(line, grey)
+        Study 1: X-ray, file 1 False
+          View: PA 80 % · AUROC 0.9 False
+    """
+    note = f" · {study['note']}" if study["note"] else ""
+    yield f"Study {study['number']}: {study['modality']}, {study['files']}{note}", False
+    before = ""
+    for row in study["answers"]:
+        figure = row["figure"] if row["task_title"] != before else None  # once for all classes of a task
+        before = row["task_title"]
+        words = f"{before}: {row['class_title']} {percent(row['probability'])}"
+        yield f"  {' · '.join(filter(None, (words, row['beside'], figure)))}", row["grey"]

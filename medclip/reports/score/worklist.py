@@ -18,7 +18,7 @@ from pathlib import Path
 
 from medclip.errors import printable
 from medclip.files.output import new_folder
-from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.reports.model_card import PrintedCard, modality_title, task_title
 from medclip.reports.score.page import ReportData
 from medclip.reports.score.study import class_title, class_titles, ranges
 from medclip.runs.ledger.ledger import Ledger
@@ -103,15 +103,10 @@ def _image_code(study: ListedStudy) -> int:
     return 1 if study.image_row else 2 if study.withheld else 0
 
 
-def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_studies: int = MAX_STUDIES) -> Worklist:
-    """Pick the lines of the list from a complete ledger; tables are gone through once.
-
-    Args:
-        ledger: A ledger with all chunks committed.
-        card: The model's card.
-        report: Data that the pages share.
-        max_studies: Most lines.
-    """
+def collect_worklist(
+    ledger: Ledger, card: PrintedCard, report: ReportData, *, max_studies: int = MAX_STUDIES
+) -> Worklist:
+    """Pick the lines of the list from a complete ledger; tables are gone through once."""
     keys = ledger.studies(max_studies, report.sort_by)
     rows: dict[str, list[int]] = {key: [] for key in keys}
     paths: dict[str, list[str]] = {key: [] for key in keys}
@@ -143,7 +138,7 @@ def collect_worklist(ledger: Ledger, card: CardView, report: ReportData, *, max_
     return Worklist(studies, tuple(_titles(report, card, *pair) for pair in numbers), chosen)
 
 
-def _titles(report: ReportData, card: CardView, task: str, name: str) -> tuple[str, str]:
+def _titles(report: ReportData, card: PrintedCard, task: str, name: str) -> tuple[str, str]:
     title, titles = class_titles(report.tasks.get(task), task, card)
     grey = report.grey((task, name))
     return f"{class_title(titles, name)}{f', {grey}' if grey else ''}", title or task_title(task)
@@ -183,11 +178,7 @@ def cell_of(number: int) -> Cell:
 
 
 def write_images(ledger: Ledger, worklist: Worklist, folder: Path) -> None:
-    """Write the images of the list, all or none; those of an earlier list go.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write the images of the list, all or none; those of an earlier list go."""
     numbered = [(n, s.image_row) for n, s in enumerate(worklist.studies, start=1) if s.image_row]
     if not numbered:
         remove_images(folder)

@@ -97,7 +97,7 @@ class ScoreRun(Result):
     processes and threads; see `medclip.runs.operations.work_seconds`."""
 
     answers: tuple[Mapping[str, Any], ...] = ()
-    """Of a call that scored a few studies (`medclip.reports.score.answers`) their answers as the report shows them, one
+    """Of a call that scored a few studies (`medclip.reports.score.study`) their answers as the report shows them, one
     mapping for each study; empty for more studies, and for a run that was read back: `scores` has those of all."""
 
     planned: Mapping[str, Any] | None = None

@@ -29,7 +29,7 @@ from medclip.evaluation.few_shot.method_run import novel_head
 from medclip.evaluation.few_shot.protocol import Design, make_protocol, parse_variant
 from medclip.models.packs.pack import load_model
 from medclip.progress import Silent
-from medclip.reports.few_shot.report import render
+from medclip.reports.few_shot import render
 from tests.kits.adaptation import words
 from tests.kits.few_shot import CLASSES, METHODS, compare_methods, table
 from tests.kits.scoring import make_pack

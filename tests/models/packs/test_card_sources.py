@@ -133,8 +133,10 @@ def test_two_parts_of_one_origin_have_no_figure_across_them_and_are_both_named()
     parts = SourceFigures(verdict=NOT_TESTABLE, sources=("ptbxl_z",), figures=figures)
     assert parts.in_words == "not testable across sources (ptbxl and ptbxl_z)"
     entry = {"classes": ["cd"], "sources": {"cd": parts}}
-    ((view,),) = (task.across for task in view_card(Card.model_validate({"name": "t", "tasks": {"e": entry}})).tasks)
-    assert (view.verdict, tuple(one.name for one in view.figures)) == (parts.in_words, of)
+    (((_, verdict, figures),),) = (
+        task.across for task in view_card(Card.model_validate({"name": "t", "tasks": {"e": entry}})).tasks
+    )
+    assert (verdict, tuple(one.name for one in figures)) == (parts.in_words, of)
     holds = parts.model_copy(update={"verdict": HOLDS})
     assert (holds.in_words, set(holds.printed)) == ("holds across sources (ptbxl_z)", {*of, *across})
 

@@ -16,7 +16,7 @@ import pytest
 from medclip.auditing.checks.shortcuts.reweighting import BEFORE
 from medclip.auditing.checks.shortcuts.sources import RED
 from medclip.auditing.result import COLUMNS, AuditResult
-from medclip.reports.audit.annex.methods import LIMITS
+from medclip.reports.audit.methods import LIMITS
 from medclip.reports.audit.names import parts
 from medclip.reports.audit.report import CARD, REPORT, render, write_audit_report
 from medclip.statistics.metrics.catalogue import METRICS

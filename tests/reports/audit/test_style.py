@@ -23,7 +23,7 @@ PAIRS = [
 
 
 def _css() -> str:
-    folder = files("medclip.reports")
+    folder = files("medclip.reports") / "templates"
     return "".join((folder / name).read_text(encoding="utf-8") for name in STYLES)
 
 

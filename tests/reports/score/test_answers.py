@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medclip.models.packs.card import Card
-from medclip.reports.score.answers import MOST_STUDIES, answer_lines, collect_answers
+from medclip.reports.score.study import MOST_STUDIES, answer_lines, collect_answers
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow
 from tests.kits.ledger import fill_ledger

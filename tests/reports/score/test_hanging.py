@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medclip.reports.model_card import CardView
+from medclip.reports.model_card import PrintedCard
 from medclip.reports.score.hanging import most_telling, place_of
 from medclip.reports.score.study import StudyData, collect_study
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from tests.kits.ledger import fill_ledger
 
-CARD = CardView("tiny", "1", "", "", (), "", (), (), ())
+CARD = PrintedCard("tiny", "1", "", "", (), "", (), (), ())
 PLACES = [("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from medclip.models.packs.card import Card
 from medclip.reports.model_card import view_card
-from medclip.reports.score.histogram import HistogramData, collect_histograms, histogram
-from medclip.reports.score.page import collect, studies_of
+from medclip.reports.score.page import HistogramData, collect, collect_histograms, histogram, studies_of
 from medclip.reports.score.report import render
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from medclip.models.packs.card import Card
-from medclip.reports.model_card import CardView, view_card
+from medclip.reports.model_card import PrintedCard, view_card
 from medclip.reports.score.study import collect_study, names_of, ranges
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow
@@ -18,7 +18,7 @@ from tests.kits.ledger import fill_ledger
 FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5}
 
 
-def measured(task: dict[str, Any], name: str = "chest_xray_view") -> CardView:
+def measured(task: dict[str, Any], name: str = "chest_xray_view") -> PrintedCard:
     """Return what a report prints of a card with one task."""
     return view_card(Card.model_validate({"name": "tiny", "tasks": {name: task}}))
 
@@ -35,7 +35,7 @@ def test_files_are_named_by_ranges_of_numbers_or_by_paths() -> None:
 
 
 def test_the_years_of_a_risk_stand_in_their_order_and_none_is_the_answer(tmp_path: Path) -> None:
-    name, card = "breast_cancer_risk", CardView("tiny", "1", "", "", (), "", (), (), ())
+    name, card = "breast_cancer_risk", PrintedCard("tiny", "1", "", "", (), "", (), (), ())
     file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "mammography", "header")
     rows = [
         ScoreRow("s", None, "mammography", name, f"year_{year}", "risk", 0.15 * year, 0.0, 1, "tiny", "1", "p")
@@ -70,7 +70,7 @@ def test_of_a_choice_only_a_class_with_more_than_half_is_the_answer(
 def test_the_view_that_a_header_states_stands_below_what_the_model_makes_of_it(
     tmp_path: Path, view: str | None
 ) -> None:
-    card = CardView("tiny", "1", "", "", (), "", (), (), ())
+    card = PrintedCard("tiny", "1", "", "", (), "", (), (), ())
     file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header", view=view)
     rows = [
         ScoreRow("s", None, "xray", task, of, "multiclass", 0.3, 0.0, 1, "tiny", "1", "p")
@@ -174,7 +174,7 @@ UNKNOWN = "Not learned: the model does not know “a”"
 def test_what_was_not_learned_is_said_once_of_a_task_or_beside_each_answer_as_its_row_has_it(
     tmp_path: Path, task: str, cautions: tuple[str | None, ...], whole: bool, beside: tuple[str, ...]
 ) -> None:
-    card = CardView("tiny", "1", "", "", (), "", (), (), ())
+    card = PrintedCard("tiny", "1", "", "", (), "", (), (), ())
     file = FileRow(1, "a.dcm", "0" * 64, 9, "dicom", "scored", None, None, "s", "xray", "header")
     rows = [
         ScoreRow(

@@ -1,1 +1,1 @@
-"""Sections of the page that only some audits have: what was declared, grades, sources, representativeness."""
+"""Sections that only some audits have, one file each: sentences, findings and tables; all others are in `annex`."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from medclip.auditing.checks.table import CHECKS, Check, Words
 from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit.findings import Finding, Harm
 from medclip.reports.audit.names import parts, plain
-from medclip.reports.audit.summary.finding import Finding, Harm
-from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.wording import NONE, capital, figure, number, real
 
 _INTERVAL = ("low", "high")
@@ -19,14 +19,14 @@ def findings(result: AuditResult) -> list[Finding]:
     """Return what the checks call a finding, the first of each as the largest."""
     return [
         Finding(Harm[words.harm], sentence, 1 / place)
-        for _, words, rows in _made(result)
+        for _, words, rows in _with_rows(result)
         for place, sentence in enumerate(words.findings(rows) if words.findings else (), 1)
     ]
 
 
 def answers(result: AuditResult) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the heading of each check and its findings, or the sentence for none."""
-    for _, words, rows in _made(result):
+    for _, words, rows in _with_rows(result):
         yield words.heading, _sentences(words, rows)
 
 
@@ -41,11 +41,11 @@ def sections(result: AuditResult) -> tuple[Mapping[str, Any], ...]:
             "grids": [_grid(name, rows[name], check.tables[name], len(result.model_names) > 1) for name in rows],
             "files": list(check.tables),
         }
-        for check, words, rows in _made(result)
+        for check, words, rows in _with_rows(result)
     )
 
 
-def _made(result: AuditResult) -> Iterator[tuple[Check, Words, Mapping[str, Sequence[Row]]]]:
+def _with_rows(result: AuditResult) -> Iterator[tuple[Check, Words, Mapping[str, Sequence[Row]]]]:
     """Yield the checks that have words, and rows in this audit."""
     for check in CHECKS.values():
         rows = {name: result.check_tables[name] for name in check.tables if result.check_tables.get(name)}
@@ -68,7 +68,7 @@ def _grid(name: str, rows: Sequence[Row], columns: Mapping[str, str], several: b
 
 def _cell(row: Row, column: str, kind: str) -> Td:
     if kind == "string":
-        return said(plain(row.get(column) or NONE))
+        return prose(plain(row.get(column) or NONE))
     if column == "value" and real(row.get("low")) is not None:
         value, around = parts(row)
         return Td(value, (around,))

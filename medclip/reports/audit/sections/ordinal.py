@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit.names import cell_name, group_name, is_all, of_model, parts, plain, survives, with_interval
-from medclip.reports.audit.summary.finding import Finding, Harm
-from medclip.reports.audit.table import Grid, Td, Tr
+from medclip.reports.audit.findings import Finding, Harm
+from medclip.reports.audit.names import (
+    alone_and_adjusted,
+    by_attribute,
+    cell_name,
+    counts_of,
+    group_cell,
+    is_all,
+    of_model,
+    plain,
+    select,
+    survives,
+    with_interval,
+)
+from medclip.reports.html_page import Grid, Td, Tr
 from medclip.statistics.metrics.grading_agreement import KAPPA, METRICS
-from medclip.wording import capital, count, figure, list_of, number, p_value, real
+from medclip.wording import capital, figure, list_of, number, real
 
 _MEANS = {
     "one_down": (Harm.MISSED, 1, "is graded one class too low {more} often in {cell}"),
@@ -28,21 +40,14 @@ def _finding(result: AuditResult, row: Row) -> Finding:
     harm, worse, words = _MEANS[str(row.get("metric"))]
     value = real(row.get("value")) or 0.0
     text = words.format(more="more" if value > 0 else "less", cell=cell_name(row))
-    place = ("model", "label", "attribute", "group", "metric")
-    same = (r for r in result.ordinal if not r.get("reference") and all(r.get(k) == row.get(k) for k in place))
-    own = next(same, {})
-    figure_of_group = real(own.get("value"))
-    against = (
-        "" if figure_of_group is None else f"{figure(figure_of_group)} against {figure(figure_of_group - value)}, "
-    )
-    people = "".join(
-        f"; {count(int(n), noun)}" if (n := real(own.get(name))) is not None else ""
-        for name, noun in (("n", "row"), ("n_patients", "patient"))
-    )
-    p = f"p\u00a0{p_value(row.get('p'))} by itself, {p_value(row.get('p_holm'))} adjusted"
+    place = {name: row.get(name) for name in ("model", "label", "attribute", "group", "metric")}
+    of_group = next((r for r in select(result.ordinal, **place) if not r.get("reference")), {})
+    grade = real(of_group.get("value"))
+    against = "" if grade is None else f"{figure(grade)} against {figure(grade - value)}, "
+    people = "".join(f"; {counted}" for counted in counts_of(of_group, ("n", "row"), ("n_patients", "patient")))
     sentence = (
         f"{capital(plain(row.get('label')))} {text} than in all others{of_model(result, row)}: {against}difference "
-        f"{with_interval(row, signed=True)}{people}; {p}."
+        f"{with_interval(row, signed=True)}{people}; {alone_and_adjusted(row)}."
     )
     return Finding(harm, sentence, value * worse)
 
@@ -51,55 +56,31 @@ def answers(result: AuditResult) -> tuple[str, ...]:
     """Return the agreement of each grading over everybody."""
     sentences = []
     for model in result.model_names:
-        for label in dict.fromkeys(row.get("label") for row in result.ordinal if row.get("model") == model):
-            own = [r for r in result.ordinal if (r.get("model"), r.get("label")) == (model, label) and is_all(r)]
-            figures = [
-                f"{METRICS[str(r['metric'])]} {with_interval(r)}" for r in own if real(r.get("value")) is not None
-            ]
-            if figures:
-                patients = number(own[0].get("n_patients"))
-                sentences.append(f"{plain(label)}{of_model(result, own[0])}, {patients} patients: {list_of(figures)}.")
+        for label in dict.fromkeys(row.get("label") for row in select(result.ordinal, model=model)):
+            everybody = [row for row in select(result.ordinal, model=model, label=label) if is_all(row)]
+            measured = [row for row in everybody if real(row.get("value")) is not None]
+            if measured:
+                figures = list_of([f"{METRICS[str(row['metric'])]} {with_interval(row)}" for row in measured])
+                name = f"{plain(label)}{of_model(result, everybody[0])}"
+                sentences.append(f"{name}, {number(everybody[0].get('n_patients'))} patients: {figures}.")
     return tuple(sentences)
 
 
 def grids(result: AuditResult) -> tuple[Grid, ...]:
     """Return the measures of each grading by group, with the difference of kappa from all others."""
     keys = dict.fromkeys((row.get("model"), row.get("label")) for row in result.ordinal)
-    return tuple(
-        _grid(result, [row for row in result.ordinal if (row.get("model"), row.get("label")) == k]) for k in keys
-    )
+    return tuple(_grid(result, select(result.ordinal, model=model, label=label)) for model, label in keys)
 
 
-def _grid(result: AuditResult, own: list[Row]) -> Grid:
-    lines: list[Tr] = []
-    cells = dict.fromkeys((str(row.get("attribute")), str(row.get("group"))) for row in own)
-    attribute = ""
-    for cell in cells:
-        rows = [row for row in own if (row.get("attribute"), row.get("group")) == cell]
-        if attribute != cell[0] and not is_all(rows[0]):
-            lines.append(Tr(capital(plain(cell[0]))))
-        attribute = cell[0]
-        by_metric = {row["metric"]: row for row in rows if not row.get("reference")}
-        apart = next((row for row in rows if row.get("reference") and row["metric"] == KAPPA), {})
-        figures = [_figure(by_metric.get(metric, {})) for metric in METRICS]
-        first = rows[0]
-        lines.append(
-            Tr(
-                group_name(first),
-                (
-                    *(Td(number(first.get(name))) for name in ("n", "n_patients")),
-                    *figures,
-                    _figure(apart, signed=True),
-                ),
-            )
-        )
+def _grid(result: AuditResult, rows: list[Row]) -> Grid:
     heads = ("Group", "Rows", "Patients", *(capital(words) for words in METRICS.values()), "Kappa, minus the rest")
-    caption = f"{capital(plain(own[0].get('label')))}{of_model(result, own[0])}: agreement by group"
-    return Grid(caption, heads, tuple(lines), dense=True)
+    caption = f"{capital(plain(rows[0].get('label')))}{of_model(result, rows[0])}: agreement by group"
+    return Grid(caption, heads, by_attribute(rows, lambda name, of_group: [_line(name, of_group)]), dense=True)
 
 
-def _figure(row: Row, *, signed: bool = False) -> Td:
-    if row.get("flag") == "suppressed":
-        return Td("not shown")
-    value, around = parts(row, signed=signed)
-    return Td(value, (around,) if around else ())
+def _line(name: str, rows: list[Row]) -> Tr:
+    by_metric = {row["metric"]: row for row in rows if not row.get("reference")}
+    apart = next((row for row in select(rows, metric=KAPPA) if row.get("reference")), {})
+    counts = [Td(number(rows[0].get(key))) for key in ("n", "n_patients")]
+    figures = [group_cell(by_metric.get(metric, {})) for metric in METRICS]
+    return Tr(name, (*counts, *figures, group_cell(apart, signed=True)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit.names import group_name, parts, plain
-from medclip.reports.audit.table import Grid, Td, Tr
+from medclip.reports.audit.names import by_attribute, group_cell, group_name, plain, select
+from medclip.reports.html_page import Grid, Td, Tr
 from medclip.statistics.cohort import ALL
 from medclip.wording import capital, figure, list_of, number, percent, real
 
@@ -15,51 +15,36 @@ _APART = 0.1
 def answers(result: AuditResult) -> tuple[str, ...]:
     """Return how far each attribute is from the reference, and which groups are too many or too few."""
     sentences = []
-    for row in _first(result):
-        if row.get("group") != ALL:
-            continue
+    for row in select(_first(result), group=ALL):
         distance, by_chance = real(row.get("distance")) or 0.0, real(row.get("distance_by_chance")) or 0.0
         chance = "more than" if distance > by_chance else "no more than"
         named = [
             f"{group_name(one)} {percent(one['value'])} against {percent(one['reference'])}"
-            for one in _first(result)
-            if one.get("attribute") == row.get("attribute")
-            and real(one.get("standardised")) is not None
-            and abs(one["standardised"]) > _APART
+            for one in select(_first(result), attribute=row.get("attribute"))
+            if real(one.get("standardised")) is not None and abs(one["standardised"]) > _APART
         ]
-        apart = (
-            f" Apart by more than {_APART:g} standardised: {list_of(named)}." if named and distance > by_chance else ""
-        )
+        apart = f" Apart by more than {_APART:g} standardised: {list_of(named)}."
         sentences.append(
             f"{capital(plain(row.get('attribute')))}: Jensen–Shannon distance {figure(distance)} from the reference, "
-            f"{chance} chance would give ({figure(by_chance)}).{apart}"
+            f"{chance} chance would give ({figure(by_chance)}).{apart if named and distance > by_chance else ''}"
         )
     return tuple(sentences)
 
 
 def _first(result: AuditResult) -> list[Row]:
     """Return the rows of the first model: all are audited on the same tables."""
-    model = result.model_names[0] if result.model_names else None
-    return [row for row in result.representation if row.get("model") == model]
+    return select(result.representation, model=result.model_names[0] if result.model_names else None)
 
 
 def grid(result: AuditResult) -> Grid:
     """Return the share of each group beside its reference."""
-    lines: list[Tr] = []
-    attribute = None
-    for row in _first(result):
-        if row.get("group") == ALL:
-            continue
-        if attribute != (attribute := row.get("attribute")):
-            lines.append(Tr(capital(plain(attribute))))
-        value, around = parts(row)
-        value = "not shown" if row.get("flag") == "suppressed" else value
-        cells = (
-            Td(value, (around,) if around else ()),
-            Td(figure(row.get("reference"))),
-            Td(figure(row.get("standardised"), signed=True)),
-            Td(number(row.get("n_patients"))),
-        )
-        lines.append(Tr(group_name(row), cells))
+    rows = [row for row in _first(result) if row.get("group") != ALL]
     heads = ("Group", "Share of patients", "Reference", "Standardised difference", "Patients")
-    return Grid("Audited patients beside the reference", heads, tuple(lines), dense=True)
+    lines = by_attribute(rows, lambda name, of_group: [Tr(name, _cells(row)) for row in of_group])
+    return Grid("Audited patients beside the reference", heads, lines, dense=True)
+
+
+def _cells(row: Row) -> tuple[Td, ...]:
+    apart = figure(row.get("standardised"), signed=True)
+    texts = (figure(row.get("reference")), apart, number(row.get("n_patients")))
+    return (group_cell(row), *map(Td, texts))

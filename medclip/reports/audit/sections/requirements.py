@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED
-from medclip.reports.audit.names import group_name, is_all, of_model, plain
-from medclip.reports.audit.summary.finding import Finding, Harm
-from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.reports.audit.findings import Finding, Harm
+from medclip.reports.audit.names import group_name, is_all, of_model, plain, select
+from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.wording import NONE, count, figure, list_of, number, real
 
 _SIGNS = {MET: "✔ met", NOT_MET: "✖ not met", UNDECIDED: "○ undecided"}
@@ -16,13 +16,9 @@ _DECIMALS = 3
 """Of values and bounds, so that 0.796 does not look like the 0.80 that it misses."""
 
 
-def _is_head(row: Row) -> bool:
-    return row.get("part") == "requirement"
-
-
 def answers(result: AuditResult) -> tuple[str, ...]:
     """Return a sentence for each requirement of each model that is met or undecided, and one about the families."""
-    ordered = [row for verdict in (UNDECIDED, MET) for row in _heads(result, verdict)]
+    ordered = [row for verdict in (UNDECIDED, MET) for row in _heads(result, verdict=verdict)]
     sentences = tuple(_sentence(result, row) for row in ordered)
     primary = {str(row.get("family")) for row in result.gaps if str(row.get("family")).startswith("primary")}
     if primary:
@@ -36,28 +32,29 @@ def answers(result: AuditResult) -> tuple[str, ...]:
 
 def findings(result: AuditResult) -> list[Finding]:
     """Return the requirements that are not met: they stand first in the summary, and in the red box."""
-    return [Finding(Harm.DECLARED, _sentence(result, row), size=0.0) for row in _heads(result, NOT_MET)]
+    return [Finding(Harm.DECLARED, _sentence(result, row), size=0.0) for row in _heads(result, verdict=NOT_MET)]
 
 
-def _heads(result: AuditResult, verdict: str) -> list[Row]:
-    return [row for row in result.requirements if _is_head(row) and row.get("verdict") == verdict]
+def _heads(result: AuditResult, **values: str) -> list[Row]:
+    return select(result.requirements, part="requirement", **values)
 
 
 def _sentence(result: AuditResult, head: Row) -> str:
-    parts = _parts(result, head)
+    rows = _groups(result, head)
     verdict = str(head.get("verdict"))
     sure = f"{100 * float(head.get('confidence') or 0):.3g} % confidence, one-sided"
-    deciding = [row for row in parts if row.get("verdict") == verdict] if verdict != MET else []
-    named = [f"{_where(result, row)}{_numbers(row)}" for row in deciding]
+    deciding = select(rows, verdict=verdict) if verdict != MET else []
+    named = [f"{_where(result, row)}{_in_brackets(row)}" for row in deciding]
     where = f": {list_of(named, most=_MOST)}" if named else ""
     if verdict == MET:
-        where = f" by {number(len(parts))} of {number(len(parts))} groups" if len(parts) > 1 else _numbers(parts[0])
+        where = f" by {number(len(rows))} of {number(len(rows))} groups" if len(rows) > 1 else _in_brackets(rows[0])
     return f"Required “{head.get('requirement')}”{of_model(result, head)}: {verdict} ({sure}){where}."
 
 
-def _parts(result: AuditResult, head: Row) -> list[Row]:
-    keys = ("model", "requirement")
-    return [r for r in result.requirements if not _is_head(r) and all(r.get(k) == head.get(k) for k in keys)]
+def _groups(result: AuditResult, head: Row) -> list[Row]:
+    """Return the groups that decide a requirement."""
+    rows = select(result.requirements, model=head.get("model"), requirement=head.get("requirement"))
+    return [row for row in rows if row.get("part") != "requirement"]
 
 
 def _where(result: AuditResult, row: Row) -> str:
@@ -68,33 +65,32 @@ def _where(result: AuditResult, row: Row) -> str:
     return f"{label}{group_name(row)}{against}"
 
 
-def _numbers(row: Row) -> str:
+def _value_and_bounds(row: Row) -> list[str]:
+    signed = bool(row.get("reference"))
+    return [figure(row.get(name), signed=signed, decimals=_DECIMALS) for name in ("value", "low", "high")]
+
+
+def _in_brackets(row: Row) -> str:
     if real(row.get("value")) is None:
         return " (not shown)"
-    signed = bool(row.get("reference"))
-    value, low, high = (figure(row.get(k), signed=signed, decimals=_DECIMALS) for k in ("value", "low", "high"))
+    value, low, high = _value_and_bounds(row)
     return f" {value} (bounds {low} and {high})"
 
 
 def grid(result: AuditResult) -> Grid:
     """Return each requirement with the groups that decide it."""
     lines: list[Tr] = []
-    for head in (row for row in result.requirements if _is_head(row)):
-        verdict = _SIGNS.get(str(head.get("verdict")), NONE)
-        lines.append(Tr(f"{head.get('requirement')}{of_model(result, head)}: {verdict}"))
-        for row in _parts(result, head):
-            signed = bool(row.get("reference"))
-            numbers = [figure(row.get(k), signed=signed, decimals=_DECIMALS) for k in ("value", "low", "high")]
-            lines.append(
-                Tr(
-                    _where(result, row),
-                    (
-                        said(_SIGNS.get(str(row.get("verdict")), NONE)),
-                        *(Td(text) for text in numbers),
-                        *(Td(number(row.get(k))) for k in ("n", "n_pos", "n_patients")),
-                        said(str(row.get("reason") or "")),
-                    ),
-                )
-            )
+    for head in _heads(result):
+        lines.append(Tr(f"{head.get('requirement')}{of_model(result, head)}: {_sign(head)}"))
+        lines += [Tr(_where(result, row), _cells(row)) for row in _groups(result, head)]
     heads = ("Group", "Verdict", "Value", "Lower bound", "Upper bound", "Rows", "Positives", "Patients", "Why")
     return Grid("Declared beforehand, and what became of it", heads, tuple(lines), dense=True)
+
+
+def _sign(row: Row) -> str:
+    return _SIGNS.get(str(row.get("verdict")), NONE)
+
+
+def _cells(row: Row) -> tuple[Td, ...]:
+    counts = (number(row.get(name)) for name in ("n", "n_pos", "n_patients"))
+    return (prose(_sign(row)), *map(Td, (*_value_and_bounds(row), *counts)), prose(str(row.get("reason") or "")))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from medclip.reports.audit.findings import Harm
 from medclip.reports.audit.sections import ordinal
-from medclip.reports.audit.summary.finding import Harm
 from tests.kits.audit_report import full
 
 

@@ -1,0 +1,440 @@
+"""What an audit found, in plain sentences made of its numbers: nothing is promised, and what was not seen is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medclip.auditing.checks.shortcuts.device import GAP, NOT_DONE
+from medclip.auditing.checks.shortcuts.masked_pairs import MEAN_CHANGE
+from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit import findings as group_findings
+from medclip.reports.audit.findings import Finding, Harm, by_harm
+from medclip.reports.audit.names import (
+    alone_and_adjusted,
+    alpha,
+    cell_name,
+    gap_head,
+    is_all,
+    metric_head,
+    metric_in_words,
+    of_model,
+    plain,
+    select,
+    survives,
+    with_interval,
+)
+from medclip.reports.audit.sections import (
+    checks,
+    left_out,
+    ordinal,
+    representation,
+    requirements,
+    risk,
+    sources,
+    stress,
+)
+from medclip.statistics.metrics.catalogue import names_of
+from medclip.wording import capital, count, figure, list_of, number, real
+
+MOST = 6
+"""Items of a list."""
+MAIN_GAPS = (
+    *("tpr_max_min", "fpr_max_min", "auroc_max_min", "c_index_max_min", "calibration_in_the_large_max_min"),
+    "equalised_odds",
+)
+"""The gaps that the overview and the summary speak of first."""
+COMPARED = "Models compared"
+FOUND, UNSEEN, HIDDEN = "What was found", "What could not have been seen", "Groups that are not shown"
+UNSCORED = "Never scored"
+
+
+@dataclass(frozen=True)
+class Matter:
+    """One matter of the summary."""
+
+    head: str
+    sentences: tuple[str, ...]
+    items: tuple[str, ...] = ()
+    """Listed below the sentences."""
+    after: tuple[str, ...] = ()
+    """Sentences below the list."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everything in order."""
+        return (*self.sentences, *self.items, *self.after)
+
+
+def summary(result: AuditResult) -> tuple[Matter, ...]:
+    """Return what was audited, what was found and what could not have been."""
+    matters = (
+        _what_was_found(result),
+        Matter("Declared beforehand", requirements.answers(result)),
+        _unseen(result),
+        Matter(HIDDEN, tuple(_hidden(result))),
+        Matter(UNSCORED, tuple(left_out.unscored_sentences(result))),
+        Matter("Size", tuple(_size(result))),
+        Matter("Overall", tuple(_overall(result))),
+        Matter("Thresholds", tuple(_thresholds(result))),
+        _compared(result),
+        Matter("Representativeness", representation.answers(result)),
+        Matter("Ordered classes", ordinal.answers(result)),
+        Matter("Risk by year", risk.answers(result)),
+        Matter("Sources", sources.answers(result)),
+        _listed("Shortcuts", tuple(_shortcuts(result))),
+        Matter("Embeddings", tuple(_embeddings(result))),
+        Matter("Leakage", tuple(_leakage(result))),
+        *(Matter(heading, sentences) for heading, sentences in checks.answers(result)),
+    )
+    return tuple(matter for matter in matters if matter.all)
+
+
+def _listed(head: str, sentences: tuple[str, ...]) -> Matter:
+    """Make the sentences after the first into a list."""
+    return Matter(head, sentences[:1], sentences[1:])
+
+
+def tested(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that were tested; a gap by another name shares the test of the first and does not count twice."""
+    return [row for row in rows if real(row.get("p")) is not None and not row.get("same_as")]
+
+
+def power(result: AuditResult) -> str:
+    """Write the power that the smallest gaps are for: 80 %."""
+    return f"{100 * float(result.settings.get('power', 0.8)):.0f} %"
+
+
+def of_everybody(result: AuditResult) -> list[Row]:
+    """Return the measures over everybody, of labels and of risks by year."""
+    return [row for row in (*result.metrics, *result.risk) if is_all(row)]
+
+
+def _size(result: AuditResult) -> Iterator[str]:
+    everybody = of_everybody(result)
+    if not everybody:
+        yield "There are no measures in this audit."
+        return
+    rows = max((int(row.get("n") or 0) for row in everybody), default=0)
+    patients = max((int(row.get("n_patients") or 0) for row in everybody), default=0)
+    names = list_of([plain(name) for name in result.model_names])
+    models = f"{count(len(result.model_names), 'model')} ({names})" if result.model_names else "Scores"
+    by = list_of([plain(name) for name in result.attributes]) or "no attribute"
+    verb = "was" if len(result.model_names) == 1 else "were"
+    dataset = result.settings.get("dataset")
+    where = f" ({plain(dataset)})" if dataset else ""
+    size = (
+        f"{count(rows, 'row')} of {count(patients, 'patient')}" if patients else "too few patients to be counted here"
+    )
+    risks = len({row["label"] for row in result.risk})
+    answered = [count(len(result.labels), "label")] if result.labels or not risks else []
+    answered += [f"{count(risks, 'risk')} by year"] if risks else []
+    yield f"{models} {verb} audited on {size}{where}, for {list_of(answered)}, by {by}."
+
+
+def _overall(result: AuditResult) -> Iterator[str]:
+    for model in result.model_names:
+        for metric in ("auroc", "c_index"):
+            everybody = [row for row in select(result.metrics, model=model, metric=metric) if is_all(row)]
+            rows = [row for row in everybody if real(row.get("value")) is not None]
+            if not rows:
+                continue
+            who = f"Over everybody, {metric_head(metric)} of {plain(model)}"
+            if len(rows) <= 3:
+                each = [f"{plain(row.get('label'))} {with_interval(row)}" for row in rows]
+                yield f"{who}: {list_of(each)}."
+            else:
+                low, high = min(rows, key=lambda r: r["value"]), max(rows, key=lambda r: r["value"])
+                yield (
+                    f"{who} runs from {with_interval(low)} for {plain(low.get('label'))} to {with_interval(high)} "
+                    f"for {plain(high.get('label'))}."
+                )
+
+
+def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
+    """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
+    parts = (requirements, sources, ordinal, left_out, group_findings, stress, checks)
+    return by_harm([*_leaks(result), *(finding for part in parts for finding in part.findings(result))])
+
+
+def lead(result: AuditResult) -> str:
+    """Return the first sentence of the page: the single worst finding; where there is none, what that does not show."""
+    findings = collect_findings(result)
+    if findings:
+        return findings[0].sentence
+    if not (tested(result.gaps) or tested(result.differences) or tested(result.ordinal)):
+        return "No gap was tested, so this audit cannot say whether groups differ."
+    return (
+        f"Of {_tests(result)} tested, none is larger than chance after adjusting for their number (Holm). This does "
+        f"not show that there are none{_seen_from(result)}."
+    )
+
+
+def _what_was_found(result: AuditResult) -> Matter:
+    findings = collect_findings(result)
+    rest = len(findings) - 1 - MOST
+    more = (f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the table of findings.",) if rest > 0 else ()
+    sentences = (lead(result), *(_how_many(result, findings) if findings else ()))
+    items = tuple(finding.sentence for finding in findings[1 : MOST + 1])
+    return Matter(FOUND, sentences, items, (*more, *_leads(result)))
+
+
+def _tests(result: AuditResult) -> str:
+    """Count what was tested; "" for nothing."""
+    counts = (
+        (
+            len(tested(result.differences)),
+            "difference of a group from all others",
+            "differences of groups from all others",
+        ),
+        (len(tested(result.gaps)), "gap between groups", "gaps between groups"),
+        (len(tested(result.ordinal)), "difference of grades", "differences of grades"),
+    )
+    return list_of([count(n, one, many) for n, one, many in counts if n])
+
+
+def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
+    kinds = Counter(finding.head for finding in findings)  # in the order of harm, as they come
+    by_kind = list_of([f"{head} {number(num)}" for head, num in kinds.items()])
+    each = "; each model is a family of its own" if len(result.model_names) > 1 else ""
+    how_many = f"{count(len(findings), 'finding')} in all: {by_kind}."
+    if not (tests := _tests(result)):
+        return (how_many,)
+    rule = f"a finding has p at most {alpha(result):g} after adjusting for the number of tests (Holm){each}."
+    return (f"{how_many} {tests} tested; {rule}",)
+
+
+def _seen_from(result: AuditResult) -> str:
+    """Write how small the sensitivity differences are that could have been seen at best, and at worst."""
+    for metric in ("tpr", "auroc", "c_index"):
+        rows = [r for r in result.differences if r.get("metric") == metric and real(r.get("smallest_gap")) is not None]
+        if rows:
+            sizes = sorted(row["smallest_gap"] for row in rows)
+            ends = (
+                figure(sizes[0])
+                if figure(sizes[0]) == figure(sizes[-1])
+                else f"{figure(sizes[0])} at best and {figure(sizes[-1])} at worst"
+            )
+            return f": to be seen, a difference in {metric_in_words(metric)} had to be {ends}"
+    return ""
+
+
+def _leads(result: AuditResult) -> Iterator[str]:
+    """Count what is small by itself only; a gap and a difference may be about the same groups."""
+    rows = [row for table in (result.differences, result.gaps) for row in tested(table)]
+    leads = sum(row["p"] <= alpha(result) and not survives(result, row) for row in rows)
+    if leads:
+        yield (
+            f"{number(leads)} more {'has' if leads == 1 else 'have'} p at most {alpha(result):g} before adjusting "
+            "only: something to look at again on other patients, not a finding."
+        )
+
+
+def _unseen(result: AuditResult) -> Matter:
+    rows = [row for row in tested(result.differences) if not survives(result, row)]
+    rows = rows or [row for row in tested(result.gaps) if not survives(result, row)]
+    with_size = [row for row in rows if real(row.get("smallest_gap")) is not None]
+    present = dict.fromkeys(_measure(row) for row in with_size)
+    main = names_of(lambda m: m.main, rates_first=True)
+    names = [name for name in (*main, *MAIN_GAPS) if name in present] or list(present)
+    items = tuple(_smallest([row for row in with_size if _measure(row) == name]) for name in names[:3])
+    sentences: list[str] = []
+    if with_size:
+        adjusted = "after adjusting" if "metric" in with_size[0] else "that one test alone"
+        sentences.append(
+            "Where nothing was found, smaller differences may well be there. What would be seen in "
+            f"{power(result)} of audits like this one ({adjusted}) is a difference of at least:"
+        )
+    elif rows:
+        sentences.append(
+            "How large a difference had to be to be seen is not known, so nothing follows from one that was not found."
+        )
+    after = []
+    if blank := sum(real(row.get("value")) is None for row in result.gaps):
+        after.append(
+            f"{count(blank, 'gap')} could not be worked out at all: fewer than two groups were large enough or had the "
+            "measure."
+        )
+    return Matter(UNSEEN, tuple(sentences), items, tuple(after))
+
+
+def _measure(row: Row) -> str:
+    """Return what a row of `differences` or `gaps` measures."""
+    return str(row.get("metric") or row.get("gap"))
+
+
+def _size_seen(row: Row) -> str:
+    """Write the smallest difference that would be seen; shares cannot differ by more than 1."""
+    return figure(row["smallest_gap"]) if row["smallest_gap"] <= 1 else "no difference, however large,"
+
+
+def _whose(row: Row) -> str:
+    return cell_name(row) if row.get("group") else f"by {plain(row.get('attribute'))}"
+
+
+def _smallest(rows: Sequence[Row]) -> str:
+    """Write the smallest difference that could be seen, at best and at worst."""
+    ordered = sorted(rows, key=lambda row: row["smallest_gap"])
+    first = ordered[0]
+    name = capital(metric_in_words(str(first["metric"])) if first.get("metric") else gap_head(str(first.get("gap"))))
+    ends = [f"{_size_seen(row)} for {plain(row.get('label'))}, {_whose(row)}" for row in (first, ordered[-1])]
+    alike = _size_seen(first) == _size_seen(ordered[-1])
+    return (
+        f"{name}: {ends[0]}."
+        if len(rows) == 1 or (len(rows) == 2 and alike)
+        else f"{name}: from {ends[0]}, to {ends[1]}."
+    )
+
+
+def _hidden(result: AuditResult) -> Iterator[str]:
+    names = list(dict.fromkeys(cell_name(row) for row in result.suppressed))
+    if not names:
+        return
+    yield (
+        f"{count(len(names), 'group')} had too few patients or cases to be shown for at least one label: "
+        f"{list_of(names)}. Nothing is known here about how the scores do for them."
+    )
+
+
+def _compared(result: AuditResult) -> Matter:
+    rows = tested(result.models)
+    if not rows:
+        return Matter(COMPARED, ())
+    sure = [row for row in rows if survives(result, row)]
+    main = [row for row in rows if is_all(row) and row.get("metric") in ("auroc", "c_index")]
+    sentence = (
+        f"Of {count(len(rows), 'paired difference')} tested, {number(len(sure))} {'is' if len(sure) == 1 else 'are'} "
+        f"larger than chance after adjusting for their number (Holm).{' Over everybody:' if main else ''}"
+    )
+    after = (f"The other {len(main) - MOST} labels are below.",) if len(main) > MOST else ()
+    return Matter(COMPARED, (sentence,), tuple(_paired(row) for row in main[:MOST]), after)
+
+
+def _paired(row: Row) -> str:
+    metric = metric_head(str(row.get("metric")))
+    pair = f"{metric} of {plain(row.get('other'))} minus that of {plain(row.get('model'))}"
+    difference = with_interval(row, signed=True)
+    return f"{capital(plain(row.get('label')))}: {pair} {difference}, {alone_and_adjusted(row)}."
+
+
+def red(result: AuditResult) -> tuple[str, ...]:
+    """Return the sentences of the checks for leakage that came out red."""
+    return tuple(str(row.get("sentence")) for row in select(result.leakage, severity="red"))
+
+
+def _leaks(result: AuditResult) -> list[Finding]:
+    """Return the checks for leakage that came out red."""
+    return [
+        Finding(Harm.LEAKED, str(row.get("sentence")), real(row.get("found")) or 0.0)
+        for row in select(result.leakage, severity="red")
+    ]
+
+
+def alarms(result: AuditResult) -> tuple[str, tuple[str, ...]]:
+    """Return heading and sentences of the red box: leaks, scores that follow the source, requirements not met."""
+    leaks = red(result)
+    failed, followed = (tuple(one.sentence for one in part.findings(result)) for part in (requirements, sources))
+    heads = ["leakage, so that the figures of this page may be too good"] * bool(leaks)
+    heads += ["a score that follows the source of the images"] * bool(followed)
+    heads += [f"{count(len(failed), 'requirement')} not met"] * bool(failed)
+    return f"Stop: {list_of(heads)}.", (*leaks, *followed, *failed)
+
+
+def _thresholds(result: AuditResult) -> Iterator[str]:
+    """Yield where the thresholds come from."""
+    if not result.thresholds:
+        yield "No threshold took part, so rates at a threshold (TPR, FPR, predictive values) are not in this audit."
+        return
+    kinds = dict.fromkeys((str(r.get("policy")), str(r.get("chosen_on"))) for r in result.thresholds)
+    for policy, source in list(kinds)[:3]:
+        rows = [r for r in result.thresholds if (str(r.get("policy")), str(r.get("chosen_on"))) == (policy, source)]
+        patients = max((int(r.get("n_patients") or 0) for r in rows), default=0)
+        of = f" ({count(patients, 'patient')})" if patients else ""
+        what = count(len(rows), "threshold")
+        if source == "given":
+            yield f"{what} given beforehand ({plain(policy)}): no data chose {'it' if len(rows) == 1 else 'them'} here."
+        else:
+            yield f"{what} by the policy “{plain(policy)}”, chosen on {plain(source)}{of}."
+
+
+def _shortcuts(result: AuditResult) -> Iterator[str]:
+    """Yield the differences with and without a device whose interval leaves zero out, and what could not be tested."""
+    rows = [row for row in result.shortcuts if _is_finding(result, row) and real(row.get("low")) is not None]
+    yield from _clear_of_zero(result, rows)
+    undone = sum(str(row.get("note")).startswith(NOT_DONE) for row in result.shortcuts)
+    if undone:
+        yield f"{count(undone, 'test')} of shortcuts could not be done; the table says why."
+
+
+def _is_finding(result: AuditResult, row: Row) -> bool:
+    """Whether a row compares with and without the device; of masked copies without controls, the change itself."""
+    if str(row.get("stratum")).endswith(GAP):
+        return True
+    if row.get("metric") != MEAN_CHANGE or not str(row.get("stratum")).endswith("with device"):
+        return False
+    same = select(result.shortcuts, **{name: row.get(name) for name in ("model", "label", "test")})
+    return not any(str(other.get("stratum")).endswith(GAP) for other in same)
+
+
+def _clear_of_zero(result: AuditResult, rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    clear = [row for row in rows if not row["low"] <= _nothing(row) <= row["high"]]
+    if not clear:
+        yield (
+            f"{count(len(rows), 'difference')} with and without a device measured; every interval holds what no "
+            "shortcut would give, which does not show that the device plays no part."
+        )
+        return
+    yield "What has an interval that leaves out what no shortcut would give (not adjusted for their number):"
+    for row in sorted(clear, key=lambda row: -abs(row["value"] - _nothing(row)))[:MOST]:
+        text = row.get("note") or f"{metric_head(str(row.get('metric')))} {with_interval(row, signed=True)}."
+        yield f"{capital(plain(row.get('label')))}{of_model(result, row)}, {plain(row.get('test'))}: {text}"
+
+
+def _nothing(row: Row) -> float:
+    """Return the value of a difference, or of the AUROC of a device, where there is no shortcut."""
+    return 0.5 if "AUROC of" in str(row.get("metric")) else 0.0
+
+
+def _embeddings(result: AuditResult) -> Iterator[str]:
+    """Yield what a classifier finds in the embeddings, and whether patients are found again."""
+    probes = [row for row in select(result.embeddings, what="probe") if real(row.get("p")) is not None]
+    above: dict[str, str] = {}
+    for row in probes:
+        low = real(row.get("low"))
+        if row["p"] <= alpha(result) and low is not None and low > 0.5:
+            above.setdefault(plain(row.get("attribute")), f"{plain(row.get('name'))} {with_interval(row)}")
+    if above:
+        listed = list_of([f"{attribute} ({area})" for attribute, area in above.items()])
+        yield f"A classifier tells from the embeddings, better than chance: {listed}."
+    elif probes:
+        yield "No attribute was told from the embeddings better than chance by the classifiers that were tried."
+    drifts = [row for row in select(result.embeddings, what="drift") if real(row.get("p")) is not None]
+    if drifts:
+        seen = [row for row in drifts if row["p"] <= alpha(result)]
+        names = dict.fromkeys(f"{plain(row.get('attribute'))} {str(row.get('name')).partition(':')[0]}" for row in seen)
+        where = f": {list_of([plain(name) for name in list(names)[:MOST]])}" if names else ""
+        yield (
+            f"Of {count(len(drifts), 'test')} of drift, {len(seen)} {'has' if len(seen) == 1 else 'have'} p at most "
+            f"{alpha(result):g}, each by itself (not adjusted){where}."
+        )
+    for row in select(result.embeddings, what="reident", name="verdict")[:MOST]:
+        yield f"Finding patients again, {plain(row.get('attribute'))}{of_model(result, row)}: {row.get('note')}"
+
+
+def _leakage(result: AuditResult) -> Iterator[str]:
+    """Yield how many checks came out red, and how many could not be made."""
+    if not result.leakage:
+        yield "Leakage was not looked for: whether audited patients took part in training is not known here."
+        return
+    done = [row for row in result.leakage if real(row.get("tested"))]
+    reds = red(result)
+    if reds:
+        yield f"{count(len(reds), 'check')} came out red; see the box at the top. The other figures may be too good."
+    elif done:
+        yield f"None of {count(len(done), 'check')} that could be made came out red."
+    missing = len(result.leakage) - len(done)
+    if missing:
+        yield f"{count(missing, 'check')} could not be made; the table of leakage says which."

@@ -1,1 +1,0 @@
-"""What an audit found, in the order of harm, and in plain sentences."""

@@ -1,1 +1,0 @@
-"""The page of runs that are watched over months."""
