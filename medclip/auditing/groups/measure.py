@@ -23,12 +23,13 @@ from medclip.auditing.input.read import paired
 from medclip.auditing.options import MeasureOptions, shuffles_for
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.statistics.cohort import ALL, Cohort, Label
+from medclip.statistics.metrics import delong
 from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of, value_of
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance import benjamini_hochberg, delong, holm, smallest_gap
+from medclip.statistics.significance import benjamini_hochberg, holm, smallest_gap
 
 Row = dict[str, Any]
 _NAMED_GAPS = ("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio")

@@ -16,7 +16,16 @@ from medclip.reports.audit.findings import Finding
 from medclip.reports.audit.labels import describe_label, diagnosis_matrices, matrices, overview
 from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin
 from medclip.reports.audit.names import alpha, cell_name, is_all, metric_head, plain, select, with_interval
-from medclip.reports.audit.sections import left_out, ordinal, representation, requirements, risk, sources, stress
+from medclip.reports.audit.sections import (
+    checks,
+    left_out,
+    ordinal,
+    representation,
+    requirements,
+    risk,
+    sources,
+    stress,
+)
 from medclip.reports.audit.summary import (
     COMPARED,
     FOUND,
