@@ -19,6 +19,7 @@ from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.volume_input import TUBELET
 from medclip.models.towers.pooling.poolings import ARGUMENTS, OF_TIMM, POOLINGS
 from medclip.models.towers.signals.signal_tower import SignalTower, build_signal_tower
+from medclip.models.towers.tokens import Head, Tokens, timm_tokens
 from medclip.models.towers.tubelets import make_tubelets
 from medclip.wording import list_of
 
@@ -61,6 +62,15 @@ class ImageTower(nn.Module):
         if self.pooling in OF_TIMM:
             return self.trunk(images_BCHW)
         return self.pool(self.trunk.forward_features(images_BCHW))
+
+    def encode_tokens(self, batch: Tensor, *, project: bool = False, pool: bool = True) -> Tokens[Tensor]:
+        """Return the tokens of images; nothing projects them, their vectors are of the same space."""
+        return timm_tokens(self.trunk, batch, self.pooling_head, project=project, pool=pool)
+
+    @property
+    def pooling_head(self) -> Head:
+        """What makes the vector of the tokens."""
+        return Head(self.pool, "it projects nothing")
 
     def pool(self, tokens_BLD: Tensor) -> Tensor:
         """Return one vector [B, D] of the tokens behind the last norm of a transformer."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from medclip.models.inputs.volume_input import TUBELET
 from medclip.models.towers.image_only import ImageTower
 from medclip.models.towers.masked.masked_autoencoder import check_trunk
 from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
+from medclip.models.towers.tokens import Tokens, timm_tokens, wrapped_head
 
 KEY = "lens"
 """Of `vision_cfg`: the shape of the lens, `patch` and `fourier_bands`."""
@@ -79,7 +81,7 @@ class LensTower(nn.Module):
         """Keep no activations inside the blocks of the pack's tower."""
         self.visual.trunk.set_grad_checkpointing(enable)
 
-    def tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    def input_tokens(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return tokens [B, L, C] with their positions, and which of them hold anything, bool [B, L].
 
         Of an ECG those in which no lead changes (padding around a short record, which is zero in some scales only) are
@@ -108,7 +110,11 @@ class LensTower(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return features [B, D] in the pack's space; they are not normalised."""
-        latents_BND, trunk = self.lens(*self.tokens(inputs)), self.visual.trunk
+        return self.encode_tokens(inputs).pooled_BD
+
+    def encode_tokens(self, inputs: Tensor, *, project: bool = False, pool: bool = True) -> Tokens[Tensor]:
+        """Return the latents as they come out of the pack's tower; they have no place in what was looked at."""
+        latents_BND, trunk = self.lens(*self.input_tokens(inputs)), self.visual.trunk
         placed = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
         table_1ND = trunk.pos_embed[:, placed:] if self.latent_positions is None else self.latent_positions
         tokens_BND = latents_BND + table_1ND
@@ -122,10 +128,9 @@ class LensTower(nn.Module):
         for block in trunk.blocks:
             ran: Any = checkpoint(block, tokens_BND, use_reentrant=False) if recompute else block(tokens_BND)
             tokens_BND = ran
-        tokens_BND = trunk.norm(tokens_BND)
-        if isinstance(self.visual, ImageTower):
-            return self.visual.pool(tokens_BND)
-        return self.visual.head(trunk.forward_head(tokens_BND))
+        head = self.visual.pooling_head if isinstance(self.visual, ImageTower) else wrapped_head(self.visual)
+        state_BND = trunk.norm(tokens_BND)
+        return replace(timm_tokens(trunk, inputs, head, project=project, pool=pool, state=state_BND), grids=None)
 
 
 def _fourier(grid: tuple[int, ...], bands: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.patches import Patches, place_patches
+from medclip.models.towers.tokens import Tokens, grids_of, refuse_projection
 
 MAX_DIFFERENCE = 1e-4
 """Largest difference to the plain tower on a square image, relative to the largest feature."""
@@ -68,6 +69,18 @@ class NativeVisionTransformer(VisionTransformer):
 
     def forward(self, x: Patches) -> Any:  # type: ignore[override]
         """Return the features of a batch, [B, D]."""
+        return self._run(x)[1]
+
+    def encode_tokens(self, batch: Patches, *, project: bool = False, pool: bool = True) -> Tokens[Tensor]:
+        """Return the tokens of a batch; each image has a grid of its own."""
+        out_BLD, pooled_BD = self._run(batch)
+        if project:
+            refuse_projection("" if self.proj is not None else "it projects nothing")
+            out_BLD = (self.ln_post(out_BLD) if self.final_ln_after_pool else out_BLD) @ self.proj
+        return Tokens(out_BLD[:, 1:], batch["patch_valid"], out_BLD[:, :1], grids_of(batch), pooled_BD)
+
+    def _run(self, x: Patches) -> tuple[Tensor, Tensor]:
+        """Return all tokens [B, 1 + N, D] and the features [B, E]."""
         patches_BNP, valid_BN = x["patches"], x["patch_valid"]
         side: int = self.patch_size[0]  # type: ignore[index]
         column_BCHW = patches_BNP.unflatten(2, (side, side, 3)).flatten(1, 2).permute(0, 3, 1, 2)
@@ -84,7 +97,7 @@ class NativeVisionTransformer(VisionTransformer):
         pooled_BD = out_BLD[:, 0] if self.pool_type == "tok" else _mean(out_BLD[:, 1:], valid_BN)
         if self.final_ln_after_pool:
             pooled_BD = self.ln_post(pooled_BD)
-        return pooled_BD if self.proj is None else pooled_BD @ self.proj
+        return out_BLD, pooled_BD if self.proj is None else pooled_BD @ self.proj
 
 
 def _mean(tokens_BND: Tensor, valid_BN: Tensor) -> Tensor:

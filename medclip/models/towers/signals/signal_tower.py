@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
@@ -12,6 +13,7 @@ from medclip.models.inputs.signal_input import KEY, SIZES, TOWER_KEYS, TOWERS
 from medclip.models.towers.signals import signal_resnet, signal_vit
 from medclip.models.towers.signals.signal_resnet import SignalResNet
 from medclip.models.towers.signals.signal_vit import SignalViT
+from medclip.models.towers.tokens import Tokens, refuse_projection
 
 
 class SignalTower(nn.Module):
@@ -34,6 +36,27 @@ class SignalTower(nn.Module):
     def forward(self, records_B1LT: Tensor) -> Tensor:
         """Return the features of ECGs [B, 1, 12, T], [B, D]; they are not normalised."""
         return self.head(self.trunk(records_B1LT))
+
+    def encode_tokens(self, batch: Tensor, *, project: bool = False, pool: bool = True) -> Tokens[Tensor]:
+        """Return the tokens of ECGs: of a residual network the moments of its last feature map."""
+        trunk = self.trunk
+        if isinstance(trunk, SignalViT):
+            tokens_BLD, present_BL, grid = (
+                trunk.forward_features(batch),
+                trunk.present(batch),
+                trunk.patch_embed.grid_size,
+            )
+            pooled, why_not = lambda: trunk.pool_present(tokens_BLD, present_BL), ""
+        else:
+            map_BDT = trunk.feature_map(batch)
+            tokens_BLD, present_BL, grid = map_BDT.transpose(1, 2), None, (1, map_BDT.shape[2])
+            pooled, why_not = lambda: trunk.attn_pool(map_BDT), "it pools by attention"
+        pooled_BD = self.head(pooled()) if pool else tokens_BLD.new_zeros(len(batch), 0)
+        mask_BL = torch.ones_like(tokens_BLD[..., 0], dtype=torch.bool) if present_BL is None else present_BL
+        if project:
+            refuse_projection(why_not or ("it projects nothing" if isinstance(self.head, nn.Identity) else ""))
+            tokens_BLD = self.head(trunk.fc_norm(tokens_BLD))
+        return Tokens(tokens_BLD, mask_BL, tokens_BLD[:, :0], (tuple(grid),) * len(batch), pooled_BD)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep no activations inside blocks; a ResNet keeps them, for it has few."""

@@ -92,7 +92,10 @@ class SignalViT(VisionTransformer):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Return features [B, D]: the norm of the mean of the tokens that are present."""
-        tokens_BLD, present_BL = self.forward_features(x, attn_mask, is_causal), self.present(x)
+        return self.pool_present(self.forward_features(x, attn_mask, is_causal), self.present(x))
+
+    def pool_present(self, tokens_BLD: Tensor, present_BL: Tensor | None) -> Tensor:
+        """Return the norm of the mean of the tokens that are present, [B, D]."""
         if present_BL is None:
             return self.fc_norm(tokens_BLD.mean(1))
         sum_BD = tokens_BLD.masked_fill(~present_BL[:, :, None], 0).sum(1)
