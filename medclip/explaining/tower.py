@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.attention import Attended, explicit_attention
+from medclip.models.towers.tokens import grids_of
 
 UNDERSTOOD = (
     "vision transformers of open_clip and timm (class token, mean or attention pooling) and convolutional towers of "
@@ -124,7 +125,7 @@ def _states(attended: list[Attended]) -> list[Attended]:
 def _grid_of(batch: Any, maps: list[Tensor], num_tokens: int) -> tuple[tuple[int, int] | None, int]:
     """Return rows and columns of the patches, and how many tokens stand before them."""
     if isinstance(batch, dict):
-        rows, columns = (int(n) + 1 for n in batch["patch_coord"][0].amax(dim=0))
+        rows, columns = grids_of(batch)[0]
         return (rows, columns), num_tokens - batch["patches"].shape[1]
     for out in reversed(maps):
         before = num_tokens - out.shape[2] * out.shape[3]

@@ -127,7 +127,7 @@ class Model:
     """A dual encoder, or an image tower alone, ready to embed and to score with.
 
     Args:
-        clip: open_clip model with its weights, or `medclip.models.towers.image_only.ImageOnly`; float32. Put into eval
+        clip: open_clip model with its weights, or `medclip.models.towers.timm_tower.ImageOnly`; float32. Put into eval
             mode.
         tokenizer: The pack's tokenizer; None for an image tower alone.
         preprocess: Input size and normalisation.

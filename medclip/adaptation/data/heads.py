@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,11 @@ ENTRY_POINTS = "medclip.heads"
 
 
 class Head(Protocol):
-    """Turns image features into logits. Probabilities are their softmax (multiclass) or sigmoid (multilabel)."""
+    """Turns image features into logits. Probabilities are their softmax (multiclass) or sigmoid (multilabel).
+
+    A head with `takes = "tokens"` is given `medclip.models.towers.tokens.Tokens` of N views (patch tokens with their
+    mask and grids) in the place of features, everywhere, and returns as many logits.
+    """
 
     kind: ClassVar[str]
 
@@ -56,6 +60,9 @@ _STORED_AS = {"float": np.float64, "int": np.int64, "bool": np.uint8, "NDArray[n
 
 class ArrayHead:
     """What heads share that are dataclasses of arrays and numbers: each field is stored without its axes' letters."""
+
+    takes: ClassVar[Literal["features", "tokens"]] = "features"
+    """What `logits` is given."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that it takes to make it again."""

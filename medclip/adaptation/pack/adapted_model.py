@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.heads import load_head
+from medclip.adaptation.data.token_heads import answering
 from medclip.adaptation.data.unit_features import unit_logits
 from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Fitted, find_method
@@ -117,7 +118,7 @@ class Adapted:
             pixels: The images of each unit, from `model.preprocess.to_array` of its views.
         """
         merged = self.merge()
-        return unit_logits(self.fitted.head, merged, encode_units(merged, pixels))
+        return unit_logits(self.fitted.head, merged, encode_units(answering(merged, [self.fitted.head]), pixels))
 
     def predict_proba(self, pixels: Sequence[Images]) -> NDArray[np.float32]:
         """Return the probabilities of units, float32 [N, C]: as scoring gives them with the pack."""

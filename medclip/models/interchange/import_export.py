@@ -39,7 +39,7 @@ from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.views import FUSION, WITHOUT_FUSION
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.towers import bert as hf_text
-from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS, check_pooling
+from medclip.models.towers.poolings import ARGUMENTS, POOLINGS, check_pooling
 from medclip.result import Result
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -377,7 +377,7 @@ def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:
     """Return what of a config plain open_clip cannot build."""
     notes = []
     if model_cfg["text_cfg"].get("hf_pooler_type") == "eos_pooler":
-        notes.append("open_clip has no eos pooling: import medclip.models.towers.pooling.poolers before loading.")
+        notes.append("open_clip has no eos pooling: import medclip.models.towers.poolers before loading.")
     trunk = model_cfg["vision_cfg"].get("timm_model_name")
     if trunk and _own_size(trunk) not in (None, model_cfg["vision_cfg"].get("image_size", 224)):
         notes.append(

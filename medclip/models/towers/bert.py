@@ -106,18 +106,18 @@ def folder_of(name: str, base: Path | None) -> Path:
     return folder
 
 
-def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dict[str, Any]:
+def ready(text_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     """Return the `text_cfg` that open_clip builds the tower from, offline.
 
     Args:
         text_cfg: Config with an `hf_model_name`.
+        model_cfg: Config of the model, with the width of the joint space.
         base: Base folder, see `folder_of`.
-        embed_dim: Width of the joint space.
 
     Raises:
         MedclipError: PACK_INVALID when folder, pooling, projection and sizes do not go together.
     """
-    from medclip.models.towers.pooling import poolers  # noqa: F401  (registers the end-token pooling)
+    from medclip.models.towers import poolers  # noqa: F401  (registers the end-token pooling)
 
     folder = folder_of(str(text_cfg["hf_model_name"]), base)
     values = read_text_config(folder)
@@ -125,7 +125,7 @@ def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dic
     if completed.get("hf_proj_type", "mlp") in (None, "none"):
         completed["hf_proj_type"] = None
         width = values.get("hidden_size", values.get("d_model"))
-        if width != embed_dim:
+        if width != (embed_dim := model_cfg.get("embed_dim")):
             raise MedclipError(
                 Reason.PACK_INVALID,
                 f"without a projection the text width must be the joint width; they are {width} and {embed_dim}.",

@@ -20,9 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.volume_input import TUBELET
-from medclip.models.towers.image_only import ImageTower
 from medclip.models.towers.masked.masked_autoencoder import check_trunk
 from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
+from medclip.models.towers.timm_tower import ImageTower
 from medclip.models.towers.tokens import Tokens, timm_tokens, wrapped_head
 
 KEY = "lens"
@@ -137,6 +137,16 @@ def _fourier(grid: tuple[int, ...], bands: int) -> Tensor:
     axes: list[Tensor] = [fourier_positions(torch.linspace(-1, 1, n), bands, _MAX_FREQUENCY) for n in grid]
     index = torch.cartesian_prod(*(torch.arange(n) for n in grid))
     return torch.cat([axis[index[:, n]] for n, axis in enumerate(axes)], dim=1)
+
+
+def behind_lens(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `vision_cfg` of the tower behind a lens."""
+    return {key: value for key, value in section.items() if key not in (KEY, SIGNAL, TUBELET)}
+
+
+def finish_lens(visual: nn.Module, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """Put a lens with random weights in front of a tower that was built."""
+    return add_lens(visual, model_cfg["vision_cfg"])
 
 
 def add_lens(visual: nn.Module, vision_cfg: Mapping[str, Any]) -> LensTower:

@@ -8,6 +8,7 @@ over the grids of a batch reads each of them back from the device.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -18,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import NATIVE_TOWER, square_side
 from medclip.models.towers.patches import Patches, place_patches
 from medclip.models.towers.tokens import Tokens, grids_of, refuse_projection
 
@@ -117,6 +119,19 @@ def patch_side(visual: Any) -> int:
     """Return the side of a native tower's patches, in pixels."""
     own = visual.trunk.embeds if hasattr(visual, "trunk") else visual
     return int(own.patch_size[0])
+
+
+def plain_section(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `vision_cfg` of the tower of squares that a native one is made of."""
+    return {key: value for key, value in section.items() if key != NATIVE_TOWER}
+
+
+def finish_native(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """Change a tower that was built into one that takes patches, as `make_native` does."""
+    if model_cfg.get("text_cfg") is None:
+        raise MedclipError(Reason.PACK_INVALID, "images at their own aspect ratio are for models with words.")
+    make_native(visual, model_cfg["vision_cfg"].get("timm_model_name"), square_side(model_cfg))
+    return visual
 
 
 def make_native(visual: Any, name: str | None, size_px: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.preprocess import square_side
 from medclip.models.inputs.volume_input import TUBELET, TUBELET_KEYS
 
 
@@ -43,6 +44,17 @@ class TubeletEmbed(nn.Module):
     def forward(self, images_BCTHW: Tensor) -> Tensor:
         """Return the tokens of clips, [B, L, D], without positions."""
         return self.proj(images_BCTHW).flatten(2).transpose(1, 2)
+
+
+def section_of_squares(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `vision_cfg` of the tower of squares that one of clips is made of."""
+    return {key: value for key, value in section.items() if key != TUBELET}
+
+
+def finish_tubelets(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """Change a tower of timm that was built into one of clips, as `make_tubelets` does."""
+    make_tubelets(getattr(visual, "trunk", visual), model_cfg["vision_cfg"][TUBELET], square_side(model_cfg))
+    return visual
 
 
 def make_tubelets(trunk: Any, values: Mapping[str, Any], size_px: int) -> None:

@@ -16,8 +16,8 @@ from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model
 from medclip.models.packs.card import IMPORTED, Card
-from medclip.models.token_merging.merging_tower import pitome_tower, tome_tower
 from medclip.models.towers.build import build_clip, default_config
+from medclip.models.towers.merging_tower import pitome_tower, tome_tower
 from medclip.models.towers.patches import unpack_batch
 from medclip.models.towers.tokens import Tokens, image_tokens, text_tokens
 from medclip.text.tokenizers.tokenizer import train_tokenizer

@@ -64,6 +64,11 @@ class SignalTower(nn.Module):
             self.trunk.set_grad_checkpointing(enable)
 
 
+def build_section(section: Mapping[str, Any], dim: int | None) -> SignalTower:
+    """Build the tower of ECGs that a `vision_cfg` names."""
+    return build_signal_tower(section[KEY], dim)
+
+
 def build_signal_tower(values: Mapping[str, Any], dim: int | None = None) -> SignalTower:
     """Build a tower of ECGs with random weights.
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.signal_input import SIZES, TOWERS
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.image_only import build_image_only, without_words
 from medclip.models.towers.layers.freeze import layer_depths
 from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, prepare_trunk
 from medclip.models.towers.signals.signal_resnet import SignalResNet
 from medclip.models.towers.signals.signal_tower import build_signal_tower
 from medclip.models.towers.signals.signal_vit import SHAPES, SignalViT
+from medclip.models.towers.timm_tower import without_words
 from medclip.objectives.masked import draw_patch_mask
 
 SAMPLES, PATCH = 200, 20
@@ -165,7 +165,7 @@ def test_a_dual_encoder_takes_the_place_of_its_image_tower(name: str) -> None:
     depths = layer_depths(model)
     assert set(depths) == {n for n, _ in model.named_parameters() if n not in ("logit_scale", "logit_bias")}
     assert depths["visual.head.proj.weight"] == max(d for n, d in depths.items() if n.startswith("visual."))
-    alone = build_image_only(without_words(config)).eval()
+    alone = build_clip(without_words(config)).eval()
     alone.visual.trunk.load_state_dict(model.visual.trunk.state_dict())
     assert alone.encode_image(_records()).shape == (3, alone.visual.dim)
 

@@ -1,28 +1,32 @@
-"""An image tower of timm without words: built by name and arguments, pooled as its authors do.
+"""Image towers of timm: in open_clip's wrapper beside a text tower, or without words, pooled as their authors do.
 
-Reference: Wightman, PyTorch Image Models; pooling of Virchow (class token beside the mean of the patch tokens):
-Vorontsov et al., Nature Medicine 2024.
+References: Wightman, PyTorch Image Models; pooling of Virchow (class token beside the mean of the patch tokens):
+Vorontsov et al., Nature Medicine 2024; pooling of CONCH (one learned query looks at all tokens; its other pooler, of
+256 queries, feeds the decoder that writes captions): Lu et al., Nature Medicine 2024.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.transformer import AttentionalPooler
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.inputs.preprocess import square_side
-from medclip.models.inputs.signal_input import KEY as SIGNAL
-from medclip.models.inputs.volume_input import TUBELET
-from medclip.models.towers.pooling.poolings import ARGUMENTS, OF_TIMM, POOLINGS
-from medclip.models.towers.signals.signal_tower import SignalTower, build_signal_tower
+from medclip.models.towers.poolings import ARGUMENTS, OF_TIMM, POOLINGS
+from medclip.models.towers.table import image_tower_of
 from medclip.models.towers.tokens import Head, Tokens, timm_tokens
-from medclip.models.towers.tubelets import make_tubelets
 from medclip.wording import list_of
 
+HEADS = "query_pool_heads"
+"""Key of `vision_cfg`: the pool's attention heads. open_clip has no such key."""
+SMALLEST = "test_vit"
+"""timm's smallest ViT, which stands where another will be."""
 _MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 """Layers of timm that a config may name; JSON cannot hold a class."""
 _NOT_ARGUMENTS = frozenset(
@@ -85,9 +89,9 @@ class ImageTower(nn.Module):
 
 
 class ImageOnly(nn.Module):
-    """An image tower in the place of a dual encoder: `visual` and `encode_image` as open_clip's models have them."""
+    """An image tower, of any kind, in the place of a dual encoder: `visual`, and `encode_image` as open_clip's have."""
 
-    def __init__(self, visual: ImageTower | SignalTower) -> None:
+    def __init__(self, visual: nn.Module) -> None:
         super().__init__()
         self.visual = visual
 
@@ -95,6 +99,26 @@ class ImageOnly(nn.Module):
         """Return the features of images, [B, D]."""
         features_BD = self.visual(image)
         return nn.functional.normalize(features_BD, dim=-1) if normalize else features_BD
+
+
+class QueryPool(nn.Module):
+    """From all tokens of a tower to the joint space; stands where open_clip's wrapper of timm has its projection.
+
+    Args:
+        width: Width of the tokens.
+        embed_dim: Width of the joint space; the query is as wide.
+        heads: Attention heads.
+    """
+
+    def __init__(self, width: int, embed_dim: int, heads: int) -> None:
+        super().__init__()
+        self.attn_pool = AttentionalPooler(embed_dim, width, n_head=heads, n_queries=1, norm_layer=nn.LayerNorm)
+        self.ln = nn.LayerNorm(embed_dim)
+        self.proj = nn.Parameter(embed_dim**-0.5 * torch.randn(embed_dim, embed_dim))
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        """Return one vector for each image, [B, embed_dim]."""
+        return self.ln(self.attn_pool(tokens_BLD)[:, 0]) @ self.proj
 
 
 def without_words(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +132,8 @@ def without_words(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """
     vision_cfg = model_cfg["vision_cfg"]
     name = vision_cfg.get("timm_model_name")
-    if SIGNAL in vision_cfg:
-        return {"vision_cfg": {SIGNAL: dict(vision_cfg[SIGNAL])}}
+    if image_tower_of(vision_cfg).build is not None:
+        return {"vision_cfg": {key: value for key, value in vision_cfg.items() if not key.startswith("timm_")}}
     if not name:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -131,25 +155,21 @@ def _mean_of(name: str, arguments: Mapping[str, Any]) -> str:
     return "mean" if hasattr(trunk, "num_prefix_tokens") else "avg"
 
 
-def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
-    """Build an image tower with random weights; never touches the network.
+def build_timm_tower(config: Mapping[str, Any]) -> ImageTower:
+    """Build a tower for a model without words, with random weights.
 
     Args:
-        config: `model_cfg` without a `text_cfg`: `embed_dim` and a `vision_cfg` with `timm_model_name`, `image_size`,
-            `timm_pool` (one of `POOLINGS`) and `timm_model_args`; with `tubelet` (num_frames, tubelet, channels) the
-            tower takes clips [B, C, T, S, S]; with `signal` it is one of ECGs (`build_signal_tower`).
+        config: `model_cfg` without a `text_cfg`: a `vision_cfg` with `timm_model_name`, `image_size`, `timm_pool` (one
+            of `POOLINGS`) and `timm_model_args`.
 
     Raises:
-        MedclipError: PACK_INVALID when timm cannot build it, or its size, pooling and width do not go together.
+        MedclipError: PACK_INVALID when timm cannot build it, or its size and pooling do not go together.
     """
     import timm
 
     values = config["vision_cfg"]
-    if values.get(SIGNAL) is not None:
-        of_signals = build_signal_tower(values[SIGNAL])
-        _check_width(config, of_signals.dim, f"{values[SIGNAL]['tower']} {values[SIGNAL]['size']}")
-        return ImageOnly(of_signals)
     name, pooling = str(values.get("timm_model_name") or ""), values.get("timm_pool")
+    _refuse_hub(name)
     if pooling not in POOLINGS:
         raise MedclipError(
             Reason.PACK_INVALID,
@@ -172,18 +192,50 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
         ) from e
     _check_pooling(trunk, name, pooling)
     _fit_size(trunk, square_side(config))
-    if values.get(TUBELET) is not None:
-        make_tubelets(trunk, values[TUBELET], square_side(config))
-    tower = ImageTower(trunk, pooling)
-    _check_width(config, tower.dim, f"{name} pooled by {pooling!r}")
-    return ImageOnly(tower)
+    return ImageTower(trunk, pooling)
 
 
-def _check_width(config: Mapping[str, Any], dim: int, tower: str) -> None:
-    if config.get("embed_dim", dim) != dim:
+def _refuse_hub(name: str) -> None:
+    if ":" in name or "/" in name:
         raise MedclipError(
-            Reason.PACK_INVALID, f"the config's embed_dim is {config['embed_dim']}; {tower} gives {dim} numbers."
+            Reason.PACK_INVALID,
+            f"its image tower is the hub model {name!r}, which would need the network.",
+            hint="Only towers that timm builds by their own names can be taken.",
         )
+
+
+def timm_section(section: Mapping[str, Any], model_cfg: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    """Return the `vision_cfg` that open_clip builds its wrapper from; what it does not know is done afterwards."""
+    _refuse_hub(section["timm_model_name"])
+    own = {key: value for key, value in section.items() if key not in (ARGUMENTS, HEADS)}
+    if ARGUMENTS in section:  # open_clip passes no arguments on: the tower is put in afterwards
+        own["timm_model_name"] = SMALLEST
+    return own
+
+
+def finish_timm(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """Put in what open_clip's wrapper cannot build: a trunk with arguments, CONCH's pooling, the size of its images."""
+    import timm
+
+    section = model_cfg["vision_cfg"]
+    if section.get(ARGUMENTS) is not None:  # nothing is projected there
+        if section.get("timm_proj") != "none":
+            raise ValueError(f"vision_cfg.{ARGUMENTS} goes with timm_proj 'none'")
+        visual.trunk = timm.create_model(
+            section["timm_model_name"],
+            pretrained=False,
+            num_classes=0,
+            global_pool=section.get("timm_pool"),
+            **timm_arguments(section[ARGUMENTS]),
+        )
+    if section.get(HEADS) is not None:
+        visual.head = QueryPool(visual.trunk.num_features, model_cfg["embed_dim"], section[HEADS])
+    size = section.get("image_size", 224)  # open_clip resizes the grid of positions on demand only
+    stated = getattr(getattr(visual.trunk, "patch_embed", None), "img_size", None)
+    wanted = (size, size) if isinstance(size, int) else tuple(size)
+    if stated is not None and tuple(stated) != wanted:
+        visual.set_input_size(wanted)
+    return visual
 
 
 def timm_arguments(stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from medclip.errors import MedclipError
-from medclip.models.mixed_precision.allocate_bits import allocate_bits
-from medclip.models.mixed_precision.layer_relevance import (
+from medclip.models.layer_bits import (
+    allocate_bits,
     copy_relevance,
     layer_relevance,
     linear_layers,

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.token_merging.merging_tower import pitome_tower, tome_merging, tome_tower, with_merging
+from medclip.models.towers.merging_tower import pitome_tower, tome_merging, tome_tower, with_merging
 
 
 @pytest.fixture(scope="module")

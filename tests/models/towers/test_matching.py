@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medclip.models.token_merging.matching import Grouping, energy, margins, match_pitome, match_tome
+from medclip.models.towers.merging_tower import Grouping, energy, margins, match_pitome, match_tome
 
 
 @pytest.fixture(scope="module")

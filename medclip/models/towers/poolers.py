@@ -1,7 +1,7 @@
 """One more pooling for open_clip's BERT text towers: the end token.
 
 open_clip knows CLS, mean, max and the pooler's output. A config with `"hf_pooler_type": "eos_pooler"` therefore loads
-in plain open_clip only after `import medclip.models.towers.pooling.poolers`, which puts the class below into
+in plain open_clip only after `import medclip.models.towers.poolers`, which puts the class below into
 open_clip's own table.
 """
 
