@@ -117,8 +117,7 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     from medclip.adaptation.data.shots import divide, draw_shots
     from medclip.adaptation.methods import METHODS, choose_method
     from medclip.adaptation.pack.adapted_model import Draw
-    from medclip.adaptation.pack.check_outputs import check_places
-    from medclip.adaptation.pack.write_pack import write_pack
+    from medclip.adaptation.pack.write_pack import check_places, write_pack
     from medclip.adaptation.run import Adaptation
     from medclip.embeddings.embeddings_reader import needs_images, open_for
     from medclip.embeddings.open_embeddings import is_embeddings

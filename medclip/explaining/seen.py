@@ -109,7 +109,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
 def _record(sample: Sample, preprocess: Preprocess) -> Seen:
     """Return what a model of ECGs is shown, and the sheet that a person is: all leads over the whole time."""
     from medclip.imaging.ecg.sheet.render import SheetOptions, render
-    from medclip.models.inputs.pixels_of import pixels_of
+    from medclip.models.inputs.read_pixels import pixels_of
 
     images = pixels_of(sample, preprocess)
     assert sample.signal is not None

@@ -24,8 +24,8 @@ from medclip.imaging.intensity import to_uint8
 from medclip.inspecting.image_file import check_target, refuse_input
 from medclip.inspecting.opened_study import OpenedUnit, opened_units
 from medclip.inspecting.study_html import burned_in_line, facts_of
-from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.packs.pack import read_preprocess
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample

@@ -21,9 +21,8 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.card import Card
 from medclip.models.packs.words import no_words
-from medclip.models.towers.patches import Patches, unpack_batch
-from medclip.models.towers.tokens import Tokens, image_tokens, joined, text_tokens
-from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
+from medclip.models.towers.layers import fold_batch_norm
+from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, text_tokens, unpack_batch
 from medclip.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -335,7 +334,7 @@ class Model:
                 raise MedclipError(
                     Reason.WRONG_USE,
                     f"{asked} was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
-                    hint="Make it with medclip.models.inputs.pixels_of.pixels_of(sample, model.preprocess)."
+                    hint="Make it with medclip.models.inputs.read_pixels.pixels_of(sample, model.preprocess)."
                     if self.preprocess.volume or self.preprocess.signal
                     else "Make it with model.preprocess.to_array(view).",
                 )

@@ -16,7 +16,7 @@ from medclip.models.prototypes.class_vectors import ClassVectors
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",
-    "hazard": "medclip.adaptation.data.hazard_head:HazardHead",
+    "hazard": "medclip.adaptation.data.heads:HazardHead",
     "tip": "medclip.adaptation.frozen.tip_adapter:TipHead",
     "clip_adapter": "medclip.adaptation.frozen.clip_adapter:ClipAdapterHead",
     "knn": "medclip.adaptation.frozen.classical:KnnHead",
@@ -130,3 +130,27 @@ def load_head(kind: str, arrays: Mapping[str, NDArray[Any]]) -> Head:
         return import_name(place).from_arrays(arrays)
     except KeyError as e:
         raise MedclipError(Reason.PACK_INVALID, f"its head lacks the array {e}.") from e
+
+
+@dataclass(frozen=True, eq=False)
+class HazardHead(ArrayHead):
+    """The logit of an event by the end of a year: f B + b, and all years' relu(f W + c) up to it.
+
+    The form of Mirai (`medclip.objectives.hazard.AdditiveHazard`), in plain arrays.
+    """
+
+    base_weight_D: NDArray[np.float32]
+    base_bias: float
+    weight_DK: NDArray[np.float32]
+    bias_K: NDArray[np.float32]
+    years_C: NDArray[np.float32]
+    """The asked ones, of the years 1 to K."""
+    kind: ClassVar[str] = "hazard"
+
+    def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
+        """Return float32 [N, C], of the asked years."""
+        features_ND = np.asarray(features_ND, np.float32)
+        rises_NK = np.maximum(features_ND @ self.weight_DK + self.bias_K, 0)
+        base_N = features_ND @ self.base_weight_D + np.float32(self.base_bias)
+        logits_NK = base_N[:, None] + rises_NK.cumsum(axis=1)
+        return logits_NK[:, self.years_C.astype(np.int64) - 1]

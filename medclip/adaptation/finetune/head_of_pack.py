@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText, class_text
-from medclip.adaptation.data.hazard_head import HazardHead
-from medclip.adaptation.data.heads import LinearHead, load_head
+from medclip.adaptation.data.heads import HazardHead, LinearHead, load_head
 from medclip.adaptation.pack.adapted_model import label_of
 from medclip.adaptation.pack.pack_head import (
     HEAD_FILE,

@@ -200,7 +200,7 @@ def _patches(
     options: MeasureOptions,
 ) -> list[Row]:
     """Spoil one cell at a time, also with softer attention where the tower has any."""
-    from medclip.models.towers.layers.attention_temperature import with_attention_temperature
+    from medclip.models.towers.layers import with_attention_temperature
     from medclip.scoring.tasks import Scorer
 
     if not thresholds:

@@ -17,7 +17,7 @@ from medclip.files.disk.temporary_folder import TemporaryFolder
 from medclip.files.given_images import GivenImage, Study, given_images, write_array
 from medclip.files.grouping.studies import parse_modality
 from medclip.models.encoding.unit_reader import UnitReader, encode_units
-from medclip.models.inputs.pixels_of import pixels_of
+from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality

@@ -15,7 +15,7 @@ from medclip.models.packs.card import FILE_NAME as CARD_NAME
 from medclip.models.packs.licences import licence_names
 from medclip.models.packs.manifest import WEIGHTS_NAME
 from medclip.models.packs.views import FUSION, WITHOUT_FUSION
-from medclip.models.towers.poolings import ARGUMENTS, POOLINGS
+from medclip.models.towers.table import ARGUMENTS, POOLINGS
 from medclip.wording import list_of
 
 _TRUNK = "visual.trunk."

@@ -20,10 +20,9 @@ from medclip.models.inputs.preprocess import Preprocess, square_side
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import find_pack, pack_card, read_preprocess
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.masked.positions import inflate_patch_weights, resize_positions
-from medclip.models.towers.poolings import ARGUMENTS
-from medclip.models.towers.table import architecture_of, image_tower_of
-from medclip.models.towers.weights.state_dict import read_weights
+from medclip.models.towers.patch_decoder import inflate_patch_weights, resize_positions
+from medclip.models.towers.state_dict import read_weights
+from medclip.models.towers.table import ARGUMENTS, architecture_of, image_tower_of
 
 _PREFIX, _POSITIONS, _PATCHES = "visual.trunk.", "pos_embed", "patch_embed.proj.weight"
 _BEHIND = ("norm.", "fc_norm.", "attn_pool.", "head.", "classifier.")

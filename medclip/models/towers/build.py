@@ -26,7 +26,7 @@ from medclip.models.towers.table import (
 )
 from medclip.models.towers.timm_tower import SMALLEST, ImageOnly
 from medclip.models.towers.view_fusion import ViewFusion
-from medclip.models.towers.weights.unpickle import to_safetensors
+from medclip.models.towers.weight_files import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
 _PLACEHOLDER = {"timm_model_name": SMALLEST, "timm_pool": "avg", "timm_proj": "linear", "image_size": 160}

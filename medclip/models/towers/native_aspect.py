@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import NATIVE_TOWER, square_side
-from medclip.models.towers.patches import Patches, place_patches
-from medclip.models.towers.tokens import Tokens, grids_of, refuse_projection
+from medclip.models.towers.tokens import Patches, Tokens, grids_of, place_patches, refuse_projection
 
 MAX_DIFFERENCE = 1e-4
 """Largest difference to the plain tower on a square image, relative to the largest feature."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 
 Takes = Literal["images", "volumes", "signals", "texts"]
 Target = Callable[..., Any] | str
@@ -133,3 +133,29 @@ def refuse_alone(tower: Tower) -> MedclipError:
         f"its image tower is {tower.title}, which no model without words can have.",
         hint="Name a tower of timm.",
     )
+
+
+ARGUMENTS = "timm_model_args"
+"""Key of `vision_cfg` with timm's arguments of a tower. open_clip has no such key."""
+OF_TIMM = ("token", "avg", "map")
+"""Those that timm's towers do themselves (`global_pool`)."""
+POOLINGS: Mapping[str, str] = {
+    "token": "the class token",
+    "avg": "the mean of the patch tokens (or of the last feature map), then the norm that follows it in timm",
+    "map": "timm's attention pooling",
+    "mean": "the mean of the patch tokens, without class and register tokens, after the last norm",
+    "token+mean": "the class token beside the mean of the patch tokens (without register tokens), twice as wide",
+}
+"""`timm_pool` of an image tower alone, and what each one means."""
+
+
+def check_pooling(name: str) -> None:
+    """Refuse a name that no pooling has.
+
+    Raises:
+        MedclipError: WRONG_USE, naming those that there are.
+    """
+    if name not in POOLINGS:
+        raise MedclipError(
+            Reason.WRONG_USE, f"there is no pooling {name!r}.", hint=did_you_mean(name, POOLINGS, "Poolings are")
+        )

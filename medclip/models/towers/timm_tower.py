@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.inputs.preprocess import square_side
-from medclip.models.towers.poolings import ARGUMENTS, OF_TIMM, POOLINGS
-from medclip.models.towers.table import image_tower_of
+from medclip.models.towers.table import ARGUMENTS, OF_TIMM, POOLINGS, image_tower_of
 from medclip.models.towers.tokens import Head, Tokens, timm_tokens
 from medclip.wording import list_of
 

@@ -99,7 +99,7 @@ def read(
     from medclip.imaging.ecg.sheet.small_sheet import small_sheet_png
     from medclip.imaging.image_look import look_of, look_of_views
     from medclip.imaging.intensity import to_uint8
-    from medclip.models.inputs.pixels_of import pixels_of
+    from medclip.models.inputs.read_pixels import pixels_of
 
     try:
         sample = read_unit(source, modality, preprocess.reading(settings))

@@ -28,15 +28,12 @@ from medclip.models.towers.build import (
     image_tower_weights,
     start_image_tower,
 )
-from medclip.models.towers.layers.activation_checkpointing import recompute_activations
-from medclip.models.towers.layers.drop_path import set_drop_path
-from medclip.models.towers.layers.freeze import lock_image, lock_text
+from medclip.models.towers.layers import lock_image, lock_text, recompute_activations, set_drop_path
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.lens_tower import add_lens
-from medclip.models.towers.masked.masked_autoencoder import check_trunk, prepare_trunk
+from medclip.models.towers.lens_tower import LensShape, add_lens
+from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
-from medclip.models.towers.perceiver_lens import LensShape
-from medclip.models.towers.poolings import ARGUMENTS
+from medclip.models.towers.table import ARGUMENTS
 from medclip.models.towers.timm_tower import without_words
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader

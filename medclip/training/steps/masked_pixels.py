@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder
-from medclip.models.towers.signals.signal_vit import SignalViT
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
+from medclip.models.towers.signal_tower import SignalViT
 from medclip.models.towers.tokens import image_tokens
 from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask

@@ -16,8 +16,7 @@ from medclip.imaging.ecg.microvolts import MISSING
 from medclip.models.inputs.signal_input import Normalise, SignalInput
 from medclip.models.model import normalise_records
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.lens_tower import LensTower
-from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
+from medclip.models.towers.lens_tower import LensShape, LensTower, PerceiverLens, fourier_positions
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.lens import anchored_loss
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.layers.activation_checkpointing import recompute_activations
-from medclip.models.towers.layers.freeze import lock_text
+from medclip.models.towers.layers import lock_text, recompute_activations
 from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text
 
 TEXT = BPE_TEXT | {"context_length": 12, "vocab_size": 60}

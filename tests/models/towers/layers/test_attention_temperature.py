@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from medclip.models.towers.layers.attention_temperature import scale_queries, with_attention_temperature
+from medclip.models.towers.layers import scale_queries, with_attention_temperature
 from tests.models.conftest import random_clip, tiny_config
 
 

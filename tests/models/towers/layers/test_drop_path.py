@@ -10,7 +10,7 @@ import torch
 from timm.layers.drop import DropPath
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.layers.drop_path import set_drop_path
+from medclip.models.towers.layers import set_drop_path
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])

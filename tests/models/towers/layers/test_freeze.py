@@ -13,7 +13,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.layers.freeze import layer_depths, lock_image, lock_text
+from medclip.models.towers.layers import layer_depths, lock_image, lock_text
 from tests.kits.layouts import BPE_TEXT, TOWERS, bert_folder, bert_text
 from tests.models.conftest import tiny_config
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, _indices, prepare_trunk
-from medclip.models.towers.masked.patch_decoder import DecoderShape, decoder_shape
-from medclip.models.towers.masked.positions import sincos_positions
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, _indices, prepare_trunk
+from medclip.models.towers.patch_decoder import DecoderShape, decoder_shape, sincos_positions
 from medclip.objectives.masked import draw_patch_mask, mask_of_noise, patches_of
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
 from tests.kits.masked_autoencoder import golden_autoencoder, tiny_trunk, tiny_tube_trunk

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import conv2d, conv3d
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.masked.positions import inflate_patch_weights, resize_positions, sincos_positions
+from medclip.models.towers.patch_decoder import inflate_patch_weights, resize_positions, sincos_positions
 
 
 @pytest.mark.golden

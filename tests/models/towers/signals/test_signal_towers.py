@@ -13,11 +13,9 @@ from torch import Tensor
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.signal_input import SIZES, TOWERS
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.layers.freeze import layer_depths
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, prepare_trunk
-from medclip.models.towers.signals.signal_resnet import SignalResNet
-from medclip.models.towers.signals.signal_tower import build_signal_tower
-from medclip.models.towers.signals.signal_vit import SHAPES, SignalViT
+from medclip.models.towers.layers import layer_depths
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
+from medclip.models.towers.signal_tower import SHAPES, SignalResNet, SignalViT, build_signal_tower
 from medclip.models.towers.timm_tower import without_words
 from medclip.objectives.masked import draw_patch_mask
 

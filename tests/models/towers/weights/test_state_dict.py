@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.models.interchange.load_start import Started, load_start
-from medclip.models.towers.weights.state_dict import KEEP, stretch_positions
+from medclip.models.towers.state_dict import KEEP, stretch_positions
 from tests.kits.layouts import BPE_TEXT, VIT, hub_folder, plain_state, random_model
 
 CONFIG: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.weights.unfilled import Unfilled
+from medclip.models.towers.state_dict import Unfilled
 
 SMALL = default_config(
     vocab_size=320, context_length=16, embed_dim=32, size_px=64, text_width=32, text_heads=2, text_layers=1

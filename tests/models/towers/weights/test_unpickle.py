@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from medclip.api.models import import_model
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.weights.unpickle import to_safetensors
+from medclip.models.towers.weight_files import to_safetensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
 

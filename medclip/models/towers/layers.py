@@ -1,15 +1,29 @@
-"""Locked tuning (LiT): keep one tower, or its first layers, as it is while the other learns; how deep a layer lies."""
+"""Changes to the layers of a tower that is there: locked, skipped or recomputed in training, softened or folded after.
+
+Locked tuning (LiT) keeps one tower, or its first layers, as it is while the other learns. Stochastic depth (Huang et
+al., ECCV 2016) skips a block for some samples, more often the deeper it lies; rates grow linearly, as in timm. Softer
+attention, softmax(QKᵀ / (T·√d)) in every block without training, is drawn less onto one odd patch (Gu, Tresp and Qin,
+ECCV 2022, the idea; that all blocks share one T is an assumption): scaling the query's weights by 1/T does the same as
+scaling the logits, in any implementation of attention.
+"""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medclip.errors import MedclipError, Reason
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
 
 _LOSS = ("logit_scale", "logit_bias")
 _BLOCK = re.compile(r"(?:resblocks\.|layers\.|block\.|layer\.?)(\d+)\.")
@@ -166,3 +180,131 @@ def _timm(visual: Any) -> dict[str, int]:
     top = 1 + max(depths.values(), default=-1)
     head = getattr(visual, "head", None)  # an image tower alone has none
     return depths | ({} if head is None else {f"head.{n}": top for n, _ in head.named_parameters()})
+
+
+_PLAIN = {"use_reentrant": False}
+"""torch's newer form: it also works where the embeddings are locked and ask for no gradient."""
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Turn activation checkpointing on in both towers.
+
+    As open_clip's `set_grad_checkpointing`, and for BERT towers in the way that present versions of transformers want
+    (open_clip calls one that they deprecate).
+
+    Args:
+        model: open_clip dual encoder or an image tower alone, changed in place. Losses and gradients stay the same.
+    """
+    clip: Any = model
+    clip.visual.set_grad_checkpointing(True)
+    language_model: Any = getattr(getattr(clip, "text", None), "transformer", None)
+    if hasattr(language_model, "activation_checkpointing_enable"):
+        language_model.activation_checkpointing_enable(activation_checkpointing_kwargs=_PLAIN)
+    elif hasattr(language_model, "gradient_checkpointing_enable"):
+        language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=_PLAIN)
+    elif hasattr(clip, "text"):
+        clip.text.set_grad_checkpointing(True)
+    elif hasattr(clip, "transformer"):
+        clip.transformer.grad_checkpointing = True
+
+
+_PLACES = ("drop_path", "drop_path1", "drop_path2")
+"""What timm calls the places in its blocks where a branch may be left out."""
+
+
+def set_drop_path(tower: nn.Module, rate: float) -> None:
+    """Let blocks be skipped in training; a tower that is evaluated stays as it is, and so do its weights.
+
+    Args:
+        tower: An image tower of timm, changed in place.
+        rate: Share of samples for which the last block is skipped; the first is never skipped. 0 turns it off.
+
+    Raises:
+        MedclipError: RECIPE_INVALID where the tower has no blocks that can be skipped.
+    """
+    from timm.layers.drop import DropPath
+
+    blocks = [
+        (module, names)
+        for module in tower.modules()
+        if (names := [n for n in _PLACES if isinstance(getattr(module, n, None), nn.Identity | DropPath)])
+    ]
+    if rate and len(blocks) < 2:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "model.drop_path: this image tower has no blocks that can be skipped.",
+            hint="Leave it out, or choose a vision transformer of timm.",
+        )
+    for depth, (module, names) in enumerate(blocks):
+        own = rate * depth / max(1, len(blocks) - 1)
+        for name in names:
+            setattr(module, name, (DropPath(own) if own else nn.Identity()).train(module.training))
+
+
+def with_attention_temperature(model: Model, temperature: float) -> Model | None:
+    """Return the model with softer attention in its image tower.
+
+    Args:
+        model: Any model; it is not changed.
+        temperature: 1 for the attention as it is; larger is softer.
+
+    Returns:
+        None where a tower has no attention whose queries can be scaled: convolutional ones, and those that normalise
+        their queries.
+    """
+    clip: Any = copy.deepcopy(model.clip)
+    scaled = [scale_queries(module, temperature) for module in clip.visual.modules()]
+    return model.with_towers(clip) if any(scaled) else None
+
+
+def scale_queries(module: nn.Module, temperature: float) -> bool:
+    """Divide the query's weights of one attention by the temperature; False for a module that is none."""
+    if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+        weight, bias = module.in_proj_weight, module.in_proj_bias
+    else:
+        joint, norm = getattr(module, "qkv", None), getattr(module, "q_norm", None)
+        if not isinstance(joint, nn.Linear) or not (norm is None or isinstance(norm, nn.Identity)):
+            return False
+        weight, bias = joint.weight, joint.bias
+    width = len(weight) // 3
+    with torch.no_grad():
+        weight[:width] /= temperature
+        if bias is not None:
+            bias[:width] /= temperature
+    return True
+
+
+MAX_DIFFERENCE = 1e-3
+"""Largest difference relative to the largest output that still counts as the same function in float32."""
+
+
+def fold_batch_norm(tower: nn.Module, example_BCHW: Tensor) -> nn.Module:
+    """Return a copy of an image tower with each convolution and the normalisation after it merged.
+
+    A normalisation is taken to belong to the convolution registered just before it. That is how timm's convolutional
+    nets are written; whether it holds for this tower is checked on the example, and where it does not the tower is
+    returned as it is.
+
+    Args:
+        tower: Tower in eval mode.
+        example_BCHW: Any normalised input of the right size.
+    """
+    if not any(isinstance(m, nn.BatchNorm2d) for m in tower.modules()):
+        return tower  # a transformer: nothing to fold, and no second copy of its weights
+    folded = copy.deepcopy(tower)
+    for module in list(folded.modules()):
+        _fold_children(module)
+    with torch.inference_mode():
+        before, after = tower(example_BCHW), folded(example_BCHW)
+    same = float((before - after).abs().max()) <= MAX_DIFFERENCE * max(1.0, float(before.abs().max()))
+    return folded if same else tower
+
+
+def _fold_children(module: nn.Module) -> None:
+    previous: tuple[str, nn.Conv2d] | None = None
+    for name, child in list(module.named_children()):
+        if previous is not None and isinstance(child, nn.BatchNorm2d) and child.running_mean is not None:
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            # timm's norm layers carry the activation (and a drop layer) with them
+            setattr(module, name, getattr(child, "act", None) or nn.Identity())
+        previous = (name, child) if isinstance(child, nn.Conv2d) else None

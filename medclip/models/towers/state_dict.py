@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.weights.weight_names import wrapping
+from medclip.models.towers.weight_files import wrapping
 
 KEEP = 20
 """Rows that stay."""
@@ -172,3 +173,27 @@ def _trunk_positions(positions: Tensor, trunk: Any) -> Tensor:
         return positions
     prefix = own.shape[1] - grid[0] * grid[1]
     return resample_abs_pos_embed(positions, new_size=list(grid), num_prefix_tokens=prefix)
+
+
+_DRAWING = frozenset({"uniform_", "normal_", "erfinv_", "kaiming_uniform_"})
+"""Methods of tensors that fill them with numbers of a random law, and what torch asks for before it calls them."""
+
+
+class Unfilled(TorchFunctionMode):
+    """Within it, parameters that would get random numbers keep what the memory held.
+
+    Those of a ViT-B/16 with its text tower take about a second of one core, and the weights of a pack replace them all.
+    What is computed in another way, such as masks, positions of fixed waves, ones and zeros, is as ever. Every
+    parameter must be loaded afterwards: `load_state_dict` with `strict`.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Leave a parameter as it is; call all else."""
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in _DRAWING:
+            tensor = args[0] if args else given["tensor"]
+            if isinstance(tensor, nn.Parameter) or tensor.requires_grad:
+                return tensor
+        return func(*args, **given)
