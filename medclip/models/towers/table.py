@@ -72,7 +72,7 @@ TOWERS: dict[str, Tower] = {
         "a transformer or residual network of ECGs",
         "signal",
         ("signals",),
-        build=f"{_TOWERS}.signals.signal_tower:build_section",
+        build=f"{_TOWERS}.signal_tower:build_section",
         name="signal.tower",
     ),
     "timm": Tower(
