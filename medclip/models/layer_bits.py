@@ -284,8 +284,8 @@ def allocate_bits(
     tie = 1e-9 * max(1e-12, float(np.abs(gain).max()))
     one_each = np.kron(np.eye(num_layers), np.ones(num_choices))
     allowed: Any = np.ones((num_layers, num_choices))
-    for layer, own in (fixed or {}).items():
-        allowed[layer] = bits == own
+    for layer, num_bits in (fixed or {}).items():
+        allowed[layer] = bits == num_bits
     solution = milp(
         (gain / np.abs(gain).max() + tie * cost).ravel() if np.abs(gain).max() > 0 else cost.ravel(),
         constraints=[

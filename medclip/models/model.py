@@ -118,8 +118,8 @@ def _tower(clip: nn.Module) -> str:
     """Name an image tower: timm's architecture, else the class that it is built of."""
     visual: Any = clip.visual
     trunk = getattr(visual, "trunk", visual)
-    known = getattr(trunk, "pretrained_cfg", None) or {}
-    return known.get("architecture") or type(trunk).__name__
+    pretrained_cfg = getattr(trunk, "pretrained_cfg", None) or {}
+    return pretrained_cfg.get("architecture") or type(trunk).__name__
 
 
 class Model:
@@ -320,7 +320,7 @@ class Model:
             lambda x: (x if x.dtype == torch.bool else x.float())[:num].cpu().numpy()
         )
 
-    def _batches(self, images: Images, batch_size: int | None, asked: str) -> Iterator[tuple[Any, int]]:
+    def _batches(self, images: Images, batch_size: int | None, verb: str) -> Iterator[tuple[Any, int]]:
         """Yield what the tower takes, filled up with black images, and how many of it are images.
 
         Raises:
@@ -333,7 +333,7 @@ class Model:
                 kind = square if budget is None else f"uint8 images [H, W, 3] within {budget}"
                 raise MedclipError(
                     Reason.WRONG_USE,
-                    f"{asked} was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
+                    f"{verb} was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
                     hint="Make it with medclip.models.inputs.read_pixels.pixels_of(sample, model.preprocess)."
                     if self.preprocess.volume or self.preprocess.signal
                     else "Make it with model.preprocess.to_array(view).",
@@ -365,8 +365,8 @@ class Model:
         if budget is not None:
             packed_BMP = _moved(torch.from_numpy(np.stack([budget.pack(image) for image in images])), self.device)
             return unpack_batch(packed_BMP, self._mean, self._std)
-        own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
-        return normalise_with(self.preprocess, _moved(torch.from_numpy(own), self.device), self._mean, self._std)
+        stacked = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
+        return normalise_with(self.preprocess, _moved(torch.from_numpy(stacked), self.device), self._mean, self._std)
 
     def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
         """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""

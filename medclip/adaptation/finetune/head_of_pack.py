@@ -188,8 +188,8 @@ def _num_in_training(recipe: Recipe, rows: list[tuple[str, str, str, str]]) -> i
         place = find_pack(m.start or m.image_weights or "")
     except MedclipError:
         return None
-    known = training_hashes(place, pack_card(place))
-    return None if known is None else sum(sha256 in known for sha256, _, _, _ in rows)
+    hashes = training_hashes(place, pack_card(place))
+    return None if hashes is None else sum(sha256 in hashes for sha256, _, _, _ in rows)
 
 
 def _summary(base: str, texts: list[ClassText], learned: list[list[tuple[str, str, str, str]]]) -> str:

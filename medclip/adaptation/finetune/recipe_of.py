@@ -99,11 +99,11 @@ def find_start(model: str | Path) -> Start:
     name = str(model)
     if name in SIGNAL_TOWERS or timm.is_model(name):
         return Start(None, name)
-    known = [*timm.list_models(), *SIGNAL_TOWERS, *(pack.name for pack in list_packs())]
+    names = [*timm.list_models(), *SIGNAL_TOWERS, *(pack.name for pack in list_packs())]
     raise MedclipError(
         Reason.PACK_NOT_FOUND,
         f"there is no model pack, no folder and no tower of timm or of ECGs named {name!r}.",
-        hint=f"{did_you_mean(name, known)} A pack elsewhere on disk is given by its folder; a tower by its name begins "
+        hint=f"{did_you_mean(name, names)} A pack elsewhere on disk is given by its folder; a tower by its name begins "
         "with random weights.".strip(),
     )
 

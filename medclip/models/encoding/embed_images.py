@@ -47,8 +47,8 @@ def embed_images(
 ) -> NDArray[np.float32]:
     """Embed images with a loaded model, as its method `embed_images` says."""
     if errors not in get_args(OnError):
-        known = get_args(OnError)
-        raise MedclipError(Reason.WRONG_USE, f"errors is {errors!r}.", hint=did_you_mean(errors, known, "It takes"))
+        choices = get_args(OnError)
+        raise MedclipError(Reason.WRONG_USE, f"errors is {errors!r}.", hint=did_you_mean(errors, choices, "It takes"))
     inputs = given_images(images)
     otherwise = _otherwise(model, modality)
     for given in inputs:
@@ -109,6 +109,6 @@ def _features(
 
 def _otherwise(model: Any, modality: Modality | str | None) -> Modality | None:
     """Return the modality of what states none: the one that was named, else the model's only one."""
-    known = model.card.modalities
-    named = modality or (known[0] if len(known) == 1 else None)
+    modalities = model.card.modalities
+    named = modality or (modalities[0] if len(modalities) == 1 else None)
     return None if named is None else parse_modality(named)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medclip.settings import Settings
 
     Render = Callable[[Sequence[View], str, Preprocess], Images]
-    "Turns the images of a unit, with its hash, into what a model is shown. Crosses a pipe."
+    """Turns the images of a unit, with its hash, into what a model is shown. Crosses a pipe."""
     from medclip.sample import Sample, View
 
 

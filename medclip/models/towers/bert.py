@@ -172,14 +172,14 @@ def start_text_tower(model: nn.Module, folder: Path) -> bool:
     return True
 
 
-def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+def fitting(state: Mapping[str, Tensor], tower_state: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
     """Return the weights of a text tower out of a language model's.
 
     The prefix of the model inside a model with a head comes off, and old names (LayerNorm.gamma) become new ones.
 
     Args:
         state: State dict of the file; heads of other tasks are left out.
-        own: State dict of the tower.
+        tower_state: State dict of the tower.
         where: The file, for errors.
 
     Raises:
@@ -190,10 +190,12 @@ def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path)
     tensors = {k.removeprefix(prefix): v for k, v in state.items()}
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         tensors = {k.replace(old, new): v for k, v in tensors.items()}
-    tensors = {k: v for k, v in tensors.items() if k in own}
-    faults = [f"{k} is missing" for k in own if k not in tensors and not k.startswith("pooler.")]
+    tensors = {k: v for k, v in tensors.items() if k in tower_state}
+    faults = [f"{k} is missing" for k in tower_state if k not in tensors and not k.startswith("pooler.")]
     faults += [
-        f"{k} is {list(v.shape)}, not {list(own[k].shape)}" for k, v in tensors.items() if v.shape != own[k].shape
+        f"{k} is {list(v.shape)}, not {list(tower_state[k].shape)}"
+        for k, v in tensors.items()
+        if v.shape != tower_state[k].shape
     ]
     if faults:
         raise MedclipError(

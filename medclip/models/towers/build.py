@@ -146,8 +146,8 @@ def _build_dual(tower: Tower, model_cfg: Mapping[str, Any], base: Path | None) -
     of_open_clip = _PLACEHOLDER if visual is not None else section
     if tower.prepare is not None:
         of_open_clip = _run(tower.prepare, section, model_cfg, base)
-    own = {row.key for row in TOWERS.values() if row.key and of_open_clip.get(row.key, "") in (None, False)}
-    values["vision_cfg"] = {k: v for k, v in of_open_clip.items() if k not in own} | {"timm_model_pretrained": False}
+    absent = {row.key for row in TOWERS.values() if row.key and of_open_clip.get(row.key, "") in (None, False)}
+    values["vision_cfg"] = {k: v for k, v in of_open_clip.items() if k not in absent} | {"timm_model_pretrained": False}
     if text.prepare is not None:
         values["text_cfg"] = _run(text.prepare, text_cfg, model_cfg, base)
     try:
@@ -269,10 +269,10 @@ def _timm_name(name: str) -> str:
     if head != "_blocks":
         return name
     number, layer, *tail = rest
-    left = int(number)
+    place = int(number)
     for stage, size in enumerate(_STAGES):
-        if left < size:
+        if place < size:
             names = _FIRST if stage == 0 else _OTHER
-            return ".".join(["blocks", str(stage), str(left), names[layer], *tail])
-        left -= size
+            return ".".join(["blocks", str(stage), str(place), names[layer], *tail])
+        place -= size
     return name

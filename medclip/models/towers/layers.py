@@ -64,8 +64,8 @@ def lock_image(model: nn.Module, unlocked_groups: int = 0, freeze_bn: bool = Tru
     locked = _lock(model, tower_names(model)[0], unlocked_groups, "image")
     if freeze_bn:
         for name, module in model.named_modules():
-            own = [f"{name}.{n}" for n, _ in module.named_parameters(recurse=False)]
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and set(own) <= set(locked):
+            parameters = [f"{name}.{n}" for n, _ in module.named_parameters(recurse=False)]
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and parameters and set(parameters) <= set(locked):
                 module.eval()
                 module.train = MethodType(_stay, module)  # type: ignore[method-assign]
     return locked
@@ -236,9 +236,9 @@ def set_drop_path(tower: nn.Module, rate: float) -> None:
             hint="Leave it out, or choose a vision transformer of timm.",
         )
     for depth, (module, names) in enumerate(blocks):
-        own = rate * depth / max(1, len(blocks) - 1)
+        block_rate = rate * depth / max(1, len(blocks) - 1)
         for name in names:
-            setattr(module, name, (DropPath(own) if own else nn.Identity()).train(module.training))
+            setattr(module, name, (DropPath(block_rate) if block_rate else nn.Identity()).train(module.training))
 
 
 def with_attention_temperature(model: Model, temperature: float) -> Model | None:

@@ -149,13 +149,13 @@ class MaskedAutoencoder(nn.Module):
             MedclipError: As `encode`.
         """
         self._check(images, mask_BL)
-        known = None if mask_BL.device.type == "cpu" else counts
-        num_hidden, num_asked = known or (int(mask_BL.sum(1).max()) or self.num_patches - 1, None)
+        stated = None if mask_BL.device.type == "cpu" else counts
+        num_hidden, num_asked = stated or (int(mask_BL.sum(1).max()) or self.num_patches - 1, None)
         # A stand-in mask where nothing is hidden: the image goes through every layer, as on the other ranks, and counts
         # nothing.
         stand_in_L = torch.arange(self.num_patches, device=mask_BL.device) >= self.num_patches - num_hidden
         hidden_BL = torch.where(mask_BL.any(1, keepdim=True), mask_BL, stand_in_L)
-        visible_BK = _indices(~hidden_BL, None if known is None else self.num_patches - num_hidden)
+        visible_BK = _indices(~hidden_BL, None if stated is None else self.num_patches - num_hidden)
         asked_BM = _indices(hidden_BL if decoded_BL is None else decoded_BL, num_asked)
         pixels_BMP = self.decoder(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
         counted_BM = mask_BL.gather(1, asked_BM)

@@ -43,11 +43,11 @@ def interpolated_positions(table_HWD: Tensor, coordinate_BN2: Tensor) -> Tensor:
         return weights_BNL @ table_HWD.flatten(0, 1).float()
 
 
-def _filter(place_BN: Tensor, size_B1: Tensor, own: int) -> Tensor:
+def _filter(place_BN: Tensor, size_B1: Tensor, num_places: int) -> Tensor:
     """Return what each of `own` places counts for a place of another size: the cubic kernel that torch and PIL use."""
-    scale_B11 = own / size_B1[..., None].float()
+    scale_B11 = num_places / size_B1[..., None].float()
     centre_BN1 = (place_BN[..., None] + 0.5) * scale_B11
-    t = ((torch.arange(own, device=place_BN.device) + 0.5) - centre_BN1).abs() / scale_B11.clamp_min(1)
+    t = ((torch.arange(num_places, device=place_BN.device) + 0.5) - centre_BN1).abs() / scale_B11.clamp_min(1)
     near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
     weights = torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
     return weights / weights.sum(-1, keepdim=True)
@@ -116,8 +116,8 @@ class _Embeds(NaFlexEmbeds):
 
 def patch_side(visual: Any) -> int:
     """Return the side of a native tower's patches, in pixels."""
-    own = visual.trunk.embeds if hasattr(visual, "trunk") else visual
-    return int(own.patch_size[0])
+    embed = visual.trunk.embeds if hasattr(visual, "trunk") else visual
+    return int(embed.patch_size[0])
 
 
 def plain_section(section: Mapping[str, Any]) -> dict[str, Any]:

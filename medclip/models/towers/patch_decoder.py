@@ -231,9 +231,9 @@ def inflate_patch_weights(weight_DCHW: Tensor, tubelet: int, channels: int | Non
     Raises:
         MedclipError: WRONG_USE for other channels than the same number, or 1.
     """
-    own = weight_DCHW.shape[1]
+    num_channels = weight_DCHW.shape[1]
     if channels == 1:
         weight_DCHW = weight_DCHW.sum(1, keepdim=True)
-    elif channels not in (None, own):
-        raise MedclipError(Reason.WRONG_USE, f"a patch embedding of {own} channels cannot read {channels}.")
+    elif channels not in (None, num_channels):
+        raise MedclipError(Reason.WRONG_USE, f"a patch embedding of {num_channels} channels cannot read {channels}.")
     return (weight_DCHW / tubelet).unsqueeze(2).repeat(1, 1, tubelet, 1, 1)

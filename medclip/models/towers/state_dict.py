@@ -127,32 +127,32 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, where: Path) 
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 
     weights = dict(state)
-    own = model.state_dict()
+    current = model.state_dict()
     if hasattr(model, "text"):
         weights = convert_to_custom_text_state_dict(weights)
     for name in [
-        n for n in weights if n not in own and n.startswith((f"{HF_MARK}position_ids", "text.transformer.pooler."))
+        n for n in weights if n not in current and n.startswith((f"{HF_MARK}position_ids", "text.transformer.pooler."))
     ]:
         del weights[name]
     for name in ("logit_scale", "logit_bias"):
-        if name in weights and name in own:
-            weights[name] = weights[name].reshape(own[name].shape)
-    if "logit_bias" in own and "logit_bias" not in weights:
-        weights["logit_bias"] = own["logit_bias"]
+        if name in weights and name in current:
+            weights[name] = weights[name].reshape(current[name].shape)
+    if "logit_bias" in current and "logit_bias" not in weights:
+        weights["logit_bias"] = current["logit_bias"]
     for name in ("positional_embedding", "text.positional_embedding"):
-        if name in weights and name in own:
-            weights[name] = stretch_positions(weights[name], len(own[name]))
+        if name in weights and name in current:
+            weights[name] = stretch_positions(weights[name], len(current[name]))
     if "visual.positional_embedding" in weights:
         weights["visual.positional_embedding"] = weights["visual.positional_embedding"].float()
         resize_pos_embed(weights, model)
     if "visual.trunk.pos_embed" in weights:
         weights["visual.trunk.pos_embed"] = _trunk_positions(weights["visual.trunk.pos_embed"], model.visual.trunk)  # type: ignore[union-attr]
-    faults = [f"{n} is missing" for n in own if n not in weights]
-    faults += [f"{n} is unknown" for n in weights if n not in own]
+    faults = [f"{n} is missing" for n in current if n not in weights]
+    faults += [f"{n} is unknown" for n in weights if n not in current]
     faults += [
-        f"{n} is {list(weights[n].shape)}, not {list(own[n].shape)}"
-        for n in own
-        if n in weights and weights[n].shape != own[n].shape
+        f"{n} is {list(weights[n].shape)}, not {list(current[n].shape)}"
+        for n in current
+        if n in weights and weights[n].shape != current[n].shape
     ]
     if faults:
         more = f" (and {len(faults) - _NAMED} more)" if len(faults) > _NAMED else ""
@@ -168,10 +168,10 @@ def _trunk_positions(positions: Tensor, trunk: Any) -> Tensor:
     """Resample the position grid of a timm ViT, where it has another size."""
     from timm.layers.pos_embed import resample_abs_pos_embed
 
-    own, grid = trunk.pos_embed, getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
-    if own is None or grid is None or positions.shape == own.shape:
+    table, grid = trunk.pos_embed, getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    if table is None or grid is None or positions.shape == table.shape:
         return positions
-    prefix = own.shape[1] - grid[0] * grid[1]
+    prefix = table.shape[1] - grid[0] * grid[1]
     return resample_abs_pos_embed(positions, new_size=list(grid), num_prefix_tokens=prefix)
 
 

@@ -206,10 +206,10 @@ def _refuse_hub(name: str) -> None:
 def timm_section(section: Mapping[str, Any], model_cfg: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     """Return the `vision_cfg` that open_clip builds its wrapper from; what it does not know is done afterwards."""
     _refuse_hub(section["timm_model_name"])
-    own = {key: value for key, value in section.items() if key not in (ARGUMENTS, HEADS)}
+    plain = {key: value for key, value in section.items() if key not in (ARGUMENTS, HEADS)}
     if ARGUMENTS in section:  # open_clip passes no arguments on: the tower is put in afterwards
-        own["timm_model_name"] = SMALLEST
-    return own
+        plain["timm_model_name"] = SMALLEST
+    return plain
 
 
 def finish_timm(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
@@ -275,7 +275,7 @@ def _check_pooling(trunk: Any, name: str, pooling: str) -> None:
 def _fit_size(trunk: Any, size_px: int) -> None:
     """Resize the position grid of a ViT to the size of the images, which has to be whole patches."""
     embed = getattr(trunk, "patch_embed", None)
-    patch, own = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
+    patch, size = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
     if patch is None:
         return
     if any(size_px % side for side in patch):
@@ -284,5 +284,5 @@ def _fit_size(trunk: Any, size_px: int) -> None:
             f"its images are {size_px} pixels wide, which is no multiple of its patches of {patch[0]}.",
             hint="Correct the size as the model's source has it.",
         )
-    if own is not None and tuple(own) != (size_px, size_px):
+    if size is not None and tuple(size) != (size_px, size_px):
         trunk.set_input_size(img_size=(size_px, size_px))
