@@ -21,8 +21,17 @@ from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.token_heads import answering
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
 from medclip.adaptation.methods import Fitted, Method
-from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
-from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
+from medclip.adaptation.pack.adapted_model import (
+    MOST_LOOKED_AT,
+    Adapted,
+    Draw,
+    Shot,
+    below_chance,
+    label_of,
+    learned_nothing,
+    run_notes,
+    seen_by_base,
+)
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_reader
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
 from medclip.models.towers.patch_decoder import DecoderShape
-from medclip.models.towers.tubelets import make_tubelets
+from medclip.models.towers.timm_tower import make_tubelets
 
 _NAMES = {
     "decoder_embed": "decoder.embed",

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.adaptation.data.unit_features import ways_said
-from medclip.adaptation.pack.adapted_model import CHECKPOINT, DESCRIPTION, REPLACE, check_checkpoint
-from medclip.adaptation.pack.notes import num_in_training, seen_by_base
+from medclip.adaptation.pack.adapted_model import (
+    CHECKPOINT,
+    DESCRIPTION,
+    REPLACE,
+    check_checkpoint,
+    num_in_training,
+    seen_by_base,
+)
 from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
 from medclip.adapters.model_images import DRAWN, DRAWN_OF
 from medclip.adapters.registry import preprocessing_of

@@ -64,8 +64,8 @@ TOWERS: dict[str, Tower] = {
         "a vision transformer of clips",
         "tubelet",
         ("volumes",),
-        inner=f"{_TOWERS}.tubelets:section_of_squares",
-        finish=f"{_TOWERS}.tubelets:finish_tubelets",
+        inner=f"{_TOWERS}.timm_tower:section_of_squares",
+        finish=f"{_TOWERS}.timm_tower:finish_tubelets",
         name="timm_model_name",
     ),
     "signal": Tower(
