@@ -97,7 +97,6 @@ def read_pixels(
     from medclip.adapters.registry import read_unit, slot
     from medclip.adapters.sources import source_of
     from medclip.files.grouping.units import modality_of
-    from medclip.models.inputs.read_pixels import pixels_of
 
     sha256 = ""
     try:
