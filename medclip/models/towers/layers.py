@@ -13,17 +13,13 @@ import copy
 import re
 from collections.abc import Iterable, Mapping
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medclip.errors import MedclipError, Reason
-
-if TYPE_CHECKING:
-    from medclip.models.model import Model
-
 
 _LOSS = ("logit_scale", "logit_bias")
 _BLOCK = re.compile(r"(?:resblocks\.|layers\.|block\.|layer\.?)(\d+)\.")
@@ -241,11 +237,11 @@ def set_drop_path(tower: nn.Module, rate: float) -> None:
             setattr(module, name, (DropPath(block_rate) if block_rate else nn.Identity()).train(module.training))
 
 
-def with_attention_temperature(model: Model, temperature: float) -> Model | None:
+def with_attention_temperature(model: Any, temperature: float) -> Any:
     """Return the model with softer attention in its image tower.
 
     Args:
-        model: Any model; it is not changed.
+        model: Loaded `Model`; it is not changed.
         temperature: 1 for the attention as it is; larger is softer.
 
     Returns:
