@@ -57,9 +57,6 @@ def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
 
     Returns:
         The pack's new card.
-
-    Raises:
-        MedclipError: As reading shards and the task.
     """
     answering = recipe.objective.answering
     texts = {head.asked.name: class_text(head.asked, head.names) for head in answering}

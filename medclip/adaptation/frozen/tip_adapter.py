@@ -129,9 +129,6 @@ def fit_tip_f(
     of `budget.passes` where None), `batch_size` (rows in a step) and `lr` (at the start of its cosine; None: the best
     of `budget.RATES`) are of the training, `seed` also of the order of its rows. All other arguments are those of
     `fit_tip`; without `val` the mix stays.
-
-    Raises:
-        MedclipError: As `fit_tip` and `train_epochs`.
     """
     import torch
     from torch.nn.functional import normalize

@@ -142,9 +142,6 @@ class Preprocess:
 
         Returns:
             What `fit` makes of it.
-
-        Raises:
-            MedclipError: As `fit`.
         """
         from medclip.imaging.intensity import to_uint8
 

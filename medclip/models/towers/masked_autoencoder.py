@@ -144,9 +144,6 @@ class MaskedAutoencoder(nn.Module):
 
         Returns:
             float32 [B, 2]; the error of a patch is the mean over its values.
-
-        Raises:
-            MedclipError: As `encode`.
         """
         self._check(images, mask_BL)
         stated = None if mask_BL.device.type == "cpu" else counts

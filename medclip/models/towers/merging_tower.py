@@ -196,9 +196,6 @@ def pitome_tower(tower: nn.Module) -> nn.Module:
 
     Args:
         tower: Tower, as `tome_tower` takes it.
-
-    Raises:
-        MedclipError: As `tome_tower`.
     """
     kept = margins(len(blocks_of(find_vit(tower))))
     merging = Merging(lambda metric_BTD, block: match_pitome(metric_BTD, PITOME_RATIO, kept[block]), proportional=False)
@@ -206,11 +203,7 @@ def pitome_tower(tower: nn.Module) -> nn.Module:
 
 
 def with_merging(tower: nn.Module, merging: Merging) -> nn.Module:
-    """Return a tower that merges tokens, with the weights of another.
-
-    Raises:
-        MedclipError: As `tome_tower`.
-    """
+    """Return a tower that merges tokens, with the weights of another."""
     vit = find_vit(tower)
     merged = copy.copy(vit)
     merged._modules = dict(vit._modules)

@@ -298,9 +298,6 @@ def text_tokens(clip: Any, ids_BT: Tensor, pad_id: int, *, project: bool = False
         ids_BT: int64 [B, T] from the pack's tokenizer.
         pad_id: Number of the token that fills up.
         project: Whether each token is projected into the shared space.
-
-    Raises:
-        MedclipError: As `image_tokens`.
     """
     text = getattr(clip, "text", clip)
     if hasattr(text, "pooler"):
