@@ -177,7 +177,7 @@ def timm_tokens(
         head: Head behind the trunk.
         project: Whether each token is projected.
         pool: Whether the vectors are computed.
-        state: What `forward_features` returned, where it was computed before.
+        state: Output of `forward_features`, where it was computed before.
     """
     if state is None:
         state = trunk.forward_features(**batch) if isinstance(batch, dict) else trunk.forward_features(batch)
