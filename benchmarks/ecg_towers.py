@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
-from medclip.models.towers.signals.signal_tower import SignalTower, build_signal_tower
+from medclip.models.towers.signal_tower import SignalTower, build_signal_tower
 from medclip.training.recipe.sections.signal import SignalPart
 
 SECONDS = 10

@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, prepare_trunk
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
 from medclip.objectives.masked import foreground_of, mask_of_noise, patches_of
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of

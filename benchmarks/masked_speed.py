@@ -36,9 +36,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder, prepare_trunk
-from medclip.models.towers.masked.patch_decoder import DecoderShape, decoder_shape
-from medclip.models.towers.tubelets import make_tubelets
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
+from medclip.models.towers.patch_decoder import DecoderShape, decoder_shape
+from medclip.models.towers.timm_tower import make_tubelets
 from medclip.objectives.masked import mask_of_noise
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
 

@@ -32,7 +32,7 @@ from medclip.imaging.geometry import TokenBudget, letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.native_aspect import make_native
-from medclip.models.towers.patches import place_patches
+from medclip.models.towers.tokens import place_patches
 from medclip.sample import Modality
 from medclip.settings import Settings
 

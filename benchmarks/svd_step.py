@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from medclip.adaptation.towers.class_token_block import read_class_token_only
 from medclip.adaptation.towers.clip_svd import decompose
 from medclip.adaptation.towers.layers import choose_layers, list_layers
-from medclip.adaptation.towers.split_attention import split_attention
+from medclip.adaptation.towers.split_attention import read_class_token_only, split_attention
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.steps.short_text import encode_short
 

@@ -101,7 +101,7 @@ def real_readers(_loaded_readers: LoadedReaders | None, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_torch() -> Iterator[None]:
     """Convert pickled checkpoints in forks of a process that has torch, and at night in programs."""
-    from medclip.models.towers.weights import unpickle
+    from medclip.models.towers import weight_files
     from tests.kits.loaded_python import LoadedPython
     from tests.kits.size import is_nightly
 
@@ -116,7 +116,7 @@ def _loaded_torch() -> Iterator[None]:
                 started.append(stack.enter_context(LoadedPython("torch", "safetensors.torch")))
             return subprocess.run([started[0].python, *command[1:]], check=False, **options)
 
-        patch.setattr(unpickle, "subprocess", SimpleNamespace(run=run))
+        patch.setattr(weight_files, "subprocess", SimpleNamespace(run=run))
         yield
 
 

@@ -120,14 +120,15 @@ class Fitted:
             examples: The units, with the base's features.
             head: Head that is asked instead of its own: for other classes.
         """
+        from medclip.adaptation.data.token_heads import answering
         from medclip.adaptation.data.unit_features import unit_logits
         from medclip.models.encoding.unit_reader import encode_units
 
         head = self.head if head is None else head
-        if self.clip is None:
+        model, encoder = self.merged(base), answering(self.merged(base), [head])
+        if encoder is base:
             return unit_logits(head, base, examples.features)
-        model = self.merged(base)
-        return unit_logits(head, model, encode_units(model, examples.pixels))
+        return unit_logits(head, model, encode_units(encoder, examples.pixels))
 
 
 Fit = Callable[..., Fitted]
@@ -146,6 +147,13 @@ class Method:
     """Gradients through the towers: much dearer than the others."""
     needs_words: bool = True
     """It starts from the classes' words, or learns them: nothing for an image-only pack."""
+    takes: Literal["features", "tokens"] = "features"
+    """"tokens" where its head takes them; `fit` reads those of its shots from `token_heads.ShotTokens(base, train)`."""
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether images are read for it, since vectors alone would not do."""
+        return self.trains_towers or self.takes == "tokens"
 
     def fit(
         self, base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **options: Any

@@ -18,14 +18,25 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import text_head
 from medclip.adaptation.data.shots import Division, Drawn, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit
+from medclip.adaptation.data.token_heads import answering
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
 from medclip.adaptation.methods import Fitted, Method
-from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
-from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
+from medclip.adaptation.pack.adapted_model import (
+    MOST_LOOKED_AT,
+    Adapted,
+    Draw,
+    Shot,
+    below_chance,
+    label_of,
+    learned_nothing,
+    run_notes,
+    seen_by_base,
+)
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_reader
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.models.devices import torch_threads
+from medclip.models.encoding.parallel_encoding import ImageEncoder
 from medclip.models.encoding.unit_reader import ReadUnit, UnitReader, encode_units
 from medclip.models.prototypes.class_vectors import probabilities
 from medclip.progress import Progress
@@ -155,7 +166,7 @@ class Adaptation:
         started = time.perf_counter()
         with open_reader(self.base, self.settings, self.embeddings, originals=self.originals) as reader:
             drawn, read, replaced = self._read_shots(reader)
-            keep = self.method.trains_towers and len(self.division.test) <= _MOST_HELD
+            keep = self.method.needs_pixels and len(self.division.test) <= _MOST_HELD
             tested = self._read(reader, "Reading the test patients", self.division.test, keep_pixels=keep)
             _refuse_overlap(drawn, read, tested)
             read_at = time.perf_counter()
@@ -169,11 +180,12 @@ class Adaptation:
             good = [i for i in self.division.test if tested[i].problem is None]
             features = [tested[i].features for i in good]
             merged = fitted.merged(self.base)
+            encoder = answering(merged, [fitted.head])
             ours = features
-            if fitted.clip is not None and keep:
-                ours = encode_units(merged, [tested[i].pixels for i in good])
-            elif fitted.clip is not None:
-                again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[merged])
+            if encoder is not self.base and keep:
+                ours = encode_units(encoder, [tested[i].pixels for i in good])
+            elif encoder is not self.base:
+                again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[encoder])
                 ours = [again[i].others[0] for i in good]
             learned = self._learned(fitted, merged, train)
         prompts = text_head(text.vectors(self.base), self.base.logit_scale) if self.base.has_text else None
@@ -251,7 +263,7 @@ class Adaptation:
         indices: Sequence[int],
         *,
         keep_pixels: bool = True,
-        others: Sequence[Model] = (),
+        others: Sequence[ImageEncoder] = (),
     ) -> dict[int, ReadUnit]:
         if indices:
             self.progress.stage(stage, len(indices))
@@ -270,7 +282,8 @@ class Adaptation:
         if not fitted.num_trainable:
             return []
         some = train.select(range(min(len(train.targets), MOST_LOOKED_AT)))
-        features = encode_units(merged, some.pixels) if fitted.clip is not None else some.features
+        encoder = answering(merged, [fitted.head])
+        features = some.features if encoder is self.base else encode_units(encoder, some.pixels)
         return learned_nothing(
             self.table.text, unit_logits(fitted.head, merged, features), some.targets, fitted.settings
         )

@@ -118,8 +118,7 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     from medclip.adaptation.data.shots import divide, draw_shots
     from medclip.adaptation.methods import METHODS, choose_method
     from medclip.adaptation.pack.adapted_model import Draw
-    from medclip.adaptation.pack.check_outputs import check_places
-    from medclip.adaptation.pack.write_pack import write_pack
+    from medclip.adaptation.pack.write_pack import check_places, write_pack
     from medclip.adaptation.run import Adaptation
     from medclip.embeddings.embeddings_reader import needs_images, open_for
     from medclip.embeddings.open_embeddings import is_embeddings
@@ -144,9 +143,10 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     embeddings = None
     if source.folder is not None and is_embeddings(source.folder):
         embeddings = open_for(source.folder, base, settings, key_file)
-    if embeddings is not None and method.trains_towers:
-        frozen = [m.name for m in METHODS.values() if not m.trains_towers and (has_text or not m.needs_words)]
-        raise needs_images(f"{method.title} learns in the towers", f", or take one of: {', '.join(frozen)}")
+    if embeddings is not None and method.needs_pixels:
+        frozen = [m.name for m in METHODS.values() if not m.needs_pixels and (has_text or not m.needs_words)]
+        what = "learns in the towers" if method.trains_towers else "learns of the tokens of images"
+        raise needs_images(f"{method.title} {what}", f", or take one of: {', '.join(frozen)}")
     table = source.read(load_key(settings, path=key_file), read_preprocess(base).modality)
     method.check(changes)  # imports the method, and torch with it: what needs neither was refused above
     division = divide(table.units, test_share=options.test_share)

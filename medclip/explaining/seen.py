@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from medclip.sample import Modality, Sample
     from medclip.settings import Settings
 
+
 SHOWN_PX = 1024
 """Longest side of the image that stands below a map."""
 OVERVIEW_PX = 1200
@@ -107,7 +108,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
 def _record(sample: Sample, preprocess: Preprocess) -> Seen:
     """Return what a model of ECGs is shown, and the sheet that a person is: all leads over the whole time."""
     from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, render
-    from medclip.models.inputs.pixels_of import pixels_of
+    from medclip.models.inputs.read_pixels import pixels_of
 
     images = pixels_of(sample, preprocess)
     assert sample.signal is not None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.towers.tokens import grids_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +262,7 @@ def _states(attended: list[Attended]) -> list[Attended]:
 def _grid_of(batch: Any, maps: list[Tensor], num_tokens: int) -> tuple[tuple[int, int] | None, int]:
     """Return rows and columns of the patches, and how many tokens stand before them."""
     if isinstance(batch, dict):
-        rows, columns = (int(n) + 1 for n in batch["patch_coord"][0].amax(dim=0))
+        rows, columns = grids_of(batch)[0]
         return (rows, columns), num_tokens - batch["patches"].shape[1]
     for out in reversed(maps):
         before = num_tokens - out.shape[2] * out.shape[3]

@@ -25,8 +25,8 @@ from medclip.files.recognise.sniff import Format
 from medclip.imaging.intensity import to_uint8
 from medclip.imaging.video import spread
 from medclip.inspecting.opened_study import OpenedUnit, burned_in_line, facts_of, opened_units
-from medclip.models.inputs.pixels_of import pixels_of
 from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.packs.pack import read_preprocess
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample

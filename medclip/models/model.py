@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.card import Card
 from medclip.models.packs.words import no_words
-from medclip.models.towers.patches import Patches, unpack_batch
-from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
+from medclip.models.towers.layers import fold_batch_norm
+from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, text_tokens, unpack_batch
 from medclip.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -117,15 +118,15 @@ def _tower(clip: nn.Module) -> str:
     """Name an image tower: timm's architecture, else the class that it is built of."""
     visual: Any = clip.visual
     trunk = getattr(visual, "trunk", visual)
-    known = getattr(trunk, "pretrained_cfg", None) or {}
-    return known.get("architecture") or type(trunk).__name__
+    pretrained_cfg = getattr(trunk, "pretrained_cfg", None) or {}
+    return pretrained_cfg.get("architecture") or type(trunk).__name__
 
 
 class Model:
     """A dual encoder, or an image tower alone, ready to embed and to score with.
 
     Args:
-        clip: open_clip model with its weights, or `medclip.models.towers.image_only.ImageOnly`; float32. Put into eval
+        clip: open_clip model with its weights, or `medclip.models.towers.timm_tower.ImageOnly`; float32. Put into eval
             mode.
         tokenizer: The pack's tokenizer; None for an image tower alone.
         preprocess: Input size and normalisation.
@@ -245,6 +246,86 @@ class Model:
         Raises:
             MedclipError: WRONG_USE for another shape or dtype.
         """
+        parts = [np.zeros((0, self.dim), np.float32)]
+        parts += [self.encode_tensor(batch)[:num] for batch, num in self._batches(images, batch_size, "encode_image")]
+        return np.concatenate(parts)
+
+    def encode_tokens(
+        self, inputs: Images | str | Sequence[str], *, project: bool = False, batch_size: int | None = None
+    ) -> Tokens[NDArray[Any]]:
+        """Encode images into the tokens of their patches, or sentences into those of their words.
+
+        They are what the pooling of the tower reads, behind its last norm (where a tower has it before the pooling), in
+        its own space; see `medclip.models.towers.tokens.Tokens`. Of 1,000 images a ViT-B/16 at 224 px has 600 MB of
+        them: ask for a part at a time.
+
+        Args:
+            inputs: Images as `encode_image` takes them; or sentences, one string or several.
+            project: Whether each token is projected into the shared space, as if it had been pooled alone, so that it
+                can be compared with words. Class and register tokens are, too.
+            batch_size: Images in one forward pass, in place of the model's own; another size may change the last bits.
+
+        Returns:
+            Tokens of N inputs, float32, with their mask and grids, and the vectors of unit norm that `encode_image`
+            gives, to the bit, or `encode_text` of the same sentences.
+
+        Raises:
+            MedclipError: WRONG_USE for what `encode_image` and `encode_text` refuse, for a projection where the tower
+                has no linear one or pools by attention, and for a back-end that gives vectors alone; NOT_SUPPORTED_YET
+                for a tower without tokens.
+
+        Example:
+            >>> import medclip, numpy
+            >>> model = medclip.models.load("medclip-mini")
+            >>> seen = model.encode_tokens(numpy.zeros((2, 192, 192, 3), numpy.uint8))
+            >>> seen.grid, seen.tokens_BLD.shape
+            ((6, 6), (2, 36, 1280))
+        """
+        if isinstance(inputs, str) or (isinstance(inputs, list | tuple) and any(isinstance(t, str) for t in inputs)):
+            return self._word_tokens([inputs] if isinstance(inputs, str) else list(inputs), project)
+        visual: Any = self._visual
+        if not isinstance(visual, nn.Module):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the model {self.name} is computed by a back-end that gives vectors alone, and no tokens.",
+                hint="Load it without a back-end.",
+            )
+        images: Any = inputs
+        parts = []
+        for batch, num in self._batches(images, batch_size, "encode_tokens"):
+            with torch.inference_mode():
+                seen = image_tokens(visual, batch, project=project)
+            parts.append(self._arrays(seen, num))
+        if not parts:
+            raise MedclipError(Reason.WRONG_USE, "encode_tokens was given no image and no text.")
+        return joined(parts, np.concatenate)
+
+    def _word_tokens(self, texts: Sequence[str], project: bool) -> Tokens[NDArray[Any]]:
+        parts = []
+        for start in range(0, len(texts), TEXT_BATCH):
+            chunk = self._texts_alone(texts[start : start + TEXT_BATCH])
+            ids = torch.from_numpy(self.tokenizer.encode(chunk)).to(self.device)
+            with torch.inference_mode():
+                seen = text_tokens(self.clip, ids, self.tokenizer.pad_id, project=project)
+            parts.append(self._arrays(seen, len(chunk)))
+        return joined(parts, np.concatenate)
+
+    @staticmethod
+    def _arrays(seen: Tokens[torch.Tensor], num: int) -> Tokens[NDArray[Any]]:
+        """Return the first so many of a batch as arrays, their vectors of unit norm."""
+        with torch.inference_mode():
+            unit = replace(seen, pooled_BD=nn.functional.normalize(seen.pooled_BD.float(), dim=-1))
+        grids = None if seen.grids is None else seen.grids[:num]
+        return replace(unit, grids=grids).map_arrays(
+            lambda x: (x if x.dtype == torch.bool else x.float())[:num].cpu().numpy()
+        )
+
+    def _batches(self, images: Images, batch_size: int | None, verb: str) -> Iterator[tuple[Any, int]]:
+        """Yield what the tower takes, filled up with black images, and how many of it are images.
+
+        Raises:
+            MedclipError: WRONG_USE for another shape or dtype.
+        """
         budget, shape, dtype = self.preprocess.budget, self.preprocess.image_shape, self.preprocess.image_dtype
         for image in images:
             if image.dtype != dtype or not self._takes(image.shape):
@@ -252,19 +333,16 @@ class Model:
                 kind = square if budget is None else f"uint8 images [H, W, 3] within {budget}"
                 raise MedclipError(
                     Reason.WRONG_USE,
-                    f"encode_image was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
-                    hint="Make it with medclip.models.inputs.pixels_of.pixels_of(sample, model.preprocess)."
+                    f"{verb} was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
+                    hint="Make it with medclip.models.inputs.read_pixels.pixels_of(sample, model.preprocess)."
                     if self.preprocess.volume or self.preprocess.signal
                     else "Make it with model.preprocess.to_array(view).",
                 )
         step = batch_size or self.batch_size
-        parts = [np.zeros((0, self.dim), np.float32)]
         black = np.zeros(shape if budget is None else (budget.patch_px, budget.patch_px, 3), dtype)
         for start in range(0, len(images), step):
             chunk = list(images[start : start + step])
-            filled = [*chunk, *[black] * (step - len(chunk))]
-            parts.append(self.encode_tensor(self.normalise(filled))[: len(chunk)])
-        return np.concatenate(parts)
+            yield self.normalise([*chunk, *[black] * (step - len(chunk))]), len(chunk)
 
     def _takes(self, shape: tuple[int, ...]) -> bool:
         budget = self.preprocess.budget
@@ -287,8 +365,8 @@ class Model:
         if budget is not None:
             packed_BMP = _moved(torch.from_numpy(np.stack([budget.pack(image) for image in images])), self.device)
             return unpack_batch(packed_BMP, self._mean, self._std)
-        own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
-        return normalise_with(self.preprocess, _moved(torch.from_numpy(own), self.device), self._mean, self._std)
+        stacked = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
+        return normalise_with(self.preprocess, _moved(torch.from_numpy(stacked), self.device), self._mean, self._std)
 
     def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
         """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""
@@ -309,10 +387,7 @@ class Model:
             MedclipError: WRONG_USE for an image tower alone, and for anything but strings.
         """
         tokenizer = self.tokenizer
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        for text in texts:
-            if not isinstance(text, str):
-                raise MedclipError(Reason.WRONG_USE, f"a text is a string; this is of the type {type(text).__name__}.")
+        texts = self._texts_alone([texts] if isinstance(texts, str) else list(texts))
         missing = [t for t in dict.fromkeys(texts) if t not in self._texts]
         for start in range(0, len(missing), TEXT_BATCH):
             chunk = missing[start : start + TEXT_BATCH]
@@ -324,6 +399,14 @@ class Model:
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         return np.stack([self._texts[t] for t in texts])
+
+    @staticmethod
+    def _texts_alone(texts: Sequence[Any]) -> list[str]:
+        """Return texts as they are, and refuse what is none."""
+        for text in texts:
+            if not isinstance(text, str):
+                raise MedclipError(Reason.WRONG_USE, f"a text is a string; this is of the type {type(text).__name__}.")
+        return list(texts)
 
     def fuse(
         self, features_VD: NDArray[np.float32], types: Sequence[ViewType]

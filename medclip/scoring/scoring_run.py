@@ -181,6 +181,7 @@ def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, mode
         refuse=scores.refuse,
         refuse_stranger=scores.refuse_stranger,
         result=lambda work: work.result(scores=tuple(scores.rows(work)), withheld=scores.withheld),
+        encoder=scores.scorer.encoder,
     )
 
 

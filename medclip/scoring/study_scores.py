@@ -130,7 +130,9 @@ class StudyScores:
                     exam = exams[ids] = exams.get(ids) or self._exam(fitting)
                     yield from self.examine(question, facts, exam)
                 else:
-                    features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
+                    tokens = self.scorer.takes_tokens(question)
+                    rows = [item.rows_VX if tokens else item.features_VD for item in fitting]
+                    features = np.concatenate([one for one in rows if one is not None])
                     yield from self.answer(question, facts, features, len(features))
 
     def fits(self, question: AskedTask, modality: Modality, body_part: str, kind: Kind, *, stranger: bool) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.token_heads import answering, columns_of, needs_tokens
 from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
 from medclip.errors import MedclipError, Reason, did_you_mean
@@ -247,6 +248,8 @@ class Scorer:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._heads = read_pack_heads(model.path, model.card)
+        of_tasks = {name: (own.head, len(own.text.names)) for name, own in self._heads.items()}
+        self._columns = columns_of(of_tasks, getattr(model, "dim", 0))
         self._vectors: dict[tuple[str, Modality | None], ClassVectors] = {}
         self._wordings: dict[tuple[str, Modality | None], Wordings] = {}
 
@@ -255,12 +258,25 @@ class Scorer:
         """Whether its model understands words."""
         return self._model.has_text
 
+    @property
+    def encoder(self) -> Any:
+        """What encodes images so that its heads of tokens can answer; None where the pack has none."""
+        return answering(self._model, [own.head for own in self._heads.values()]) if self._columns else None
+
+    def takes_tokens(self, asked: AskedTask) -> bool:
+        """Whether a head of tokens answers a task, for which rows of `encoder` are handed over as features."""
+        return self.has_head(asked) and asked.task.name in self._columns
+
     def logits(
         self, features_ND: NDArray[np.float32], question: AskedTask, modality: Modality | None = None
     ) -> NDArray[np.float32]:
         """Return the logits of N images of a modality: float32 [N, C]. A logit bias would cancel out in them."""
         if self.has_head(question):
-            return self._heads[question.task.name].head.logits(features_ND, self._model)
+            if (columns := self._columns.get(question.task.name)) is None:
+                return self._heads[question.task.name].head.logits(features_ND, self._model)
+            if features_ND.shape[1] < columns.stop:
+                raise needs_tokens(question.task.name)
+            return features_ND[:, columns]
         vectors, scale = self.vectors(question, modality), self._model.logit_scale
         return class_logits(features_ND, vectors, question.task.kind, scale, question.calibration)
 

@@ -31,8 +31,8 @@ def encoder_pack(name: str, run: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from medclip.models.towers.build import image_tower_weights, start_image_tower
-    from medclip.models.towers.image_only import build_image_only, without_words
+    from medclip.models.towers.build import build_clip, image_tower_weights, start_image_tower
+    from medclip.models.towers.timm_tower import without_words
     from medclip.settings import Settings
 
     tower = name.partition(":")[2]
@@ -41,7 +41,7 @@ def encoder_pack(name: str, run: Path) -> Path:
         return pack
     torch.manual_seed(0)
     config = without_words({"vision_cfg": {"timm_model_name": tower, "image_size": 224}})
-    model = build_image_only(config)
+    model = build_clip(config)
     if name == IMAGENET:
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     source = run / "packs" / f"{pack.name}.source"

@@ -24,7 +24,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.card import Card
 from medclip.models.packs.pack import load_model, pack_card, save_pack
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.image_only import without_words
+from medclip.models.towers.timm_tower import without_words
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.training import trainer

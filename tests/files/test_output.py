@@ -48,7 +48,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.card import Card
 from medclip.models.packs.manifest import seal
 from medclip.models.packs.pack import save_pack, update_pack
-from medclip.models.towers.weights.unpickle import to_safetensors
+from medclip.models.towers.weight_files import to_safetensors
 from medclip.reports.audit.report import write_audit_report
 from medclip.settings import Settings
 from medclip.shards.folder import write_index
@@ -257,7 +257,7 @@ def test_a_conversion_that_cannot_be_written_leaves_nothing(tmp_path: Path, monk
     torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
     full = "Error while serializing: I/O error: No space left on device (os error 28)"
     failed = subprocess.CompletedProcess([], 1, "", full)
-    monkeypatch.setattr("medclip.models.towers.weights.unpickle.subprocess.run", lambda *_, **__: failed)
+    monkeypatch.setattr("medclip.models.towers.weight_files.subprocess.run", lambda *_, **__: failed)
     with pytest.raises(MedclipError, match="the disk is full"):
         to_safetensors(tmp_path / "w.pt", tmp_path / "new" / "w.safetensors")
     assert list(_contents(tmp_path)) == ["w.pt"]

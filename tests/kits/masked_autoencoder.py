@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder
-from medclip.models.towers.masked.patch_decoder import DecoderShape
-from medclip.models.towers.tubelets import make_tubelets
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
+from medclip.models.towers.patch_decoder import DecoderShape
+from medclip.models.towers.timm_tower import make_tubelets
 
 _NAMES = {
     "decoder_embed": "decoder.embed",

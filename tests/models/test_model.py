@@ -20,8 +20,8 @@ from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, save_pack
 from medclip.models.towers.build import default_config
+from medclip.models.towers.layers import fold_batch_norm
 from medclip.models.towers.view_fusion import ViewFusion
-from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
 from medclip.sample import View, ViewType
 from medclip.text.tokenizers.tokenizer import train_tokenizer
 from tests.kits.layouts import TOWERS

@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from medclip.adaptation.data.class_text import class_text
-from medclip.adaptation.data.hazard_head import HazardHead
-from medclip.adaptation.data.heads import LinearHead
+from medclip.adaptation.data.heads import HazardHead, LinearHead
 from medclip.adaptation.pack.pack_head import HEADS_FILE, HEADS_TABLE, heads_table
 from medclip.api.embed import embed
 from medclip.api.score import score

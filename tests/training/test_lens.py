@@ -70,7 +70,7 @@ def test_the_pack_takes_ecgs_and_inherits_what_its_tower_was_trained_on(run: Pat
     assert model.preprocess.signal is not None
     assert model.preprocess.image_shape == (12, 400)
     assert isinstance(model.clip.visual, LensTower)
-    assert model.clip.visual.tokens(torch.ones(1, 1, 12, 400))[0].shape[1] == 400 // 5
+    assert model.clip.visual.input_tokens(torch.ones(1, 1, 12, 400))[0].shape[1] == 400 // 5
     assert "image_tower_of" in model.card.created_from
     files = sorted((shards.parent / "files").glob("*.hea"))[:2]
     vectors = model.embed_images(files, modality="ecg")

@@ -20,7 +20,7 @@ from medclip.adapters.registry import read_unit
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.recording import MISSING
-from medclip.models.inputs.pixels_of import pixels_of
+from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.sample import Modality
 from medclip.settings import Settings

@@ -15,7 +15,7 @@ import medclip
 from medclip.adapters.base import source_of
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
-from medclip.models.inputs.pixels_of import pixels_of
+from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.inputs.volume_input import VolumeInput
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.sample import Modality

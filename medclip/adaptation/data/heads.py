@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from medclip.models.prototypes.class_vectors import ClassVectors
 
 HEADS = {
     "linear": "medclip.adaptation.data.heads:LinearHead",
-    "hazard": "medclip.adaptation.data.hazard_head:HazardHead",
+    "hazard": "medclip.adaptation.data.heads:HazardHead",
     "tip": "medclip.adaptation.frozen.tip_adapter:TipHead",
     "clip_adapter": "medclip.adaptation.frozen.clip_adapter:ClipAdapterHead",
     "knn": "medclip.adaptation.frozen.classical:KnnHead",
@@ -27,7 +27,11 @@ ENTRY_POINTS = "medclip.heads"
 
 
 class Head(Protocol):
-    """Turns image features into logits. Probabilities are their softmax (multiclass) or sigmoid (multilabel)."""
+    """Turns image features into logits. Probabilities are their softmax (multiclass) or sigmoid (multilabel).
+
+    A head with `takes = "tokens"` is given `medclip.models.towers.tokens.Tokens` of N views (patch tokens with their
+    mask and grids) in the place of features, everywhere, and returns as many logits.
+    """
 
     kind: ClassVar[str]
 
@@ -56,6 +60,9 @@ _STORED_AS = {"float": np.float64, "int": np.int64, "bool": np.uint8, "NDArray[n
 
 class ArrayHead:
     """What heads share that are dataclasses of arrays and numbers: each field is stored without its axes' letters."""
+
+    takes: ClassVar[Literal["features", "tokens"]] = "features"
+    """What `logits` is given."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that it takes to make it again."""
@@ -123,3 +130,27 @@ def load_head(kind: str, arrays: Mapping[str, NDArray[Any]]) -> Head:
         return import_name(place).from_arrays(arrays)
     except KeyError as e:
         raise MedclipError(Reason.PACK_INVALID, f"its head lacks the array {e}.") from e
+
+
+@dataclass(frozen=True, eq=False)
+class HazardHead(ArrayHead):
+    """The logit of an event by the end of a year: f B + b, and all years' relu(f W + c) up to it.
+
+    The form of Mirai (`medclip.objectives.hazard.AdditiveHazard`), in plain arrays.
+    """
+
+    base_weight_D: NDArray[np.float32]
+    base_bias: float
+    weight_DK: NDArray[np.float32]
+    bias_K: NDArray[np.float32]
+    years_C: NDArray[np.float32]
+    """The asked ones, of the years 1 to K."""
+    kind: ClassVar[str] = "hazard"
+
+    def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
+        """Return float32 [N, C], of the asked years."""
+        features_ND = np.asarray(features_ND, np.float32)
+        rises_NK = np.maximum(features_ND @ self.weight_DK + self.bias_K, 0)
+        base_N = features_ND @ self.base_weight_D + np.float32(self.base_bias)
+        logits_NK = base_N[:, None] + rises_NK.cumsum(axis=1)
+        return logits_NK[:, self.years_C.astype(np.int64) - 1]

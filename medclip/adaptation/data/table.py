@@ -81,9 +81,6 @@ class TableSource:
         Args:
             key: Identity key.
             modality: Modality of what the model takes, where the table was named with none.
-
-        Raises:
-            MedclipError: As `read_adapt_table`.
         """
         return read_adapt_table(
             self.table,

@@ -12,6 +12,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head
 from medclip.adaptation.data.table import LabelledUnit
+from medclip.adaptation.data.token_heads import view_logits
 from medclip.models.encoding.unit_reader import ReadUnit
 from medclip.sample import spoken
 
@@ -53,12 +54,12 @@ def unit_logits(head: Head, model: Any, features: Sequence[NDArray[np.float32]])
     Args:
         head: The head.
         model: The model of the features; only heads that run the text tower look at it.
-        features: float32 [V, D] of each unit.
+        features: float32 [V, D] of each unit; of a head that takes tokens rows of `token_heads.answering`.
 
     Returns:
         float32 [N, C].
     """
-    return np.stack([mean_logits(head.logits(views, model)) for views in features])
+    return np.stack([mean_logits(view_logits(head, model, views)) for views in features])
 
 
 def mean_logits(logits_VC: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText, class_text
-from medclip.adaptation.data.hazard_head import HazardHead
-from medclip.adaptation.data.heads import LinearHead, load_head
+from medclip.adaptation.data.heads import HazardHead, LinearHead, load_head
 from medclip.adaptation.pack.adapted_model import label_of
 from medclip.adaptation.pack.pack_head import (
     HEAD_FILE,
@@ -58,9 +57,6 @@ def add_heads(pack: Path, recipe: Recipe, weights: Path) -> Card:
 
     Returns:
         The pack's new card.
-
-    Raises:
-        MedclipError: As reading shards and the task.
     """
     answering = recipe.objective.answering
     texts = {head.asked.name: class_text(head.asked, head.names) for head in answering}
@@ -189,8 +185,8 @@ def _num_in_training(recipe: Recipe, rows: list[tuple[str, str, str, str]]) -> i
         place = find_pack(m.start or m.image_weights or "")
     except MedclipError:
         return None
-    known = training_hashes(place, pack_card(place))
-    return None if known is None else sum(sha256 in known for sha256, _, _, _ in rows)
+    hashes = training_hashes(place, pack_card(place))
+    return None if hashes is None else sum(sha256 in hashes for sha256, _, _, _ in rows)
 
 
 def _summary(base: str, texts: list[ClassText], learned: list[list[tuple[str, str, str, str]]]) -> str:

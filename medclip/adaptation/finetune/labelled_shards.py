@@ -91,7 +91,7 @@ def _check_sides(table: AdaptTable, sides: Sequence[str], label: Sequence[str]) 
     """
     text, several = table.text, table.text.rules.independent
     for side in SPLITS:
-        units = [unit for unit, own in zip(table.units, sides, strict=True) if own == side]
+        units = [unit for unit, unit_side in zip(table.units, sides, strict=True) if unit_side == side]
         missing = [(c, answer) for c in range(len(text.names)) for answer in _missing(units, c, several)]
         if not missing:
             continue
@@ -165,8 +165,8 @@ def write_shards(
     """
     note = {"labels": labelled.digest(), "task": labelled.text.task.name, "max_side": max_side, "seed": seed}
     if (out / LABELS_NOTE).is_file():
-        known = json.loads((out / LABELS_NOTE).read_text(encoding="utf-8"))
-        refuse_other(out, "fine-tuning", known, note, titles={"labels": "the table of labels"}, remedy=_REMEDY)
+        before = json.loads((out / LABELS_NOTE).read_text(encoding="utf-8"))
+        refuse_other(out, "fine-tuning", before, note, titles={"labels": "the table of labels"}, remedy=_REMEDY)
     if not is_built(out):
         write_file(out / LABELS_NOTE, json.dumps(note, indent=1) + "\n")
         stores: Stored = "volumes" if volumes else "signals" if signals else "images"

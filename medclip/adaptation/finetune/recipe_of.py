@@ -12,11 +12,11 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.key_value import Overrides, read_overrides
-from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.inputs.signal_input import TOWERS as SIGNAL_TOWERS
 from medclip.models.inputs.volume_input import VolumeInput
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import find_pack, list_packs, pack_card, read_preprocess
+from medclip.models.towers.table import architecture_of
 from medclip.sample import Modality
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.file import load_recipe
@@ -82,7 +82,7 @@ def find_start(model: str | Path) -> Start:
     try:
         pack = find_pack(model)
         vision = read_config(pack)["model_cfg"]["vision_cfg"]
-        tower = vision.get("timm_model_name") or (vision.get(SIGNAL) or {}).get("tower")
+        tower = architecture_of(vision)
         if not tower:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -99,11 +99,11 @@ def find_start(model: str | Path) -> Start:
     name = str(model)
     if name in SIGNAL_TOWERS or timm.is_model(name):
         return Start(None, name)
-    known = [*timm.list_models(), *SIGNAL_TOWERS, *(pack.name for pack in list_packs())]
+    names = [*timm.list_models(), *SIGNAL_TOWERS, *(pack.name for pack in list_packs())]
     raise MedclipError(
         Reason.PACK_NOT_FOUND,
         f"there is no model pack, no folder and no tower of timm or of ECGs named {name!r}.",
-        hint=f"{did_you_mean(name, known)} A pack elsewhere on disk is given by its folder; a tower by its name begins "
+        hint=f"{did_you_mean(name, names)} A pack elsewhere on disk is given by its folder; a tower by its name begins "
         "with random weights.".strip(),
     )
 

@@ -59,9 +59,9 @@ class KnnHead(ArrayHead):
         """Return float32 [N, C]."""
         features = np.asarray(features_ND, np.float32)
         cosine = features @ self.keys_ND.T
-        known = ~np.isnan(self.values_NC)
+        is_known = ~np.isnan(self.values_NC)
         if self.multilabel:
-            shares = [self._share(cosine[:, k], self.values_NC[k, c : c + 1], 0.5) for c, k in enumerate(known.T)]
+            shares = [self._share(cosine[:, k], self.values_NC[k, c : c + 1], 0.5) for c, k in enumerate(is_known.T)]
             share = np.concatenate(shares, axis=1)
             logits = self.scale * (np.log(share) - np.log1p(-share))
         else:
@@ -237,8 +237,8 @@ def _linear(
     weight, bias = np.zeros(shots.zero.weight_DC.shape), np.zeros(len(present))
     if shots.multilabel:
         for c in np.flatnonzero(present):
-            known = ~np.isnan(targets[:, c])
-            weight[:, [c]], bias[[c]] = solve(rows[known], 2.0 * targets[known, c : c + 1] - 1)
+            has_answer = ~np.isnan(targets[:, c])
+            weight[:, [c]], bias[[c]] = solve(rows[has_answer], 2.0 * targets[has_answer, c : c + 1] - 1)
     else:
         weight[:, present], bias[present] = solve(rows, 2.0 * np.eye(len(present))[targets][:, present] - 1)
     return LinearHead(weight.astype(np.float32), bias.astype(np.float32))

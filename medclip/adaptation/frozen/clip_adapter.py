@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adaptation.best_rate import learn_at_best_rate
-from medclip.adaptation.budget import BATCH, check_schedule, passes
+from medclip.adaptation.budget import BATCH, check_schedule, learn_at_best_rate, passes
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import ArrayHead

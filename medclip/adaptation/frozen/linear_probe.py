@@ -221,10 +221,10 @@ def _log_loss_of_shares(targets: NDArray) -> float:
     if targets.ndim == 1:
         shares = np.bincount(targets) / len(targets)
         return float(-xlogy(shares, shares).sum())
-    known = ~np.isnan(targets)
-    shares = np.where(known, targets, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    has_answer = ~np.isnan(targets)
+    shares = np.where(has_answer, targets, 0).sum(axis=0) / np.maximum(has_answer.sum(axis=0), 1)
     losses = -(xlogy(shares, shares) + xlogy(1 - shares, 1 - shares))
-    return float((losses * known.sum(axis=0)).sum() / max(known.sum(), 1))
+    return float((losses * has_answer.sum(axis=0)).sum() / max(has_answer.sum(), 1))
 
 
 class LinearProbe(FeatureClassifier):

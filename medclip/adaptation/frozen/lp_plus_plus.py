@@ -93,7 +93,7 @@ class Descent:
         """
         if not self.multilabel:
             return float(4 * len(self.features_MD) / np.linalg.norm(self.features_MD, ord=2) ** 2)
-        rows = [self.features_MD[known] for known in self.known_MC.T]
+        rows = [self.features_MD[has_answer_M] for has_answer_M in self.known_MC.T]
         return np.array([4 * len(f) / np.linalg.norm(f, ord=2) ** 2 if len(f) else 0.0 for f in rows])
 
     @property

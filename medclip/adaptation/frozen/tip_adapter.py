@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adaptation.best_rate import learn_at_best_rate
-from medclip.adaptation.budget import BATCH, check_schedule, passes
+from medclip.adaptation.budget import BATCH, check_schedule, learn_at_best_rate, passes
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import ArrayHead
@@ -130,9 +129,6 @@ def fit_tip_f(
     of `budget.passes` where None), `batch_size` (rows in a step) and `lr` (at the start of its cosine; None: the best
     of `budget.RATES`) are of the training, `seed` also of the order of its rows. All other arguments are those of
     `fit_tip`; without `val` the mix stays.
-
-    Raises:
-        MedclipError: As `fit_tip` and `train_epochs`.
     """
     import torch
     from torch.nn.functional import normalize

@@ -103,7 +103,7 @@ def loss_of(logits_BC: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy; multi-label: the mean binary one over what is known (0 where nothing is)."""
     if targets.ndim == 1:
         return cross_entropy(logits_BC, targets)
-    known = ~torch.isnan(targets)
-    if not known.any():
+    has_answer = ~torch.isnan(targets)
+    if not has_answer.any():
         return logits_BC.sum() * 0
-    return binary_cross_entropy_with_logits(logits_BC[known], targets[known])
+    return binary_cross_entropy_with_logits(logits_BC[has_answer], targets[has_answer])

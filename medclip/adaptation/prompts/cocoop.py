@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from medclip.adaptation.best_rate import learn_at_best_rate
+from medclip.adaptation.budget import learn_at_best_rate
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shot_features import Shots, Views, take

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medclip.adaptation.best_rate import learn_at_best_rate
-from medclip.adaptation.budget import BATCH, check_schedule, passes
+from medclip.adaptation.budget import BATCH, check_schedule, learn_at_best_rate, passes
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import LinearHead

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from medclip.adaptation.towers.class_token_block import read_all_tokens, read_class_token_only
 from medclip.adaptation.towers.layers import Layer
-from medclip.adaptation.towers.split_attention import join_attention, replace_module
+from medclip.adaptation.towers.split_attention import (
+    join_attention,
+    read_all_tokens,
+    read_class_token_only,
+    replace_module,
+)
 from medclip.adaptation.towers.svd_linear import SVDConv, SVDLinear
 from medclip.errors import MedclipError, Reason
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from medclip.adaptation.best_rate import learn_at_best_rate
-from medclip.adaptation.budget import STEPS, check_schedule
+from medclip.adaptation.budget import STEPS, check_schedule, learn_at_best_rate
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import text_head

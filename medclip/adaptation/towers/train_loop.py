@@ -22,7 +22,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.task_loss import batches, finite, task_logits, task_loss
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
+from medclip.models.towers.layers import fold_batch_norm
 from medclip.training.batches.augment import apply_change, draw_change
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change
 from medclip.training.recipe.sections.augment import Augment, SignalAugment

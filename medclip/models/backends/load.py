@@ -141,14 +141,14 @@ def encode_bf16(model: Model, graph: bytes | None) -> Encode:
 
 def encode_tome(model: Model, graph: bytes | None) -> Encode:
     """Compute in torch with tokens merged by ToMe."""
-    from medclip.models.token_merging.merging_tower import tome_tower
+    from medclip.models.towers.merging_tower import tome_tower
 
     return tome_tower(model.image_tower)
 
 
 def encode_pitome(model: Model, graph: bytes | None) -> Encode:
     """Compute in torch with tokens merged by PiToMe."""
-    from medclip.models.token_merging.merging_tower import pitome_tower
+    from medclip.models.towers.merging_tower import pitome_tower
 
     return pitome_tower(model.image_tower)
 
@@ -191,8 +191,7 @@ def _given(graph: bytes | None) -> bytes:
 
 def _relevant_weights(model: Model, images: Images, directions_ND: Directions) -> list[Tensor]:
     """Return the weights of the linear layers that stay float32: bits are divided as LRP-QViT does, 8 or 32 each."""
-    from medclip.models.mixed_precision.allocate_bits import allocate_bits
-    from medclip.models.mixed_precision.layer_relevance import layer_relevance, linear_layers
+    from medclip.models.layer_bits import allocate_bits, layer_relevance, linear_layers
 
     layers = linear_layers(model.image_tower)
     batches = torch.cat([model.normalise([image]) for image in images])

@@ -17,7 +17,7 @@ from medclip.files.given_images import GivenImage, Study, given_images, write_ar
 from medclip.files.grouping.studies import parse_modality
 from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.encoding.unit_reader import UnitReader, encode_units
-from medclip.models.inputs.pixels_of import pixels_of
+from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality
@@ -47,8 +47,8 @@ def embed_images(
 ) -> NDArray[np.float32]:
     """Embed images with a loaded model, as its method `embed_images` says."""
     if errors not in get_args(OnError):
-        known = get_args(OnError)
-        raise MedclipError(Reason.WRONG_USE, f"errors is {errors!r}.", hint=did_you_mean(errors, known, "It takes"))
+        choices = get_args(OnError)
+        raise MedclipError(Reason.WRONG_USE, f"errors is {errors!r}.", hint=did_you_mean(errors, choices, "It takes"))
     inputs = given_images(images)
     otherwise = _otherwise(model, modality)
     for given in inputs:
@@ -109,6 +109,6 @@ def _features(
 
 def _otherwise(model: Any, modality: Modality | str | None) -> Modality | None:
     """Return the modality of what states none: the one that was named, else the model's only one."""
-    known = model.card.modalities
-    named = modality or (known[0] if len(known) == 1 else None)
+    modalities = model.card.modalities
+    named = modality or (modalities[0] if len(modalities) == 1 else None)
     return None if named is None else parse_modality(named)

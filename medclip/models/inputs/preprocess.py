@@ -141,9 +141,6 @@ class Preprocess:
 
         Returns:
             What `fit` makes of it.
-
-        Raises:
-            MedclipError: As `fit`.
         """
         from medclip.imaging.intensity import to_uint8
 
@@ -251,8 +248,8 @@ class Preprocess:
             config[KEY] = self.volume.to_config()
         if self.signal is not None:
             config[SIGNAL] = self.signal.to_config()
-        own = {key: getattr(self, key) for key in ("resize_px", "centre", "resampler", "grey", "crop")}
-        return config | {key: value for key, value in own.items() if value != _DEFAULTS[key]}
+        stated = {key: getattr(self, key) for key in ("resize_px", "centre", "resampler", "grey", "crop")}
+        return config | {key: value for key, value in stated.items() if value != _DEFAULTS[key]}
 
     def digest(self) -> str:
         """Hash of everything that changes the pixels: equal digest, equal input. 16 hex characters."""
@@ -276,9 +273,9 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
     side = square_side(config["model_cfg"])
     values = {key: value for key, value in (config.get("preprocess_cfg") or {}).items() if value is not None}
     chosen = {key: _one_of(key, values.get(key, usual), known) for key, (usual, known) in _CHOICES.items()}
-    own, fill = values.get("resize_px"), values.get("fill_color", 0)
-    if own is not None and not (type(own) is int and 0 < own <= MAX_SIDE_PX):
-        raise _not_made("resize_px", own, f"a number of pixels up to {MAX_SIDE_PX:,}")
+    resize_px, fill = values.get("resize_px"), values.get("fill_color", 0)
+    if resize_px is not None and not (type(resize_px) is int and 0 < resize_px <= MAX_SIDE_PX):
+        raise _not_made("resize_px", resize_px, f"a number of pixels up to {MAX_SIDE_PX:,}")
     channels = fill if isinstance(fill, list | tuple) else [fill] * 3
     if len(channels) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in channels):
         raise _not_made("fill_color", fill, "a value from 0 to 255, or one a channel")
@@ -294,7 +291,7 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
         dict(adapters),
         budget_of(config),
         chosen["resize_mode"],
-        own,
+        resize_px,
         chosen["centre"],
         chosen["resampler"],
         chosen["grey"],
@@ -319,9 +316,9 @@ _FILTERS_OF = {"torchvision": ("bilinear", "bicubic"), "tensorflow": ("bilinear"
 """Filters of the resamplers that have not all of Pillow's."""
 
 
-def _one_of(key: str, value: Any, known: Sequence[str]) -> Any:
-    if value not in known:
-        raise _not_made(key, value, f"one of {', '.join(map(repr, known))}")
+def _one_of(key: str, value: Any, choices: Sequence[str]) -> Any:
+    if value not in choices:
+        raise _not_made(key, value, f"one of {', '.join(map(repr, choices))}")
     return value
 
 
@@ -373,20 +370,20 @@ def volume_of(config: Mapping[str, Any]) -> VolumeInput | None:
     if values is None and tower is None:
         return None
     try:
-        known = None if values is None else volume_input(values)
+        volume = None if values is None else volume_input(values)
     except (ValueError, TypeError, AttributeError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"the config's preprocess_cfg.{KEY} cannot be taken: {e}.",
             hint="Take the pack from its source again.",
         ) from e
-    if known is None or known.tower != tower:
+    if volume is None or volume.tower != tower:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"the config's vision_cfg.{TUBELET} and preprocess_cfg.{KEY} do not agree on the clips that it takes.",
             hint="Take the pack from its source again.",
         )
-    return known
+    return volume
 
 
 def signal_of(config: Mapping[str, Any]) -> SignalInput | None:

@@ -135,14 +135,14 @@ def signal_input(values: Mapping[str, Any]) -> SignalInput:
     Raises:
         ValueError: They are of another form, or do not go together; the message says which.
     """
-    known = SignalInput.__dataclass_fields__
-    unknown = sorted(set(values) - set(known))
+    fields = SignalInput.__dataclass_fields__
+    unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not known")
     if values.get("normalise", "zscore_global") not in get_args(Normalise):
         raise ValueError(f"normalise is {str(values['normalise'])[:60]!r}; it is {', '.join(get_args(Normalise))}")
     for name in ("sampling_hz", "seconds", "mean_mv", "std_mv"):
-        value = values.get(name, known[name].default)
+        value = values.get(name, fields[name].default)
         if type(value) not in (int, float) or not math.isfinite(value) or (value <= 0 and name != "mean_mv"):
             above = "" if name == "mean_mv" else " above 0"
             raise ValueError(f"{name} is {str(value)[:60]!r}; it is a finite number{above}")

@@ -39,7 +39,7 @@ from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.towers import bert as hf_text
-from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS, check_pooling
+from medclip.models.towers.table import ARGUMENTS, POOLINGS, check_pooling
 from medclip.result import Result
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -71,8 +71,8 @@ def import_text_model(source: Path, out: Path) -> Path:
         MedclipError: MISSING_FILE, UNSAFE_WEIGHTS, READ_ERROR; PACK_INVALID when weights, config and tokenizer do not
             go together; NON_FINITE.
     """
-    from medclip.models.towers.weights.state_dict import check_finite, read_weights
-    from medclip.models.towers.weights.unpickle import to_safetensors
+    from medclip.models.towers.state_dict import check_finite, read_weights
+    from medclip.models.towers.weight_files import to_safetensors
 
     weights = next(iter(Place(source).find_weights(*HUB_WEIGHTS)), None)
     if weights is None:
@@ -212,7 +212,7 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
             )
         chosen = choose_pixels(located, stated.preset, stated.pixels)
         from medclip.models.interchange.load_start import start_from  # torch, once nothing is left to refuse without
-        from medclip.models.towers.weights.state_dict import check_finite
+        from medclip.models.towers.state_dict import check_finite
 
         with naming(located.weights[0], instead=scratch):
             converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
@@ -375,7 +375,7 @@ def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:
     """Return what of a config plain open_clip cannot build."""
     notes = []
     if model_cfg["text_cfg"].get("hf_pooler_type") == "eos_pooler":
-        notes.append("open_clip has no eos pooling: import medclip.models.towers.pooling.poolers before loading.")
+        notes.append("open_clip has no eos pooling: import medclip.models.towers.poolers before loading.")
     trunk = model_cfg["vision_cfg"].get("timm_model_name")
     if trunk and _own_size(trunk) not in (None, model_cfg["vision_cfg"].get("image_size", 224)):
         notes.append(

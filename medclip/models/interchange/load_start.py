@@ -25,7 +25,7 @@ from medclip.models.packs.manifest import HUB, TEXT_FOLDER
 from medclip.models.packs.words import has_text_tower
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.weights.state_dict import (
+from medclip.models.towers.state_dict import (
     HF_MARK,
     load_weights,
     read_weights,

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess, square_side
-from medclip.models.inputs.signal_input import KEY as SIGNAL
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
 from medclip.models.packs.pack import find_pack, pack_card, read_preprocess
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.masked.positions import inflate_patch_weights, resize_positions
-from medclip.models.towers.pooling.poolings import ARGUMENTS
-from medclip.models.towers.weights.state_dict import read_weights
+from medclip.models.towers.patch_decoder import inflate_patch_weights, resize_positions
+from medclip.models.towers.state_dict import read_weights
+from medclip.models.towers.table import ARGUMENTS, architecture_of, image_tower_of
 
 _PREFIX, _POSITIONS, _PATCHES = "visual.trunk.", "pos_embed", "patch_embed.proj.weight"
 _BEHIND = ("norm.", "fc_norm.", "attn_pool.", "head.", "classifier.")
@@ -73,13 +72,13 @@ def read_trunk(pack: str | Path) -> PackTrunk:
     place = find_pack(pack)
     name, config = pack_card(place).name, read_config(place)["model_cfg"]
     vision_cfg = config["vision_cfg"]
-    if LENS in vision_cfg:
+    if image_tower_of(vision_cfg).key == LENS:
         raise MedclipError(
             Reason.RECIPE_INVALID,
             f"model.image_weights: {name} is a lens in front of the image tower of another pack.",
             hint="Say model.lens to train another one, or adapt this pack: medclip adapt.",
         )
-    tower = str(vision_cfg.get("timm_model_name") or (vision_cfg.get(SIGNAL) or {}).get("tower") or "")
+    tower = architecture_of(vision_cfg)
     if not tower:
         raise MedclipError(
             Reason.RECIPE_INVALID,

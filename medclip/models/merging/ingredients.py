@@ -81,7 +81,7 @@ class Ingredient:
 
     def state(self) -> dict[str, Tensor]:
         """Load its weights, float32, by the names that training gives them."""
-        from medclip.models.towers.weights.state_dict import read_weights
+        from medclip.models.towers.state_dict import read_weights
 
         state = _own_text(read_weights(self.path / WEIGHTS_NAME))
         return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

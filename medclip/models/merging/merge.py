@@ -190,7 +190,7 @@ def _is_half(one: Ingredient) -> bool:
     import torch
 
     from medclip.models.packs.manifest import WEIGHTS_NAME
-    from medclip.models.towers.weights.state_dict import read_weights
+    from medclip.models.towers.state_dict import read_weights
 
     return any(value.dtype == torch.float16 for value in read_weights(one.path / WEIGHTS_NAME).values())
 

@@ -211,7 +211,7 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
     import_towers()
     from medclip.models.model import Model
     from medclip.models.towers.build import build_clip
-    from medclip.models.towers.weights.unfilled import Unfilled
+    from medclip.models.towers.state_dict import Unfilled
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
     with naming(path):
@@ -375,7 +375,7 @@ def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None
 
 
 def _load_weights(clip: nn.Module, weights: Path) -> None:
-    from medclip.models.towers.weights.state_dict import read_weights
+    from medclip.models.towers.state_dict import read_weights
 
     try:
         clip.load_state_dict(read_weights(weights), strict=True)

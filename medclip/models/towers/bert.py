@@ -106,18 +106,18 @@ def folder_of(name: str, base: Path | None) -> Path:
     return folder
 
 
-def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dict[str, Any]:
+def ready(text_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     """Return the `text_cfg` that open_clip builds the tower from, offline.
 
     Args:
         text_cfg: Config with an `hf_model_name`.
+        model_cfg: Config of the model, with the width of the joint space.
         base: Base folder, see `folder_of`.
-        embed_dim: Width of the joint space.
 
     Raises:
         MedclipError: PACK_INVALID when folder, pooling, projection and sizes do not go together.
     """
-    from medclip.models.towers.pooling import poolers  # noqa: F401  (registers the end-token pooling)
+    from medclip.models.towers import poolers  # noqa: F401  (registers the end-token pooling)
 
     folder = folder_of(str(text_cfg["hf_model_name"]), base)
     values = read_text_config(folder)
@@ -125,7 +125,7 @@ def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dic
     if completed.get("hf_proj_type", "mlp") in (None, "none"):
         completed["hf_proj_type"] = None
         width = values.get("hidden_size", values.get("d_model"))
-        if width != embed_dim:
+        if width != (embed_dim := model_cfg.get("embed_dim")):
             raise MedclipError(
                 Reason.PACK_INVALID,
                 f"without a projection the text width must be the joint width; they are {width} and {embed_dim}.",
@@ -172,14 +172,14 @@ def start_text_tower(model: nn.Module, folder: Path) -> bool:
     return True
 
 
-def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+def fitting(state: Mapping[str, Tensor], tower_state: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
     """Return the weights of a text tower out of a language model's.
 
     The prefix of the model inside a model with a head comes off, and old names (LayerNorm.gamma) become new ones.
 
     Args:
         state: State dict of the file; heads of other tasks are left out.
-        own: State dict of the tower.
+        tower_state: State dict of the tower.
         where: The file, for errors.
 
     Raises:
@@ -190,10 +190,12 @@ def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path)
     tensors = {k.removeprefix(prefix): v for k, v in state.items()}
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         tensors = {k.replace(old, new): v for k, v in tensors.items()}
-    tensors = {k: v for k, v in tensors.items() if k in own}
-    faults = [f"{k} is missing" for k in own if k not in tensors and not k.startswith("pooler.")]
+    tensors = {k: v for k, v in tensors.items() if k in tower_state}
+    faults = [f"{k} is missing" for k in tower_state if k not in tensors and not k.startswith("pooler.")]
     faults += [
-        f"{k} is {list(v.shape)}, not {list(own[k].shape)}" for k, v in tensors.items() if v.shape != own[k].shape
+        f"{k} is {list(v.shape)}, not {list(tower_state[k].shape)}"
+        for k, v in tensors.items()
+        if v.shape != tower_state[k].shape
     ]
     if faults:
         raise MedclipError(

@@ -11,23 +11,26 @@ from typing import Any
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.inputs.preprocess import NATIVE_TOWER, square_side
+from medclip.lazy import import_name
 from medclip.models.inputs.signal_input import KEY as SIGNAL
-from medclip.models.inputs.volume_input import TUBELET
 from medclip.models.packs.manifest import FUSION
-from medclip.models.towers import bert as hf_text
-from medclip.models.towers.image_only import build_image_only, timm_arguments
-from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.lens_tower import add_lens
-from medclip.models.towers.pooling.poolings import ARGUMENTS
-from medclip.models.towers.pooling.query_pool import HEADS, QueryPool
-from medclip.models.towers.signals.signal_tower import build_signal_tower
+from medclip.models.towers.table import (
+    TOWERS,
+    Target,
+    Tower,
+    architecture_of,
+    image_tower_of,
+    refuse_alone,
+    text_tower_of,
+    tower_named,
+)
+from medclip.models.towers.timm_tower import SMALLEST, ImageOnly
 from medclip.models.towers.view_fusion import ViewFusion
-from medclip.models.towers.weights.unpickle import to_safetensors
+from medclip.models.towers.weight_files import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
-_SMALLEST = "test_vit"
-"""timm's smallest ViT, which stands where another will be."""
+_PLACEHOLDER = {"timm_model_name": SMALLEST, "timm_pool": "avg", "timm_proj": "linear", "image_size": 160}
+"""What open_clip builds where a tower of another builder will stand."""
 _SIZES = (
     "embed_dim",
     "image_size",
@@ -50,6 +53,7 @@ def default_config(
     embed_dim: int = 256,
     size_px: int = 224,
     image_tower: str = IMAGE_TOWER,
+    image_pooling: str = "avg",
     text_width: int = 256,
     text_heads: int = 4,
     text_layers: int = 4,
@@ -60,13 +64,9 @@ def default_config(
     With a vocabulary of 4,096 it has 8.0 million parameters, 16 MB in fp16. With `signal` its image tower is one of
     ECGs, as `build_signal_tower` takes it.
     """
-    of_images = {
-        "image_size": size_px,
-        "timm_model_name": image_tower,
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-    }
+    of_images = image_section(image_tower, size_px)
+    if "timm_model_name" in of_images:
+        of_images |= {"timm_model_pretrained": False, "timm_pool": image_pooling, "timm_proj": "linear"}
     return {
         "embed_dim": embed_dim,
         "custom_text": True,
@@ -84,68 +84,78 @@ def default_config(
     }
 
 
+def image_section(image_tower: str, size_px: int) -> dict[str, Any]:
+    """Return the `vision_cfg` of a row of `TOWERS` that a recipe names, or of a tower of timm."""
+    row = tower_named(image_tower)
+    return {"image_size": size_px} | ({"timm_model_name": image_tower} if row is None else {row.key: {}})
+
+
 def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module:
     """Build an open_clip CLIP or CustomTextCLIP, or an image tower alone, with random weights; no network.
 
     Args:
-        config: open_clip `model_cfg`; without a `text_cfg` as `build_image_only` takes it. Towers that would fetch
-            something (timm weights, a Hugging Face text model by hub name) are refused or built without weights. With
-            `vision_cfg.lens` a lens stands in front of the image tower (`add_lens`). With
-            `fusion` (`ViewFusion.to_config`) the model gets a module of that name, for the views of an examination.
+        config: open_clip `model_cfg`, its towers those of `medclip.models.towers.table`; without a `text_cfg` an image
+            tower alone, `ImageOnly`. Towers that would fetch something (timm weights, a Hugging Face text model by hub
+            name) are refused or built without weights. With `fusion` (`ViewFusion.to_config`) the model gets a module
+            of that name, for the views of an examination.
         base: Folder that a relative `hf_model_name` starts from: the pack's, or `Started.base`.
 
     Raises:
-        MedclipError: PACK_INVALID when open_clip cannot build it.
+        MedclipError: PACK_INVALID when it cannot be built, or its sizes do not go together.
     """
     model_cfg = copy.deepcopy(dict(config))
     fusion = model_cfg.pop(FUSION, None)
-    vision_cfg = model_cfg["vision_cfg"]
-    parts = (LENS, SIGNAL, TUBELET) if LENS in vision_cfg else ()
-    of_lens = {key: vision_cfg.pop(key) for key in parts if key in vision_cfg}
-    model = _build_towers(model_cfg, base)
-    if of_lens:
-        model.visual = add_lens(model.visual, vision_cfg | of_lens)  # type: ignore[arg-type]
+    _check_sizes(model_cfg)
+    model: Any = _build_towers(model_cfg, base)
     if fusion is not None:
-        dim = model_cfg.get("embed_dim") or int(model.visual.dim)  # type: ignore[union-attr, arg-type]
-        model.fusion = ViewFusion.from_config(dim, fusion)
+        model.fusion = ViewFusion.from_config(model_cfg.get("embed_dim") or int(model.visual.dim), fusion)
     return model
 
 
-def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
+def _build_towers(model_cfg: Mapping[str, Any], base: Path | None) -> nn.Module:
+    section = model_cfg.get("vision_cfg", {})
+    tower = image_tower_of(section)
+    model: Any
+    if tower.inner is not None:
+        model = _build_towers({**model_cfg, "vision_cfg": _run(tower.inner, section)}, base)
+        model.visual = _run(tower.finish, model.visual, model_cfg)
+    elif model_cfg.get("text_cfg") is None:
+        if tower.alone is None and tower.build is None:
+            raise refuse_alone(tower)
+        model = ImageOnly(_run(tower.alone, model_cfg) if tower.alone else _run(tower.build, section, None))
+        if model_cfg.get("embed_dim", dim := int(model.visual.dim)) != dim:  # type: ignore[arg-type]
+            stated, pooling = model_cfg["embed_dim"], section.get("timm_pool")
+            raise MedclipError(
+                Reason.PACK_INVALID,
+                f"the config's embed_dim is {stated}; {architecture_of(section)}"
+                f"{f' pooled by {pooling!r}' if pooling else ''} gives {dim} numbers.",
+            )
+    else:
+        model = _build_dual(tower, model_cfg, base)
+    return model
+
+
+def _build_dual(tower: Tower, model_cfg: Mapping[str, Any], base: Path | None) -> nn.Module:
+    """Build a dual encoder by open_clip; a tower of another builder takes the place of its image tower."""
     from open_clip.model import CLIP, CustomTextCLIP
 
-    model_cfg = copy.deepcopy(config)
-    _check_sizes(model_cfg)
-    custom_text = bool(model_cfg.pop("custom_text", False))
-    vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg") or {}
-    vision_cfg["timm_model_pretrained"] = False
-    native = bool(vision_cfg.pop(NATIVE_TOWER, False))
-    trunk = vision_cfg.get("timm_model_name") or ""
-    if ":" in trunk or "/" in trunk:
-        raise MedclipError(
-            Reason.PACK_INVALID,
-            f"its image tower is the hub model {trunk!r}, which would need the network.",
-            hint="Only towers that timm builds by their own names can be taken.",
-        )
-    if model_cfg.get("text_cfg") is None:
-        return build_image_only(model_cfg)
-    arguments, pool_heads = vision_cfg.pop(ARGUMENTS, None), vision_cfg.pop(HEADS, None)
-    signal, of_signals = vision_cfg.pop(SIGNAL, None), None
-    if signal is not None:
-        of_signals = build_signal_tower(signal, model_cfg.get("embed_dim"))
-        vision_cfg |= {"timm_model_name": _SMALLEST, "timm_pool": "avg", "timm_proj": "linear", "image_size": 160}
-    if arguments is not None:
-        vision_cfg["timm_model_name"] = _SMALLEST  # open_clip passes no arguments on: the tower is put in afterwards
-    hf_name = text_cfg.get("hf_model_name")
-    if hf_name:
-        model_cfg["text_cfg"] = hf_text.ready(text_cfg, base, model_cfg.get("embed_dim"))
+    section, text_cfg, dim = model_cfg.get("vision_cfg", {}), model_cfg["text_cfg"], model_cfg.get("embed_dim")
+    text = text_tower_of(text_cfg)
+    values = {key: value for key, value in model_cfg.items() if key != "custom_text"}
+    visual = None if tower.build is None else _run(tower.build, section, dim)
+    of_open_clip = _PLACEHOLDER if visual is not None else section
+    if tower.prepare is not None:
+        of_open_clip = _run(tower.prepare, section, model_cfg, base)
+    absent = {row.key for row in TOWERS.values() if row.key and of_open_clip.get(row.key, "") in (None, False)}
+    values["vision_cfg"] = {k: v for k, v in of_open_clip.items() if k not in absent} | {"timm_model_pretrained": False}
+    if text.prepare is not None:
+        values["text_cfg"] = _run(text.prepare, text_cfg, model_cfg, base)
     try:
-        model = (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
-        if arguments is not None:
-            _replace_trunk(model.visual, trunk, vision_cfg, arguments)
-        if pool_heads is not None:
-            of_timm: Any = model.visual
-            of_timm.head = QueryPool(of_timm.trunk.num_features, model_cfg["embed_dim"], pool_heads)
+        model: Any = (CustomTextCLIP if model_cfg.get("custom_text") or text.key else CLIP)(**values)
+        if visual is not None:
+            model.visual = visual
+        if tower.finish is not None:
+            model.visual = _run(tower.finish, model.visual, model_cfg)
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
         first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise MedclipError(
@@ -153,30 +163,13 @@ def _build_towers(config: dict[str, Any], base: Path | None) -> nn.Module:
             f"open_clip cannot build this architecture ({type(e).__name__}: {first_line[:200]}).",
             hint="Check the sizes in its model_cfg (embed_dim, width, heads, layers, patch_size).",
         ) from e
-    if of_signals is not None:
-        model.visual = of_signals  # pyright: ignore[reportAttributeAccessIssue]
-    if trunk:
-        _fit_trunk(model.visual, vision_cfg.get("image_size", 224))
-    if native:
-        from medclip.models.towers.native_aspect import make_native  # timm's form of it takes a second to import
-
-        make_native(model.visual, trunk, square_side(config))
     return model
 
 
-def _replace_trunk(visual: Any, name: str, vision_cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Replace the trunk in open_clip's wrapper by a tower of timm with arguments; nothing is projected there."""
-    import timm
-
-    if vision_cfg.get("timm_proj") != "none":
-        raise ValueError(f"vision_cfg.{ARGUMENTS} goes with timm_proj 'none'")
-    visual.trunk = timm.create_model(
-        name,
-        pretrained=False,
-        num_classes=0,
-        global_pool=vision_cfg.get("timm_pool"),
-        **timm_arguments(arguments),
-    )
+def _run(target: Target | None, *values: Any) -> Any:
+    """Call a function of a row."""
+    assert target is not None
+    return (import_name(target) if isinstance(target, str) else target)(*values)
 
 
 def _check_sizes(model_cfg: Mapping[str, Any]) -> None:
@@ -204,14 +197,6 @@ def _check_sizes(model_cfg: Mapping[str, Any]) -> None:
             f"the config's vision_cfg.image_size {size} is no multiple of its patch_size {patch}.",
             hint="Correct them as the model's source has them.",
         )
-
-
-def _fit_trunk(visual: Any, size: int | tuple[int, int]) -> None:
-    """Resize the position grid of a timm ViT to an image size that is not its own; open_clip does so on demand only."""
-    own = getattr(getattr(visual.trunk, "patch_embed", None), "img_size", None)
-    wanted = (size, size) if isinstance(size, int) else tuple(size)
-    if own is not None and tuple(own) != wanted:
-        visual.set_input_size(wanted)
 
 
 def image_tower_weights(cache: Path) -> Path:
@@ -284,10 +269,10 @@ def _timm_name(name: str) -> str:
     if head != "_blocks":
         return name
     number, layer, *tail = rest
-    left = int(number)
+    place = int(number)
     for stage, size in enumerate(_STAGES):
-        if left < size:
+        if place < size:
             names = _FIRST if stage == 0 else _OTHER
-            return ".".join(["blocks", str(stage), str(left), names[layer], *tail])
-        left -= size
+            return ".".join(["blocks", str(stage), str(place), names[layer], *tail])
+        place -= size
     return name

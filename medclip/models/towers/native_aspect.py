@@ -8,6 +8,7 @@ over the grids of a batch reads each of them back from the device.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -18,7 +19,8 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.patches import Patches, place_patches
+from medclip.models.inputs.preprocess import NATIVE_TOWER, square_side
+from medclip.models.towers.tokens import Patches, Tokens, grids_of, place_patches, refuse_projection
 
 MAX_DIFFERENCE = 1e-4
 """Largest difference to the plain tower on a square image, relative to the largest feature."""
@@ -41,11 +43,11 @@ def interpolated_positions(table_HWD: Tensor, coordinate_BN2: Tensor) -> Tensor:
         return weights_BNL @ table_HWD.flatten(0, 1).float()
 
 
-def _filter(place_BN: Tensor, size_B1: Tensor, own: int) -> Tensor:
+def _filter(place_BN: Tensor, size_B1: Tensor, num_places: int) -> Tensor:
     """Return what each of `own` places counts for a place of another size: the cubic kernel that torch and PIL use."""
-    scale_B11 = own / size_B1[..., None].float()
+    scale_B11 = num_places / size_B1[..., None].float()
     centre_BN1 = (place_BN[..., None] + 0.5) * scale_B11
-    t = ((torch.arange(own, device=place_BN.device) + 0.5) - centre_BN1).abs() / scale_B11.clamp_min(1)
+    t = ((torch.arange(num_places, device=place_BN.device) + 0.5) - centre_BN1).abs() / scale_B11.clamp_min(1)
     near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
     weights = torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
     return weights / weights.sum(-1, keepdim=True)
@@ -68,6 +70,18 @@ class NativeVisionTransformer(VisionTransformer):
 
     def forward(self, x: Patches) -> Any:  # type: ignore[override]
         """Return the features of a batch, [B, D]."""
+        return self._run(x)[1]
+
+    def encode_tokens(self, batch: Patches, *, project: bool = False, pool: bool = True) -> Tokens[Tensor]:
+        """Return the tokens of a batch; each image has a grid of its own."""
+        out_BLD, pooled_BD = self._run(batch)
+        if project:
+            refuse_projection("" if self.proj is not None else "it projects nothing")
+            out_BLD = (self.ln_post(out_BLD) if self.final_ln_after_pool else out_BLD) @ self.proj
+        return Tokens(out_BLD[:, 1:], batch["patch_valid"], out_BLD[:, :1], grids_of(batch), pooled_BD)
+
+    def _run(self, x: Patches) -> tuple[Tensor, Tensor]:
+        """Return all tokens [B, 1 + N, D] and the features [B, E]."""
         patches_BNP, valid_BN = x["patches"], x["patch_valid"]
         side: int = self.patch_size[0]  # type: ignore[index]
         column_BCHW = patches_BNP.unflatten(2, (side, side, 3)).flatten(1, 2).permute(0, 3, 1, 2)
@@ -84,7 +98,7 @@ class NativeVisionTransformer(VisionTransformer):
         pooled_BD = out_BLD[:, 0] if self.pool_type == "tok" else _mean(out_BLD[:, 1:], valid_BN)
         if self.final_ln_after_pool:
             pooled_BD = self.ln_post(pooled_BD)
-        return pooled_BD if self.proj is None else pooled_BD @ self.proj
+        return out_BLD, pooled_BD if self.proj is None else pooled_BD @ self.proj
 
 
 def _mean(tokens_BND: Tensor, valid_BN: Tensor) -> Tensor:
@@ -102,8 +116,21 @@ class _Embeds(NaFlexEmbeds):
 
 def patch_side(visual: Any) -> int:
     """Return the side of a native tower's patches, in pixels."""
-    own = visual.trunk.embeds if hasattr(visual, "trunk") else visual
-    return int(own.patch_size[0])
+    embed = visual.trunk.embeds if hasattr(visual, "trunk") else visual
+    return int(embed.patch_size[0])
+
+
+def plain_section(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `vision_cfg` of the tower of squares that a native one is made of."""
+    return {key: value for key, value in section.items() if key != NATIVE_TOWER}
+
+
+def finish_native(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """Change a tower that was built into one that takes patches, as `make_native` does."""
+    if model_cfg.get("text_cfg") is None:
+        raise MedclipError(Reason.PACK_INVALID, "images at their own aspect ratio are for models with words.")
+    make_native(visual, model_cfg["vision_cfg"].get("timm_model_name"), square_side(model_cfg))
+    return visual
 
 
 def make_native(visual: Any, name: str | None, size_px: int) -> None:

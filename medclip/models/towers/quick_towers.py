@@ -149,7 +149,7 @@ def _is_compile_supported(device_type: str) -> bool:
     return import_module(f"{_COMPILER}.utils").is_compile_supported(device_type)
 
 
-def defer_module(name: str, known: Mapping[str, Any]) -> Callable[[], ModuleType]:
+def defer_module(name: str, attributes: Mapping[str, Any]) -> Callable[[], ModuleType]:
     """Stand a module in its place without running its code.
 
     Its submodules can be imported. The first attribute that is not known runs its code, in the same module object;
@@ -157,7 +157,7 @@ def defer_module(name: str, known: Mapping[str, Any]) -> Callable[[], ModuleType
 
     Args:
         name: Name of a module that was not imported yet; the package that it is in need not be, either.
-        known: Attributes that the module has before its code runs.
+        attributes: Attributes that the module has before its code runs.
 
     Returns:
         What runs the code, where that was not done yet, and returns the module.
@@ -192,7 +192,7 @@ def defer_module(name: str, known: Mapping[str, Any]) -> Callable[[], ModuleType
             raise AttributeError(attribute)
         return getattr(run(), attribute)
 
-    vars(module).update(known, __getattr__=missing)
+    vars(module).update(attributes, __getattr__=missing)
     sys.modules[name] = module
     if package in sys.modules:
         setattr(sys.modules[package], child, module)

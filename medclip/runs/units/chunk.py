@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class Answers:
     """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
     result: Callable[[ChunkWork], ChunkResult]
     """Makes what the ledger keeps of a finished chunk."""
+    encoder: Any = None
+    """What encodes units in the place of the model: rows of its vectors, and answers behind them; None: the model."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ class Item:
     reading: Reading | None = None
     """Without pixels once they are encoded."""
     features_VD: NDArray[np.float32] | None = None
+    rows_VX: NDArray[np.float32] | None = None
+    """The features, and behind them what `Answers.encoder` adds."""
     stranger: bool = False
     """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
     instead_of: int | None = None
@@ -251,7 +256,8 @@ class ChunkWork:
         if self._known_encoder is not None:
             self._known_encoder.wait()
         for item in self.items:
-            if item.features_VD is not None and not np.isfinite(item.features_VD).all():
+            rows = item.features_VD if item.rows_VX is None else item.rows_VX
+            if rows is not None and not np.isfinite(rows).all():
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_strangers()
         self._measure_distances()
@@ -360,7 +366,7 @@ class ChunkWork:
         for (item, probability), is_typical in zip(
             guessed, typical(self.context.model, first_views, name), strict=True
         ):
-            item.features_VD = None
+            item.features_VD = item.rows_VX = None
             coloured = item.reading is not None and item.reading.coloured
             item.problem = guess_problem(name, probability, self.context.min_confidence, coloured=coloured)
             if item.problem is None and not is_typical:
@@ -448,7 +454,10 @@ class _Encoder:
     """Encodes items; their pixels go as soon as possible."""
 
     def __init__(self, context: Context) -> None:
-        batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature, context.halved)
+        encoder, keep = context.model, _keep_feature
+        if context.answers.encoder is not None:
+            encoder, keep = context.answers.encoder, partial(_keep_row, dim=context.model.dim)
+        batches = Batches(encoder, context.encoders, context.num_encoders, keep, context.halved)
         self._batches = batches
         self.close, self.wait = self._batches.close, self._batches.wait
 
@@ -461,6 +470,12 @@ class _Encoder:
 def _keep_feature(item: Item, feature_D: NDArray[np.float32]) -> None:
     row = feature_D[None].copy()
     item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
+
+
+def _keep_row(item: Item, row_X: NDArray[np.float32], dim: int) -> None:
+    row = row_X[None].copy()
+    item.rows_VX = row if item.rows_VX is None else np.concatenate([item.rows_VX, row])
+    item.features_VD = item.rows_VX[:, :dim]
 
 
 def _as_read(plan: Plan, copy: Item) -> Item:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medclip.sample import Modality, Sample, Stamp
     from medclip.settings import Settings
 
+
 THUMBNAIL_PX = 160
 SHEET_PX = 800
 """Longest side of the sheet of an ECG, whose twelve leads have to be legible."""
@@ -98,7 +99,7 @@ def read(
     from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
     from medclip.imaging.intensity import has_colours, to_uint8
     from medclip.imaging.perceptual_hash import look_of, look_of_views
-    from medclip.models.inputs.pixels_of import pixels_of
+    from medclip.models.inputs.read_pixels import pixels_of
 
     try:
         sample = read_unit(source, modality, preprocess.reading(settings))

@@ -21,17 +21,20 @@ from medclip.models.inputs.volume_input import TUBELET, VolumeInput
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read_trunk, start_trunk
 from medclip.models.packs.manifest import FUSION
-from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
-from medclip.models.towers.image_only import without_words
-from medclip.models.towers.layers.activation_checkpointing import recompute_activations
-from medclip.models.towers.layers.drop_path import set_drop_path
-from medclip.models.towers.layers.freeze import lock_image, lock_text
+from medclip.models.towers.build import (
+    build_clip,
+    default_config,
+    image_section,
+    image_tower_weights,
+    start_image_tower,
+)
+from medclip.models.towers.layers import lock_image, lock_text, recompute_activations, set_drop_path
 from medclip.models.towers.lens_tower import KEY as LENS
-from medclip.models.towers.lens_tower import add_lens
-from medclip.models.towers.masked.masked_autoencoder import check_trunk, prepare_trunk
+from medclip.models.towers.lens_tower import LensShape, add_lens
+from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
-from medclip.models.towers.perceiver_lens import LensShape
-from medclip.models.towers.pooling.poolings import ARGUMENTS
+from medclip.models.towers.table import ARGUMENTS
+from medclip.models.towers.timm_tower import without_words
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
@@ -222,10 +225,12 @@ def _built_alone(recipe: Recipe) -> Started:
     if of_signals is not None:
         tower, config = of_signals["tower"], {"vision_cfg": {SIGNAL: of_signals}}
     else:
-        config = without_words({"vision_cfg": {"timm_model_name": tower, "image_size": pixels.size_px} | arguments})
+        config = without_words({"vision_cfg": image_section(tower, pixels.size_px) | arguments})
     if m.volume is not None:
         config["vision_cfg"][TUBELET] = m.volume.tower
-    if recipe.objective.masked is None and config["vision_cfg"].get("timm_pool") == "mean":
+    if m.image_pooling is not None and "timm_pool" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_pool"] = m.image_pooling
+    elif recipe.objective.masked is None and config["vision_cfg"].get("timm_pool") == "mean":
         config["vision_cfg"]["timm_pool"] = "avg"  # as medical MAE classifies: the norm comes behind the mean
     torch.manual_seed(recipe.seed)
     try:
@@ -368,6 +373,7 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
         embed_dim=m.embed_dim,
         size_px=pixels.size_px,
         image_tower=_tower_of(recipe, source),
+        image_pooling=m.image_pooling or "avg",
         text_width=m.text_width,
         text_heads=m.text_heads,
         text_layers=m.text_layers,

@@ -160,6 +160,8 @@ class Recipe(Section):
             raise ValueError("objective.temperature is fixed, and model.logit_scale begins a learned one: choose one")
         if not self.needs_words:
             self._check_without_words()
+        elif self.model.image_pooling in ("mean", "token+mean"):
+            raise ValueError(f"model.image_pooling: {self.model.image_pooling} is of a tower without words: say avg")
         if self.train.keep is not None:
             self._check_keep()
         self._check_inputs()

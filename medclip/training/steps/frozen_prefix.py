@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medclip.models.towers.weights.fold_batch_norm import fold_batch_norm
+from medclip.models.towers.layers import fold_batch_norm
 
 _CHUNKS = {"cpu": 4}
 """Images at once: as many as fit the cache of a CPU."""

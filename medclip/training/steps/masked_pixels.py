@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder
-from medclip.models.towers.signals.signal_vit import SignalViT
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
+from medclip.models.towers.signal_tower import SignalViT
+from medclip.models.towers.tokens import image_tokens
 from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
 from medclip.training.recipe.sections.objective import Masked
@@ -169,17 +170,9 @@ def trunk_of(clip: Any) -> nn.Module:
 
 def feature_map(clip: nn.Module, images_BCHW: Tensor) -> Tensor:
     """Return the last feature map [B, C, h, w] of the image tower."""
-    visual: Any = clip.visual
-    trunk = getattr(visual, "trunk", None)
-    if trunk is not None:  # timm
-        features = trunk.forward_features(images_BCHW)
-        if features.ndim == 4:
-            return features
-        tokens_BNC = features[:, trunk.num_prefix_tokens :]
-        side = math.isqrt(tokens_BNC.shape[1])
-        return tokens_BNC.transpose(1, 2).unflatten(2, (side, side))
-    out = visual.forward_intermediates(images_BCHW, indices=1, intermediates_only=True, normalize_intermediates=True)
-    return out["image_intermediates"][-1]
+    seen = image_tokens(clip.visual, images_BCHW, pool=False)  # type: ignore[arg-type]
+    assert seen.grid is not None
+    return seen.tokens_BLD.transpose(1, 2).unflatten(2, seen.grid)
 
 
 def _feature_map_shape(clip: nn.Module, size_px: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.layers.freeze import layer_depths
+from medclip.models.towers.layers import layer_depths
 from medclip.training.ranks.sharding import local_of
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.towers import LOSS_PARAMETERS, Towers, weights_of

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
-from medclip.models.towers.patches import unpack_batch
+from medclip.models.towers.tokens import unpack_batch
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.replay import replay_loss

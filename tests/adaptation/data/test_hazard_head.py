@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from medclip.adaptation.data.hazard_head import HazardHead
-from medclip.adaptation.data.heads import load_head
+from medclip.adaptation.data.heads import HazardHead, load_head
 from medclip.text.vocabulary.load import load_task
 from medclip.training.steps.supervised import RiskHead, folded, head_of, supervised_loss, targets_of
 

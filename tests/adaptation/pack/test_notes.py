@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medclip.adaptation.pack.notes import below_chance, learned_nothing, run_notes
+from medclip.adaptation.pack.adapted_model import below_chance, learned_nothing, run_notes
 from medclip.errors import MedclipError, Reason
 from tests.kits.adapt_tables import findings, views
 

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from medclip.adaptation.towers import svd_linear
-from medclip.adaptation.towers.class_token_block import read_all_tokens, read_class_token_only
 from medclip.adaptation.towers.clip_svd import (
     decompose,
     decomposed,
@@ -28,9 +27,8 @@ from medclip.adaptation.towers.clip_svd import (
     trainable_report,
 )
 from medclip.adaptation.towers.layers import choose_layers, list_layers
-from medclip.adaptation.towers.split_attention import split_attention
-from medclip.adaptation.towers.svd_linear import SVDConv, SVDLinear
-from medclip.adaptation.towers.svd_matmul import Form, cheapest, multiplications
+from medclip.adaptation.towers.split_attention import read_all_tokens, read_class_token_only, split_attention
+from medclip.adaptation.towers.svd_linear import Form, SVDConv, SVDLinear, cheapest, multiplications
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.bert import bert_text_cfg
 from medclip.models.towers.build import build_clip

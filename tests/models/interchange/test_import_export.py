@@ -128,7 +128,7 @@ def test_a_changed_text_config_is_seen_and_one_outside_the_pack_is_refused(tmp_p
 def test_end_token_pooling_needs_our_pooler_and_the_export_says_so(tmp_path: Path) -> None:
     pack = saved(tmp_path, with_bert(tmp_path, hf_pooler_type="eos_pooler"))
     exported = export_model(pack, tmp_path / "exported")
-    assert any("medclip.models.towers.pooling.poolers" in note for note in exported.notes)
+    assert any("medclip.models.towers.poolers" in note for note in exported.notes)
     theirs = open_clip.create_model(f"local-dir:{exported.folder}")  # the pooler is registered in this process
     tokens = open_clip.get_tokenizer(f"local-dir:{exported.folder}")(CAPTIONS)
     text = features(theirs, torch.zeros(1, 3, 32, 32), tokens)[1]

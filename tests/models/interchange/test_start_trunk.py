@@ -13,8 +13,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.start_trunk import names_a_pack, read_trunk, start_trunk
 from medclip.models.packs.pack import load_model
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.masked.positions import resize_positions
-from medclip.models.towers.tubelets import make_tubelets
+from medclip.models.towers.patch_decoder import resize_positions
+from medclip.models.towers.timm_tower import make_tubelets
 from tests.kits.image_only import PATCH_PX, SIZE_PX, image_only_config, image_only_pack
 
 MAE = {"reg_tokens": 0, "no_embed_class": False, "init_values": None, "dynamic_img_size": False}

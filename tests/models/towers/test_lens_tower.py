@@ -16,8 +16,7 @@ from medclip.imaging.ecg.recording import MISSING
 from medclip.models.inputs.signal_input import Normalise, SignalInput
 from medclip.models.model import normalise_records
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.lens_tower import LensTower
-from medclip.models.towers.perceiver_lens import LensShape, PerceiverLens, fourier_positions
+from medclip.models.towers.lens_tower import LensShape, LensTower, PerceiverLens, fourier_positions
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.lens import anchored_loss
 
@@ -96,7 +95,7 @@ def test_ten_seconds_of_an_ecg_are_two_hundred_tokens() -> None:
     config = _config()
     config["vision_cfg"]["signal"] = {"tower": "lens", "patch": 25, "samples": 5000}
     tower: Any = build_clip(config).visual
-    assert tower.tokens(torch.randn(1, 1, 12, 5000))[0].shape == (1, 200, 24)
+    assert tower.input_tokens(torch.randn(1, 1, 12, 5000))[0].shape == (1, 200, 24)
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -166,7 +165,7 @@ def test_clips_of_volumes_go_through_the_same_lens_and_their_middle_is_an_anchor
     config["vision_cfg"]["tubelet"] = {"num_frames": 8, "tubelet": 2, "channels": 1}
     model: Any = build_clip(config).eval()
     clips = torch.randn(2, 1, 8, SIDE, SIDE)
-    assert model.visual.tokens(clips)[0].shape == (2, 4 * 10 * 10, 24)
+    assert model.visual.input_tokens(clips)[0].shape == (2, 4 * 10 * 10, 24)
     assert model.encode_image(clips).shape == (2, 16)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     model.visual.mean_std = mean, std

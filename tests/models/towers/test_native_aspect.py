@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import TokenBudget
 from medclip.models.towers.build import build_clip, default_config
-from medclip.models.towers.layers.activation_checkpointing import recompute_activations
-from medclip.models.towers.layers.freeze import layer_depths, lock_image
+from medclip.models.towers.layers import layer_depths, lock_image, recompute_activations
 from medclip.models.towers.native_aspect import (
     check_equal,
     interpolated_positions,
     make_native,
     patch_side,
 )
-from medclip.models.towers.patches import place_patches, unpack_batch
+from medclip.models.towers.tokens import place_patches, unpack_batch
 
 OPEN_CLIP: dict[str, Any] = {
     "embed_dim": 24,

@@ -8,7 +8,7 @@ import torch
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.build import build_clip
-from medclip.models.towers.tubelets import make_tubelets
+from medclip.models.towers.timm_tower import make_tubelets
 from tests.kits.volume_models import SIZE_PX, WIDTH, ct_input, volume_config
 
 

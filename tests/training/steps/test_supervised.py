@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
-from medclip.adaptation.data.hazard_head import HazardHead
-from medclip.adaptation.data.heads import LinearHead
-from medclip.models.towers.image_only import ImageOnly, ImageTower
+from medclip.adaptation.data.heads import HazardHead, LinearHead
+from medclip.models.towers.timm_tower import ImageOnly, ImageTower
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import learning_rate, make_optimizer, names_of_parameters

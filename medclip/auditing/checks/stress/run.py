@@ -221,7 +221,7 @@ def _patches(
     evidence: Evidence, part: Cohort, questions: Mapping[str, Question], thresholds: Mapping[str, float]
 ) -> list[Row]:
     """Spoil one cell at a time, also with softer attention where the tower has any."""
-    from medclip.models.towers.layers.attention_temperature import with_attention_temperature
+    from medclip.models.towers.layers import with_attention_temperature
     from medclip.scoring.tasks import Scorer
 
     one, options = evidence.measured, evidence.options

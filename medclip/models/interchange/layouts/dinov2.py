@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.layouts.hf_names import check_patches, converter, settings_of, weights_of
 from medclip.models.interchange.layouts.layout import CONFIG, Layout, Place, Source, followed
 from medclip.models.interchange.pixels import read_processor
-from medclip.models.towers.pooling.poolings import ARGUMENTS
+from medclip.models.towers.table import ARGUMENTS
 
 if TYPE_CHECKING:
     from torch import Tensor

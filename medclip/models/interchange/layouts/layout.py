@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, printable
 from medclip.models.packs.manifest import PICKLES, WEIGHTS_NAME, is_pickle
-from medclip.models.towers.weights.unpickle import to_safetensors
-from medclip.models.towers.weights.weight_names import read_shapes
+from medclip.models.towers.weight_files import read_shapes, to_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,7 @@ from medclip.models.interchange.layouts.layout import (
     no_weights,
 )
 from medclip.models.interchange.pixels import from_timm
-from medclip.models.towers.pooling.poolings import ARGUMENTS, POOLINGS
+from medclip.models.towers.table import ARGUMENTS, POOLINGS
 
 if TYPE_CHECKING:
     from torch import Tensor

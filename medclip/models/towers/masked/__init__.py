@@ -1,1 +1,0 @@
-"""What masked pretraining puts beside a tower: the decoder, and fixed positions."""

@@ -1,1 +1,0 @@
-"""How tokens become one vector."""

@@ -1,1 +1,0 @@
-"""Weights of other people's files: read without running anything, and renamed."""
