@@ -33,6 +33,7 @@ from medclip.training.ranks.sharding import blocks_of, full_weights, spread
 from medclip.training.ranks.world import World
 from medclip.training.recipe.compatibility import (
     adapters_of,
+    refuse_lacking_texts,
     refuse_other_samples,
     refuse_what_does_not_go_together,
 )
@@ -104,6 +105,8 @@ class Trainer:
         """Open the training shards, and return the model that the run begins with, on the device."""
         recipe, d = self.recipe, self.recipe.data
         self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
+        if recipe.roles:
+            self.world.first(lambda: refuse_lacking_texts(self.reader, recipe))
         started = self.world.first(lambda: begin(recipe, self.folder, self.reader))
         started = started or begin(recipe, self.folder, self.reader)
         self.config, self._base = started.config, started.base
@@ -474,7 +477,7 @@ class Trainer:
         balance = Balance(d.source_power, d.max_repeats, d.together)
         data = Batches(
             self.reader,
-            replace(still, augment=self.recipe.augment, **several),
+            replace(still, augment=self.recipe.augment, roles=self.recipe.roles, **several),
             order=Order(d.policy, d.weights, balance, d.window_shards),
             loss_weights=o.source_weights,
             making=CrewOptions(d.worker_kind, d.workers, d.cache_mb, d.timeout_s),

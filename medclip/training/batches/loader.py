@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from medclip.training.batches.order import (
     source_weights,
     steps_of_epoch,
 )
+from medclip.training.batches.roles import ROLES, RoleTexts, no_texts
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.slots import NUM_KEYS, Form
 from medclip.training.batches.workers import Crew, CrewOptions, Pending, Row, Split
@@ -89,6 +90,8 @@ class Batch:
     """int64 [b, T] of examinations: number of the side that a caption is about, -1 for all that is shown."""
     weights: NDArray[np.float32] | None = None
     """float32 [b]: how much each sample counts in the loss; None where all count alike."""
+    roles: Mapping[str, RoleTexts] = field(default_factory=dict)
+    """Texts beside the captions, by their role, where a loss reads them."""
     pending: Pending | None = None
 
     def release(self) -> None:
@@ -157,6 +160,7 @@ class Batches:
             drawing.num_views,
             drawing.num_texts,
             pixels.image_dtype,
+            sum(role.num_texts for role in drawing.roles if ROLES[role.name].is_encoded),
         )
         self.crew = crew or Crew(making or CrewOptions(), form, tokenizer)
         """Who makes the batches."""
@@ -316,7 +320,7 @@ class Batches:
         start = time.perf_counter()
         arrays, strings = pending.wait()
         waited, self._fetched_s = time.perf_counter() - start + self._fetched_s, 0.0
-        texts, label_keys, studies, keys, faults = zip(*strings, strict=True)
+        texts, label_keys, studies, keys, faults, role_texts = zip(*strings, strict=True)
         self.seen += len(rows)
         self.bad.update(fault for fault in faults if fault)
         drawing, size = self._drawing, len(rows)
@@ -339,8 +343,25 @@ class Batches:
             view_types=types if drawing.of_exam else None,
             text_parts=parts if drawing.of_exam else None,
             weights=self._weights(rows),
+            roles=self._roles(role_texts, arrays.role_tokens[:, :size]),
             pending=pending,
         )
+
+    def _roles(
+        self, role_texts: Sequence[tuple[tuple[str, ...], ...]], tokens_RBL: NDArray[np.int32]
+    ) -> dict[str, RoleTexts]:
+        """Return the texts of each role, whose tokens lie one role after the other."""
+        roles, start = {}, 0
+        for number, role in enumerate(self._drawing.roles):
+            texts = tuple(of_sample[number] for of_sample in role_texts)
+            if not ROLES[role.name].is_encoded:
+                roles[role.name] = replace(no_texts(role, len(texts), 0), texts=texts)
+                continue
+            tokens_BKL = tokens_RBL[start : start + role.num_texts].swapaxes(0, 1)
+            start += role.num_texts
+            used = used_columns(tokens_BKL.reshape(-1, tokens_BKL.shape[2]), self.crew.tokenizer)
+            roles[role.name] = RoleTexts(texts, tokens_BKL, used, role.num_texts)
+        return roles
 
     def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:
         if self._loss_weights is None:

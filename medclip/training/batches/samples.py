@@ -29,6 +29,7 @@ from medclip.training.batches.augment_clips import draw_clip_change, make_clip
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
 from medclip.training.batches.exam_texts import ALL_SIDES, Subject, kin_of, label_key, subjects_of, types_of
 from medclip.training.batches.order import ORDER
+from medclip.training.batches.roles import ROLES, DrawnRole
 from medclip.training.batches.slots import Arrays
 from medclip.training.recipe.sections.augment import Augment, SignalAugment
 from medclip.training.recipe.sections.data import Decode
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     _Read = Image.Image | Voxels | NDArray[np.int16]
     """An image, a volume or loop, or an ECG as its model takes it."""
 
-CAPTION, AUGMENT, VALIDATION = 0, 1, 3  # one stream of chance per purpose; the fourth is that of the order
-assert ORDER not in (CAPTION, AUGMENT, VALIDATION)
+CAPTION, AUGMENT, VALIDATION, ROLE = 0, 1, 3, 4  # one stream of chance per purpose; the fifth is that of the order
+assert ORDER not in (CAPTION, AUGMENT, VALIDATION, ROLE)
 _RECORD_BYTES = 2000
 """What a record is counted as in the cache; a report comes on top."""
 
@@ -71,6 +72,8 @@ class Drawing:
     """Captions of a sample, T."""
     of_exam: bool = False
     """The views are those of a sample, V at most; a sample of one image is an examination of one view."""
+    roles: tuple[DrawnRole, ...] = ()
+    """Texts that are drawn of a sample beside its captions."""
 
     @property
     def wanted_px(self) -> int:
@@ -138,9 +141,9 @@ class Drawing:
         return image if budget is None else budget.pack(image)
 
 
-Strings = tuple[tuple[str, ...], str, str, str, str]
-"""Captions, label key, study, key in the shard and fault of a row."""
-NOTHING: Strings = ((), "", "", "", "")
+Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...]]
+"""Captions, label key, study, key in the shard, fault, and the texts of each role of a row."""
+NOTHING: Strings = ((), "", "", "", "", ())
 _NEXT_VIEW = 1 << 20
 """Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 
@@ -173,6 +176,10 @@ class Made:
     """Where it is from; "" where that is not known."""
     quoted: tuple[bool, ...] = (False,)
     """Whether each caption is quoted from the record's own texts."""
+    role_texts: tuple[tuple[str, ...], ...] = ()
+    """Texts of each drawn role, as `DrawnRole.draw` returns them."""
+    role_tokens: NDArray[np.int32] | None = None
+    """int32 [R, L]: of those that the text tower reads."""
 
     @property
     def image(self) -> NDArray[Any] | None:
@@ -199,6 +206,8 @@ class Made:
             arrays.view_types[place, :num_views] = self.types
         arrays.tokens[:num_texts, place] = self.tokens
         arrays.text_parts[:num_texts, place] = self.text_parts
+        if self.role_tokens is not None:
+            arrays.role_tokens[:, place] = self.role_tokens
         kin, *others = (key_of(value) for value in (self.kin, self.study, self.kind, self.source))
         arrays.pair_keys[:num_texts, place] = [
             (kin, key_of(text.strip().lower()), *others, NO_KEY if is_quoted else kin)
@@ -206,7 +215,7 @@ class Made:
                 self.texts, self.quoted * (num_texts if len(self.quoted) == 1 else 1), strict=True
             )
         ]
-        return self.texts, self.label_key, self.study, self.key, self.bad
+        return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +305,7 @@ class Samples:
                     images.append(self._image(stored, record, rng, may_flip))
         except MedclipError as e:
             return self.bad(index, e.reason)
+        role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)))
         return Made(
             tuple(images),
             self._tokens(texts),
@@ -309,6 +319,8 @@ class Samples:
             kind=" ".join(filter(None, (record.modality or "", meta.get(VIEW_KIND, "")))),
             source=str(meta.get("source") or ""),
             quoted=tuple(not is_stated for _, is_stated in captions),
+            role_texts=role_texts,
+            role_tokens=self._role_tokens(role_texts),
         )
 
     def _image(
@@ -338,8 +350,32 @@ class Samples:
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""
         nothing = ("",) * self.drawing.num_texts
-        sides = (ALL_SIDES,) * len(nothing)
-        return Made((), self._tokens(nothing), nothing, key=self.reader.key(index), bad=reason, text_parts=sides)
+        none = ((),) * len(self.drawing.roles)
+        return Made(
+            (),
+            self._tokens(nothing),
+            nothing,
+            key=self.reader.key(index),
+            bad=reason,
+            text_parts=(ALL_SIDES,) * len(nothing),
+            role_texts=none,
+            role_tokens=self._role_tokens(none),
+        )
+
+    def _role_texts(self, record: CaptionRecord, which: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
+        d = self.drawing
+        numbers = {name: number for number, name in enumerate(ROLES)}
+        return tuple(
+            role.draw(record, np.random.default_rng((d.seed, ROLE, numbers[role.name], *which))) for role in d.roles
+        )
+
+    def _role_tokens(self, role_texts: Sequence[tuple[str, ...]]) -> NDArray[np.int32] | None:
+        """Cut what the text tower reads into tokens; None where it reads nothing beside captions."""
+        texts: list[str] = []
+        for role, drawn in zip(self.drawing.roles, role_texts, strict=True):
+            if ROLES[role.name].is_encoded:
+                texts += drawn or [""] * role.num_texts
+        return self._tokens(texts) if texts else None
 
     def _tokens(self, texts: Sequence[str]) -> NDArray[np.int32]:
         if self._tokenizer is None:
@@ -380,7 +416,8 @@ class Samples:
         meta: Mapping[str, Any],
         views: tuple[SampleView, ...],
     ) -> None:
-        texts = [record.report or "", *(text for view in views for text in (*view.texts, view.report or ""))]
+        texts = [record.report or "", *record.negatives, *record.long_captions, *record.tags]
+        texts += [text for view in views for text in (*view.texts, view.report or "")]
         size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
         if index not in self._cache and self._room.take(size):
             arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)

@@ -36,6 +36,7 @@ from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from medclip.training.batches.roles import ROLES
 from medclip.training.recipe.compatibility import refuse_beside_native_aspect
 from medclip.training.recipe.schema import Recipe
 from medclip.training.recipe.sections.lens import LensPart
@@ -424,13 +425,14 @@ def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Toke
         return load_tokenizer(own)
     assert reader is not None
     text, rng = recipe.text, np.random.default_rng((recipe.seed, _WORDING_STREAM))
-    captions = list(all_wordings())
+    captions, roles = list(all_wordings()), [ROLES[role.name] for role in recipe.roles]
     for i in range(min(len(reader), _MAX_TOKENIZER_SAMPLES)):
         try:
             record, _ = reader.record(i)
         except MedclipError:  # counted, with its reason, when its turn comes
             continue
         captions += [*record.texts, *([record.report] if record.report else [])]
+        captions += [text for role in roles if role.is_encoded for text in role.texts(record)]
         captions += [
             draw_caption(record, rng, native_share=recipe.data.native_share, native=recipe.data.native)
             for _ in range(text.captions_per_sample)

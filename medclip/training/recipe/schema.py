@@ -15,6 +15,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medclip.models.packs.card import Card
 from medclip.schema_faults import faults_of
+from medclip.training.batches.roles import DrawnRole
+from medclip.training.losses import losses_of
 from medclip.training.recipe.sections.augment import Augment
 from medclip.training.recipe.sections.data import Data
 from medclip.training.recipe.sections.lens import LensPart
@@ -74,6 +76,8 @@ _CAME_LATER = (
     ("objective.supervised.sources", []),
     ("train.patience", None),
     ("objective.losses", {}),
+    ("data.num_negatives", 1),
+    ("data.tags", []),
 )
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
@@ -163,7 +167,18 @@ class Recipe(Section):
         if self.train.keep is not None:
             self._check_keep()
         self._check_inputs()
+        self._check_roles()
         return self
+
+    def _check_roles(self) -> None:
+        reading = {role: name for name, row, _ in losses_of(self) for role in row.texts}
+        for role, key in (("negative", "num_negatives"), ("tags", "tags")):
+            if role not in reading and key in self.data.model_fields_set:
+                raise ValueError(f"data.{key} does nothing: no loss of the recipe reads texts of the role {role!r}")
+        if "tags" in reading and not self.data.tags:
+            raise ValueError(f"objective.losses.{reading['tags']} reads tags: say in data.tags which words there are")
+        if len({word.casefold() for word in self.data.tags}) < len(self.data.tags):
+            raise ValueError("data.tags names a word twice")
 
     def _check_keep(self) -> None:
         if self.model.start is None:
@@ -228,6 +243,17 @@ class Recipe(Section):
     def needs_words(self) -> bool:
         """Whether captions are read, and a text tower is trained."""
         return self.objective.needs_words
+
+    @property
+    def roles(self) -> tuple[DrawnRole, ...]:
+        """Texts that losses read beside captions, and how many of each a sample has in a step."""
+        reading = {role for _, row, _ in losses_of(self) for role in row.texts}
+        drawn = (
+            DrawnRole("negative", self.data.num_negatives),
+            DrawnRole("long", 1),
+            DrawnRole("tags", len(self.data.tags), self.data.tags),
+        )
+        return tuple(role for role in drawn if role.name in reading)
 
     @property
     def folder(self) -> Path:

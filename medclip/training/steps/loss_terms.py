@@ -21,7 +21,7 @@ from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
-from medclip.training.losses import LOSSES, Loss, loss_named
+from medclip.training.losses import Loss, losses_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
@@ -265,15 +265,12 @@ class ActiveLoss(NamedTuple):
 
 
 def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
-    """Return the losses of a recipe, in the order of the table, and then those of `objective.losses` that have a
-    section, in the recipe's order. All chance is torch's.
+    """Return the losses of a recipe, in the order of `losses_of`. All chance is torch's.
 
     Raises:
         MedclipError: What their `begin` raises.
     """
-    active = [(name, row, row.settings(start.recipe)) for name, row in LOSSES.items() if row.settings is not None]
-    active += [(name, loss_named(name), settings) for name, settings in start.recipe.objective.losses.items()]
-    return tuple(_begun(start, *one) for one in active if one[2] is not None)
+    return tuple(_begun(start, *one) for one in losses_of(start.recipe))
 
 
 def _begun(start: Start, name: str, row: Loss, settings: Any) -> ActiveLoss:

@@ -22,7 +22,7 @@ from medclip.training.ranks.sharding import no_sync
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
-from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
+from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of, role_inputs
 from medclip.training.steps.loss_terms import ALL, ActiveLoss, Sizes, Step, contrast, image_weights, weighted
 from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import learned_from, num_known, targets_of
@@ -94,6 +94,7 @@ class StepComputer:
             exams,
             None if batch.view_types is None else batch.view_types[:, :, 0] >= 0,
             step,
+            role_inputs(batch),
         )
 
     def nothing(self, step: int) -> Inputs:
@@ -111,6 +112,7 @@ class StepComputer:
             num_texts=o.num_texts,
             of_exam=o.views is not None,
             weighted=bool(o.source_weights),
+            roles=self._recipe.roles,
         )
         return self.prepare(batch, step).to(self._world.device)
 
@@ -235,6 +237,12 @@ class StepComputer:
             rows = torch.arange(size * views).view(views, size)[:, part].T.flatten()[places].to(device)
             types_BV3 = inputs.exams.view_types_BV3[part]
             given = {"view_types_BV3": types_BV3, "there_P": places.to(device, non_blocking=True)}
+        if inputs.texts:
+            given["texts"] = {
+                role: (of.tokens_BKL[part], of.mask_BK[part], of.num_tokens)
+                for role, of in inputs.texts.items()
+                if of.tokens_BKL.shape[2]
+            }
         masks = (None if mask_BL is None else mask_BL[rows] for mask_BL in (inputs.mask_BL, inputs.decoded_BL))
         mask_BL, decoded_BL = masks
         images_BCHW = self._normalised(inputs.images[rows])

@@ -36,16 +36,20 @@ class TowerOutputs(NamedTuple):
     """float32, of unit norm, a row for each examination; no columns where samples are single images."""
     extra: Mapping[str, Tensor] = {}
     """What single losses need, by their names: `medclip.training.losses`."""
+    texts: Mapping[str, Tensor] = {}
+    """Texts beside the captions, by their role, in training: float32 [B, K, D], of unit norm, zeros where a sample has
+    no such text."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return all of them, those of single losses last."""
-        return (*self[:5], *self.extra.values())
+        """Return all of them, those of single losses and of further texts last."""
+        return (*self[:5], *self.extra.values(), *self.texts.values())
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> TowerOutputs:
         """Return others with the names of these."""
         image_BD, text_BD, errors_B2, logits_BC, fused_BD, *others = tensors
-        extra = dict(zip(self.extra, others, strict=True))
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra)
+        extra = dict(zip(self.extra, others, strict=False))
+        texts = dict(zip(self.texts, others[len(extra) :], strict=True))
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra, texts)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TowerOutputs:
         """Return them with each tensor changed."""
@@ -121,6 +125,7 @@ class Towers(nn.Module):
         decoded_BL: Tensor | None = None,
         view_types_BV3: Tensor | None = None,
         there_P: Tensor | None = None,
+        texts: Mapping[str, tuple[Tensor, Tensor, int]] | None = None,
     ) -> TowerOutputs:
         """Encode a batch.
 
@@ -133,6 +138,8 @@ class Towers(nn.Module):
             view_types_BV3: int64, of the examinations whose views the images are: numbers of side, position and kind,
                 -1 where there is no view. None where samples are single images.
             there_P: int64, of examinations: which of the B x V places each image has.
+            texts: Texts beside the captions, by their role: int64 tokens [B, K, L], bool [B, K], which there are, and
+                the columns that the longest needs.
         """
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
@@ -141,6 +148,7 @@ class Towers(nn.Module):
         extra: dict[str, Tensor] = {}
         if self._pad_id is not None:
             text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
+        further_texts = {role: self._encode_texts(*of) for role, of in (texts or {}).items()}
         looks = self.looks if self.training else {}
         if self._pad_id is not None or self.supervised is not None or looks:
             with pooled(clip.visual) as seen:
@@ -160,7 +168,13 @@ class Towers(nn.Module):
         if self.supervised is not None:
             read_BD = image_BD if view_types_BV3 is None else fused_BD
             logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra, further_texts)
+
+    def _encode_texts(self, tokens_BKL: Tensor, mask_BK: Tensor, num_tokens: int) -> Tensor:
+        assert self._pad_id is not None  # a loss that reads texts needs words
+        features_RD = encode_short(self.clip, tokens_BKL.flatten(0, 1), self._pad_id, num_tokens)
+        features_BKD = normalize(features_RD.float(), dim=-1).unflatten(0, mask_BK.shape)
+        return torch.where(mask_BK[:, :, None], features_BKD, 0)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

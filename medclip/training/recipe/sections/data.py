@@ -65,6 +65,10 @@ class Data(Section):
     """Share of captions that quote the record's report, where it has one."""
     report_words: int = Field(default=60, ge=5)
     """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
+    num_negatives: int = Field(default=1, ge=1)
+    """Hard negatives that are drawn of each sample's for a step, where a loss reads any."""
+    tags: tuple[str, ...] = ()
+    """Words that a loss which reads tags learns to tell, in this order."""
     max_val: int = Field(default=2000, ge=2)
     """Validation samples used, from the front."""
     max_test: int = Field(default=20_000, ge=2)

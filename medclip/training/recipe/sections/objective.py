@@ -200,7 +200,7 @@ class Objective(Section):
     def needs_words(self) -> bool:
         """Whether a part of the loss reads captions; without words an image tower alone is trained."""
         own = self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
-        return own or any(_loss_named(name).needs_words for name in self.losses)
+        return own or any(_loss_named(name).reads_words for name in self.losses)
 
     @property
     def answering(self) -> tuple[Supervised, ...]:
