@@ -121,8 +121,7 @@ def theirs(urls: list[str], number: int, workers: int) -> Iterator[tuple[str, in
 def our_bytes(place: str, cache: Any, number: int) -> int:
     """Read the samples of an epoch in the order of training, without decoding them; bytes."""
     from medclip.shards.reading.samples import ShardReader
-    from medclip.training.batches.ahead import WindowsAhead
-    from medclip.training.batches.order import epoch_plan
+    from medclip.training.batches.order import WindowsAhead, epoch_plan
 
     reader = ShardReader(place, "train", cache=cache)
     plan = epoch_plan(reader.columns, batch_size=BATCH, seed=0, epoch=0, window_shards=WINDOW)

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.block import Block, check_features, make_block
-from medclip.objectives.chunked import scalar
-from medclip.objectives.info_nce import symmetric_info_nce
+from medclip.objectives.block import Block, check_features, make_block, scalar
+from medclip.objectives.contrastive import symmetric_info_nce
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import gather, gather_pairs, gather_values, rank_and_size
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
-from medclip.training.batches.roles import OWN, ROLES
+from medclip.training.batches.sample_texts import OWN, ROLES
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -34,14 +34,14 @@ class Loss:
     settings: Callable[[Any], Any] | None = None
     """(recipe): returns them from that place; None where the recipe does not have the loss."""
     texts: tuple[str, ...] = ()
-    """Roles of the texts of a sample that it reads: "own" is its caption, the others are those of
-    `medclip.training.batches.roles.ROLES`. They are in `step.inputs.texts` and `step.outputs.texts` by their role."""
+    """Roles of the texts of a sample that it reads: "own" is its caption, the others, which are in `step.inputs.texts`
+    and `step.outputs.texts` by their role, are those of `medclip.training.batches.sample_texts.ROLES`."""
     adds_up: bool = False
     """The loss of a batch is the sum of those of its samples, so that no chunk needs the features of another."""
     begin: Target | None = None
     """(start, settings): makes what the run needs for it. A module learns beside the towers, lies in checkpoints and
     stays behind when the pack is written. `before_epoch` and `after_step` are called of whatever has both
-    (`medclip.training.steps.update.Hook`)."""
+    (`medclip.training.steps.optimizer.Hook`)."""
     look: Target | None = None
     """(state, seen): returns a row for each image of what the towers see in training: `step.outputs.extra[name]`."""
     prepare: Target | None = None

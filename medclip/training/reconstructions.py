@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
-from medclip.objectives.masked import patches_of
-from medclip.objectives.tube_masks import TUBE_FLOOR, normalise_tubes
+from medclip.objectives.masked import TUBE_FLOOR, normalise_tubes, patches_of
 from medclip.shards.reading.columns import Columns
 from medclip.training.batches.loader import Batches
 from medclip.training.steps.masked_pixels import MaskedPart

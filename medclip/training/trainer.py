@@ -23,12 +23,11 @@ from medclip.training.batches.order import Balance, Order, check_sources
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.workers import CrewOptions
 from medclip.training.checkpoints import state as store
-from medclip.training.checkpoints.background import BackgroundSaver
 from medclip.training.checkpoints.export import export_pack
 from medclip.training.checkpoints.start import begin, tokenizer_folder
+from medclip.training.checkpoints.state import BackgroundSaver
 from medclip.training.log import FILE_NAME, RunLog, cut_log
-from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
-from medclip.training.ranks.pace import Pace
+from medclip.training.ranks.accelerator import Pace, allow_fast_products, choose_precision
 from medclip.training.ranks.sharding import blocks_of, full_weights, spread
 from medclip.training.ranks.world import World
 from medclip.training.recipe.compatibility import (
@@ -40,23 +39,27 @@ from medclip.training.recipe.compatibility import (
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
 from medclip.training.result import BEST, HEADS, MASKED, PretrainResult
-from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.steps.fast_towers import FrozenPrefix
+from medclip.training.steps.frozen_models import Replay
 from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.loss_terms import Start, begin_losses
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.optimizer import (
     Ema,
+    Hook,
+    Outcome,
+    Update,
     learning_rate,
     make_optimizer,
     moving_statistics,
     names_of_parameters,
+    not_finite,
+    read,
     training_mode,
 )
-from medclip.training.steps.replay import Replay
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import folded, head_of, move_norm
 from medclip.training.steps.towers import Towers, borrowed, weights_of
-from medclip.training.steps.update import Hook, Outcome, Update, not_finite, read
 from medclip.training.validation import WITHIN, validate
 from medclip.wording import count
 

@@ -17,7 +17,7 @@ from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 from medclip.training.batches.loader import LABELS, SOURCE, TEXT, Batch
-from medclip.training.batches.truth import truth_of
+from medclip.training.batches.sample_texts import truth_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.sections.objective import Objective
 from medclip.training.steps.inputs import Exams, exams_of

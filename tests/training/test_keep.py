@@ -19,9 +19,9 @@ from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.sections.keep import Keep
+from medclip.training.recipe.sections.train import Keep
+from medclip.training.steps.frozen_models import Replay, random_sentences
 from medclip.training.steps.loss_terms import Step, kept
-from medclip.training.steps.replay import Replay, random_sentences
 from medclip.training.trainer import Trainer
 from tests.kits.training import make_shards, tiny_recipe
 

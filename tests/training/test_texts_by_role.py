@@ -27,16 +27,15 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import from_json, to_json
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.tokenizers.tokenizer import load_tokenizer
-from medclip.training.batches.roles import DrawnRole
+from medclip.training.batches.sample_texts import DrawnRole
 from medclip.training.loop import run_recipe
 from medclip.training.losses import LOSSES, Loss
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.sections.augment import Augment
 from medclip.training.recipe.sections.section import Section
+from medclip.training.steps.fast_towers import encode_short
 from medclip.training.steps.loss_terms import Start, Step
-from medclip.training.steps.short_text import encode_short
-from medclip.training.steps.towers import Seen
-from medclip.training.steps.unimodal import pooled_dim
+from medclip.training.steps.towers import Seen, pooled_dim
 from tests.kits.training import batches_of, make_shards
 
 WORDS = ("disc", "effusion", "pneumonia")

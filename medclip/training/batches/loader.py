@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.ahead import WindowsAhead
 from medclip.training.batches.order import (
     SAMPLING,
     WINDOW_SHARDS,
     Order,
+    WindowsAhead,
     epoch_plan,
     repeats,
     source_weights,
     steps_of_epoch,
 )
-from medclip.training.batches.roles import ROLES, RoleTexts, no_texts
+from medclip.training.batches.sample_texts import ROLES, RoleTexts, no_texts
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.slots import NUM_KEYS, Form
 from medclip.training.batches.workers import Crew, CrewOptions, Pending, Row, Split

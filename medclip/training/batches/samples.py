@@ -24,12 +24,27 @@ from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
-from medclip.training.batches.augment_clips import draw_clip_change, make_clip
+from medclip.training.batches.augment import (
+    Change,
+    apply_change,
+    draw_change,
+    draw_clip_change,
+    largest_px,
+    make_clip,
+    names_a_side,
+)
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
-from medclip.training.batches.exam_texts import ALL_SIDES, Subject, kin_of, label_key, subjects_of, types_of
 from medclip.training.batches.order import ORDER
-from medclip.training.batches.roles import ROLES, DrawnRole
+from medclip.training.batches.sample_texts import (
+    ALL_SIDES,
+    ROLES,
+    DrawnRole,
+    Subject,
+    kin_of,
+    label_key,
+    subjects_of,
+    types_of,
+)
 from medclip.training.batches.slots import Arrays
 from medclip.training.recipe.sections.augment import Augment, SignalAugment
 from medclip.training.recipe.sections.data import Decode

@@ -36,10 +36,10 @@ from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from medclip.training.batches.roles import ROLES
+from medclip.training.batches.sample_texts import ROLES
 from medclip.training.recipe.compatibility import refuse_beside_native_aspect
 from medclip.training.recipe.schema import Recipe
-from medclip.training.recipe.sections.lens import LensPart
+from medclip.training.recipe.sections.model import LensPart
 from medclip.training.steps.masked_pixels import trunk_of
 from medclip.training.steps.optimizer import freeze
 

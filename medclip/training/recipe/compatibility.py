@@ -9,7 +9,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.shards.folder import STORED_WORDS, Stored
 from medclip.shards.reading.samples import ShardReader
-from medclip.training.batches.roles import ROLES
+from medclip.training.batches.sample_texts import ROLES
 from medclip.training.losses import losses_of
 from medclip.training.ranks.accelerator import Precision
 from medclip.training.ranks.world import World

@@ -15,15 +15,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medclip.models.packs.card import Card
 from medclip.schema_faults import faults_of
-from medclip.training.batches.roles import DrawnRole
+from medclip.training.batches.sample_texts import DrawnRole
 from medclip.training.losses import losses_of
 from medclip.training.recipe.sections.augment import Augment
-from medclip.training.recipe.sections.data import Data
-from medclip.training.recipe.sections.lens import LensPart
-from medclip.training.recipe.sections.model import OF_WORDS, ModelPart
+from medclip.training.recipe.sections.data import Data, Text
+from medclip.training.recipe.sections.model import OF_WORDS, LensPart, ModelPart
 from medclip.training.recipe.sections.objective import Objective
 from medclip.training.recipe.sections.section import Section
-from medclip.training.recipe.sections.text import Text
 from medclip.training.recipe.sections.train import Train
 from medclip.training.recipe.shorthands import written_out
 from medclip.wording import list_of

@@ -19,7 +19,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.pairs import Pairs
 from medclip.sample import SIDES
 from medclip.training.batches.loader import TEXT, Batch, Batches
-from medclip.training.batches.roles import DrawnRole, no_texts
+from medclip.training.batches.sample_texts import DrawnRole, no_texts
 from medclip.training.batches.slots import NUM_KEYS
 
 _AHEAD = 1

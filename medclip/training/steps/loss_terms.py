@@ -25,14 +25,12 @@ from medclip.training.losses import Loss, losses_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
-from medclip.training.recipe.sections.keep import Keep
 from medclip.training.recipe.sections.objective import Objective, TextTeacher, Unimodal
+from medclip.training.recipe.sections.train import Keep
+from medclip.training.steps.frozen_models import Replay, SentenceTeacher
 from medclip.training.steps.inputs import Exams, Inputs
-from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import supervised_loss
-from medclip.training.steps.teacher import SentenceTeacher
-from medclip.training.steps.towers import Seen, TowerOutputs
-from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
+from medclip.training.steps.towers import Seen, TowerOutputs, UnimodalViews, pooled_dim
 
 ALL = slice(None)
 """All samples of a batch."""

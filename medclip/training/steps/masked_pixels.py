@@ -16,10 +16,16 @@ from torch import Tensor, nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked.masked_autoencoder import MaskedAutoencoder
 from medclip.models.towers.signals.signal_vit import SignalViT
-from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
-from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
+from medclip.objectives.masked import (
+    apply_patch_mask,
+    draw_decoded,
+    draw_patch_mask,
+    draw_tube_mask,
+    foreground_of,
+    patch_errors,
+)
 from medclip.training.recipe.sections.objective import Masked
-from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.steps.fast_towers import FrozenPrefix
 
 
 class MaskedPart(nn.Module):

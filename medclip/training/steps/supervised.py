@@ -25,7 +25,7 @@ from medclip.statistics.metrics.classification import ranked_scores
 from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
 from medclip.training.batches.loader import SOURCE, Batch
-from medclip.training.batches.truth import labels_of, truth_of
+from medclip.training.batches.sample_texts import labels_of, truth_of
 
 _INIT_STD = 2e-5
 """Of the linear layer: every class begins at one half, or at one of C."""

@@ -34,7 +34,6 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
-from medclip.training.batches.exam_texts import label_key
 from medclip.training.batches.loader import (
     KIND,
     LABELS,
@@ -47,6 +46,7 @@ from medclip.training.batches.loader import (
     preflight,
     used_columns,
 )
+from medclip.training.batches.sample_texts import label_key
 from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.training.recipe.sections.augment import Augment
 from tests.kits.training import batches_of

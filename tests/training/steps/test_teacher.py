@@ -10,7 +10,7 @@ import torch
 
 from medclip.errors import MedclipError, Reason
 from medclip.training.recipe.file import package_folder
-from medclip.training.steps.teacher import SentenceTeacher
+from medclip.training.steps.frozen_models import SentenceTeacher
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked.patch_decoder import DecoderShape, PatchDecoder, decoder_shape
 from medclip.models.towers.masked.positions import sincos_positions
 from medclip.models.towers.signals.signal_vit import SignalViT
-from medclip.objectives.masked import grid_of, patch_errors, patches_of, sides_in_words
-from medclip.objectives.tube_masks import normalise_tubes
+from medclip.objectives.masked import grid_of, normalise_tubes, patch_errors, patches_of, sides_in_words
 
 
 class MaskedAutoencoder(nn.Module):

@@ -1,1 +1,1 @@
-"""The sections of a recipe, one file each, in the order in which a recipe has them. No torch here."""
+"""The sections of a recipe, as classes that check their keys; what holds between them is in `schema`. No torch here."""

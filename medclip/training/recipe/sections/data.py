@@ -1,4 +1,4 @@
-"""`data`: where samples come from, and how they are read."""
+"""`data` and `text`: where samples come from, how they are read, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.training.batches.order import SAMPLING
 from medclip.training.recipe.sections.section import Section, Share
 from medclip.wording import list_of
+
+
+class Text(Section):
+    """The tokenizer."""
+
+    tokenizer: Path | None = None
+    """Folder of a tokenizer; trained on the captions where None."""
+    vocab_size: int = Field(default=4096, ge=300)
+    context_length: int = Field(default=48, ge=4)
+    captions_per_sample: int = Field(default=4, ge=0)
+    """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""
+
 
 Decode = Literal["full", "auto", "scaled"]
 
