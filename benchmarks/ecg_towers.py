@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from medclip.models.towers.signals.signal_tower import SignalTower, build_signal_tower
-from medclip.training.recipe.sections.model import SignalPart
+from medclip.training.recipe.model import SignalPart
 
 SECONDS = 10
 TOWERS = ("resnet1d", "joint_patch", "lead_patch")

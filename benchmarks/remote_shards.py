@@ -75,7 +75,7 @@ def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) ->
     from medclip.training.batches.order import Order
     from medclip.training.batches.samples import Drawing
     from medclip.training.batches.workers import CrewOptions
-    from medclip.training.recipe.sections.augment import Augment
+    from medclip.training.recipe.augment import Augment
 
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(

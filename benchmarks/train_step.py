@@ -48,10 +48,9 @@ from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.batches.loader import Batch, used_columns
-from medclip.training.ranks.accelerator import Pace, allow_fast_products, choose_precision
-from medclip.training.ranks.sharding import blocks_of, spread
-from medclip.training.ranks.world import World, joined
-from medclip.training.recipe.file import load_recipe
+from medclip.training.ranks import Pace, World, allow_fast_products, choose_precision, joined
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.sharding import blocks_of, spread
 from medclip.training.steps.inputs import Feed
 from medclip.training.steps.loss_terms import Start, begin_losses
 from medclip.training.steps.optimizer import Outcome, Update, make_optimizer, read

@@ -29,7 +29,7 @@ class Loss:
     """(step, settings, state): yields weights and scalars. `step` is a `medclip.training.steps.loss_terms.Step`, and
     `state` what `begin` returned, or else the settings; the mean of a scalar over the ranks is that of the batch."""
     section: Any = None
-    """Class of its settings below `objective.losses`, a `medclip.training.recipe.sections.section.Section`; None for a
+    """Class of its settings below `objective.losses`, a `medclip.training.recipe.section.Section`; None for a
     loss that has a place of its own in a recipe."""
     settings: Callable[[Any], Any] | None = None
     """(recipe): returns them from that place; None where the recipe does not have the loss."""

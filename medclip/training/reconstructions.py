@@ -73,12 +73,12 @@ def fill_in(
     results: list[Reconstruction] = []
     start = 0
     for batch in batches.chosen(samples):
-        own = [row for row, is_valid in enumerate(batch.valid) if is_valid]
-        if own:
-            pixels = torch.from_numpy(batch.images[own])
+        valid_rows = [row for row, is_valid in enumerate(batch.valid) if is_valid]
+        if valid_rows:
+            pixels = torch.from_numpy(batch.images[valid_rows])
             images = normalise_with(preprocess, pixels, mean, std)
-            mask_BL = _masks(part, len(samples), [start + row for row in own], part.foreground(pixels), seed)
-            names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in own]
+            mask_BL = _masks(part, len(samples), [start + row for row in valid_rows], part.foreground(pixels), seed)
+            names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in valid_rows]
             results += reconstruct(
                 images,
                 mask_BL,
@@ -167,7 +167,7 @@ def reconstruct(
         ((_HIDDEN - mean.flatten()) / std.flatten())[:channels].to(target_BLP).repeat(target_BLP.shape[2] // channels)
     )
     hidden_BL1 = mask_BL[:, :, None]
-    shown = [
+    pictures = [
         _pixels(images_of(patches_BLP, images.shape, patch), mean, std)
         for patches_BLP in (
             target_BLP,
@@ -176,7 +176,7 @@ def reconstruct(
         )
     ]
     shares = mask_BL.float().mean(1).tolist()
-    return [Reconstruction(*values) for values in zip(*shown, modalities, shares, *errors, strict=True)]
+    return [Reconstruction(*values) for values in zip(*pictures, modalities, shares, *errors, strict=True)]
 
 
 def naive_errors(

@@ -26,10 +26,7 @@ from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.export import export_pack
 from medclip.training.checkpoints.start import begin, tokenizer_folder
 from medclip.training.checkpoints.state import BackgroundSaver
-from medclip.training.log import FILE_NAME, RunLog, cut_log
-from medclip.training.ranks.accelerator import Pace, allow_fast_products, choose_precision
-from medclip.training.ranks.sharding import blocks_of, full_weights, spread
-from medclip.training.ranks.world import World
+from medclip.training.ranks import Pace, World, allow_fast_products, choose_precision
 from medclip.training.recipe.compatibility import (
     adapters_of,
     refuse_lacking_texts,
@@ -38,7 +35,8 @@ from medclip.training.recipe.compatibility import (
 )
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
-from medclip.training.result import BEST, HEADS, MASKED, PretrainResult
+from medclip.training.result import BEST, FILE_NAME, HEADS, MASKED, PretrainResult, RunLog, cut_log
+from medclip.training.sharding import blocks_of, full_weights, spread
 from medclip.training.steps.fast_towers import FrozenPrefix
 from medclip.training.steps.frozen_models import Replay
 from medclip.training.steps.inputs import Fed, Feed
@@ -313,9 +311,9 @@ class Trainer:
         with borrowed(self.towers, self.ema.state if self.ema else None):
             weights = full_weights(self.towers, self.world)
         pack = self.folder / "pack"
-        shown = self.world.first(lambda: self._export(pack, weights)) or []
+        reconstructions = self.world.first(lambda: self._export(pack, weights)) or []
         return PretrainResult(
-            self.folder, self.step, self.total_steps, pack, self.validation, reconstructions=tuple(shown)
+            self.folder, self.step, self.total_steps, pack, self.validation, reconstructions=tuple(reconstructions)
         )
 
     def _export(self, pack: Path, weights: dict[str, Tensor]) -> list[Reconstruction]:
@@ -334,8 +332,8 @@ class Trainer:
             )
         arrays: dict[str, Tensor] = {}
         for head in self.recipe.objective.supervised:
-            own = f"{_SUPERVISED}{head.asked.name}."
-            values = {name.removeprefix(own): v for name, v in weights.items() if name.startswith(own)}
+            prefix = f"{_SUPERVISED}{head.asked.name}."
+            values = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
             by_name = folded(head.asked, head.names, values).items()
             arrays |= {f"{head.asked.name}/{name}": torch.from_numpy(value) for name, value in by_name}
         if arrays:
@@ -349,12 +347,12 @@ class Trainer:
         )
         if self.recipe.objective.masked is None:
             return []
-        own = {name.removeprefix(_MASKED): v for name, v in weights.items() if name.startswith(_MASKED)}
-        store.save_tensors(own, self.folder / MASKED)
+        of_masked = {name.removeprefix(_MASKED): v for name, v in weights.items() if name.startswith(_MASKED)}
+        store.save_tensors(of_masked, self.folder / MASKED)
         if self.val is None:
             return []
         part = MaskedPart(model, self.size_px, self.recipe.objective.masked, self.preprocess.std)
-        part.load_state_dict(own)
+        part.load_state_dict(of_masked)
         return fill_in(model, part, self.val, self.preprocess, self.recipe.seed, self.recipe.data.max_val)
 
     def _state(self) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
 from medclip.shards.writing.entries import Form
 from medclip.training.batches.loader import Batch
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.steps.inputs import Fed
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import learned_from

@@ -30,9 +30,9 @@ from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.batches.sample_texts import DrawnRole
 from medclip.training.loop import run_recipe
 from medclip.training.losses import LOSSES, Loss
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.sections.augment import Augment
-from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.augment import Augment
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.recipe.section import Section
 from medclip.training.steps.fast_towers import encode_short
 from medclip.training.steps.loss_terms import Start, Step
 from medclip.training.steps.towers import Seen, pooled_dim

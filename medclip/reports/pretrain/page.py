@@ -22,10 +22,9 @@ from medclip.reports.pretrain.reconstructed import Triptych, triptychs
 from medclip.reports.pretrain.words import metric_title
 from medclip.reports.themed_drawing import BAD, FIRST, INK, SECOND, SOFT, dress, themed_svg
 from medclip.text.vocabulary.load import load_task
-from medclip.training.log import SHARES
 from medclip.training.recipe.deviations import deviations
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import PretrainResult
+from medclip.training.result import SHARES, PretrainResult
 from medclip.version import __version__
 from medclip.wording import by_reason, count, figure, interval, list_of, number, percent
 

@@ -9,9 +9,8 @@ from medclip.models.packs.card import Card
 from medclip.reports.html_page import render_page
 from medclip.reports.pretrain.history import History
 from medclip.reports.pretrain.page import view
-from medclip.training.log import FILE_NAME, read_log
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import REPORT, PretrainResult
+from medclip.training.result import FILE_NAME, REPORT, PretrainResult, read_log
 
 _STYLES = ("style.css", "pretrain/page.css")
 

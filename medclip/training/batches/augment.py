@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.training.recipe.sections.augment import Augment, RandAugment
+from medclip.training.recipe.augment import Augment, RandAugment
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -208,10 +208,10 @@ class Batches:
         """
         self.keep_validation(limit)
         size, most = min(limit, len(self.reader)), self.batch_size // self.world_size
-        own = -(-size // self.world_size)
-        first = self.rank * own
-        rows = [(0, min(i, size - 1), 0) for i in range(first, first + own)]
-        yield from self._prepared(rows[start : start + most] for start in range(0, own, most))
+        num_rows = -(-size // self.world_size)
+        first = self.rank * num_rows
+        rows = [(0, min(i, size - 1), 0) for i in range(first, first + num_rows)]
+        yield from self._prepared(rows[start : start + most] for start in range(0, num_rows, most))
 
     def chosen(self, samples: Sequence[int]) -> Iterator[Batch]:
         """Yield some samples of the split as `validation` has them, in this order and on every rank the same.
@@ -294,8 +294,8 @@ class Batches:
             again = repeats(plan) if SAMPLING[self.order.policy].repeats else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
-        own = self.batch_size // self.world_size
-        part = slice(self.rank * own, (self.rank + 1) * own)
+        num_rows = self.batch_size // self.world_size
+        part = slice(self.rank * num_rows, (self.rank + 1) * num_rows)
         places = list(zip(plan[number, part].tolist(), again[number, part].tolist(), strict=True))
         return [(epoch, i, r) for i, r in places]
 
@@ -332,7 +332,7 @@ class Batches:
             tokens=tokens,
             num_tokens=used_columns(tokens, self.crew.tokenizer),
             pair_keys=_flat(arrays.pair_keys[:several, :size]),
-            texts=tuple(own[n] if own else "" for n in range(several) for own in texts),
+            texts=tuple(of_sample[n] if of_sample else "" for n in range(several) for of_sample in texts),
             label_keys=label_keys,
             studies=studies,
             keys=keys,
@@ -423,8 +423,8 @@ def _room(reader: ShardReader, policy: str, window_shards: int) -> str:
     if fitting == len(window):
         return note
     remedy = "lower data.window_shards or " if SAMPLING[policy].in_windows else ""
-    left = f"{len(window) - fitting} of them are read sample by sample, with a request each"
-    return f"{note}, and {left}: {remedy}raise data.shard_cache_gb"
+    remainder = f"{len(window) - fitting} of them are read sample by sample, with a request each"
+    return f"{note}, and {remainder}: {remedy}raise data.shard_cache_gb"
 
 
 def _speed(reader: ShardReader) -> str:

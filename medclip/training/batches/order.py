@@ -225,14 +225,14 @@ def draw_balanced(epoch: Epoch) -> NDArray[np.int32]:
     places = _divided(size, share, np.where(share > 0, np.maximum(room_of_source, 1), 0))
     codes = []
     for source, number in zip(present, places, strict=True):
-        own = np.flatnonzero(source_of_cell == source)
-        codes.append(np.repeat(own, _divided(int(number), np.ones(len(own)), room[own])))
+        of_source = np.flatnonzero(source_of_cell == source)
+        codes.append(np.repeat(of_source, _divided(int(number), np.ones(len(of_source)), room[of_source])))
     code = rng.permutation(np.concatenate(codes))
     order = np.empty(len(code), np.int32)
-    for own, group in zip(_groups(code, len(groups)), groups, strict=True):
-        if len(own):
-            rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
-            order[own] = np.concatenate(rounds)[: len(own)]
+    for of_group, group in zip(_groups(code, len(groups)), groups, strict=True):
+        if len(of_group):
+            rounds = [rng.permutation(group) for _ in range(-(-len(of_group) // len(group)))]
+            order[of_group] = np.concatenate(rounds)[: len(of_group)]
     if balance.together == 1:
         return epoch.batches(order)
     pieces = order[_in_pieces(columns.source_N[order], balance.together, rng)]
@@ -300,8 +300,8 @@ def _divided(total: int, share: NDArray[np.float64], room: NDArray[np.float64]) 
     room = room if room.sum() >= total else room * (total / room.sum())
     parts = np.zeros(len(share))
     full = share <= 0
-    while not full.all() and (left := total - parts[full].sum()) > 0:
-        parts[~full] = left * share[~full] / share[~full].sum()
+    while not full.all() and (remainder := total - parts[full].sum()) > 0:
+        parts[~full] = remainder * share[~full] / share[~full].sum()
         over = ~full & (parts > room)
         if not over.any():
             break
@@ -399,7 +399,7 @@ class WindowsAhead:
             for epoch in range(first, last + 2)
             for end, shards in self._of_epoch(epoch)
         ]
-        self._epochs = {epoch: known for epoch, known in self._epochs.items() if epoch >= first}
+        self._epochs = {epoch: windows_of for epoch, windows_of in self._epochs.items() if epoch >= first}
         ends = [end for end, _ in windows]
         low = bisect_right(ends, first_step * self._batch_size)
         high = bisect_left(ends, (last_step + 1) * self._batch_size)

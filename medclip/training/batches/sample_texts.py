@@ -74,7 +74,7 @@ def view_of(numbers: tuple[int, int, int]) -> ViewType:
     """Return the view that `types_of` numbered so; what has no name is unknown."""
     names = (SIDES, POSITIONS, VIEW_KINDS)
     side, position, kind = (
-        known[number] if 0 <= number < len(known) else "" for number, known in zip(numbers, names, strict=True)
+        kinds[number] if 0 <= number < len(kinds) else "" for number, kinds in zip(numbers, names, strict=True)
     )
     return ViewType(side, position, kind)
 
@@ -104,7 +104,7 @@ def label_key(record: CaptionRecord) -> str:
 
 
 def _subject(record: CaptionRecord, view: SampleView) -> Subject:
-    own = replace(
+    of_view = replace(
         record,
         view=view.view.position or None,
         laterality=view.view.side or None,
@@ -112,7 +112,7 @@ def _subject(record: CaptionRecord, view: SampleView) -> Subject:
         texts=view.texts,
         report=view.report,
     )
-    return Subject(own, _number(view.view.side), quoted=bool(view.texts or view.report))
+    return Subject(of_view, _number(view.view.side), quoted=bool(view.texts or view.report))
 
 
 def _number(side: str) -> int:

@@ -46,8 +46,8 @@ from medclip.training.batches.sample_texts import (
     types_of,
 )
 from medclip.training.batches.slots import Arrays
-from medclip.training.recipe.sections.augment import Augment, SignalAugment
-from medclip.training.recipe.sections.data import Decode
+from medclip.training.recipe.augment import Augment, SignalAugment
+from medclip.training.recipe.data import Decode
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -294,7 +294,7 @@ class Samples:
         except _BadSample as e:
             return self.bad(index, e.reason)
         views = views[: d.num_views]
-        shown = several[: d.num_views] if d.of_exam else several * d.num_views
+        views_stored = several[: d.num_views] if d.of_exam else several * d.num_views
         subjects = subjects_of(record, views, d.num_texts) if d.of_exam else [Subject(record)] * d.num_texts
         drawn = [(epoch, index, *_again(repeat, n)) for n in range(max(d.num_views, d.num_texts))]
         captions = [
@@ -310,7 +310,7 @@ class Samples:
         may_flip &= not any(map(names_a_side, texts)) and not any(side < len(SIDES) for side, *_ in types)
         images = []
         try:
-            for stored, which in zip(shown, drawn, strict=False):
+            for stored, which in zip(views_stored, drawn, strict=False):
                 rng = np.random.default_rng((d.seed, AUGMENT, *which))
                 if isinstance(stored, Voxels):
                     images.append(d.clip(stored, rng, may_flip))

@@ -190,8 +190,8 @@ class _Threads:
         places = [list(range(i, min(i + size, len(rows)))) for i in range(0, len(rows), size)]
         futures: list[Future[list[Strings]]] = [Future() for _ in places]
         for future, part in zip(futures, places, strict=True):
-            own = [rows[place] for place in part]
-            self._jobs.put((future, self._samples[split], own, part, self._slots.arrays(number)))
+            rows_of_part = [rows[place] for place in part]
+            self._jobs.put((future, self._samples[split], rows_of_part, part, self._slots.arrays(number)))
         return _ThreadPending(self._slots, number, places, futures, self._timeout_s, self._threads)
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_error, disk_errors, draft_of, make_folder, new_file, publish_folder
 from medclip.models.packs.manifest import file_sha256
-from medclip.training.ranks.world import TIMEOUT, World
+from medclip.training.ranks import TIMEOUT, World
 
 KEEP = 2
 STATE = "state.json"

@@ -11,8 +11,7 @@ from medclip.shards.folder import STORED_WORDS, Stored
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.sample_texts import ROLES
 from medclip.training.losses import losses_of
-from medclip.training.ranks.accelerator import Precision
-from medclip.training.ranks.world import World
+from medclip.training.ranks import Precision, World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import moving_statistics
 from medclip.training.steps.towers import Towers

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.recipe.sections.train import Keep
+from medclip.training.recipe.train import Keep
 
 
 class SentenceTeacher:
@@ -200,8 +200,8 @@ def random_sentences(tokenizer: Tokenizer, count: int, length: int, rng: np.rand
             f"train.keep.length is {length}, and the text tower takes {free} tokens beside begin and end.",
             hint="Name a smaller number.",
         )
-    known = np.setdiff1d(np.arange(tokenizer.vocab_size), sorted(tokenizer.special_ids))
-    drawn_VL = rng.choice(known, size=(count, length))
+    ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), sorted(tokenizer.special_ids))
+    drawn_VL = rng.choice(ordinary_ids, size=(count, length))
     on_the_left = place > 0 and empty_L[0] == tokenizer.pad_id != tokenizer.eos_id
     front, rest = (front[length:], rest) if on_the_left else (front, rest[: len(rest) - length])
     return np.concatenate([np.tile(front, (count, 1)), drawn_VL, np.tile(rest, (count, 1))], axis=1).astype(np.int64)

@@ -22,11 +22,10 @@ from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
 from medclip.training.losses import Loss, losses_of
-from medclip.training.ranks.world import World
-from medclip.training.recipe.file import package_folder
-from medclip.training.recipe.schema import Recipe
-from medclip.training.recipe.sections.objective import Objective, TextTeacher, Unimodal
-from medclip.training.recipe.sections.train import Keep
+from medclip.training.ranks import World
+from medclip.training.recipe.objective import Objective, TextTeacher, Unimodal
+from medclip.training.recipe.schema import Recipe, package_folder
+from medclip.training.recipe.train import Keep
 from medclip.training.steps.frozen_models import Replay, SentenceTeacher
 from medclip.training.steps.inputs import Exams, Inputs
 from medclip.training.steps.supervised import supervised_loss
@@ -53,7 +52,7 @@ class Sizes(NamedTuple):
 
     hidden: Tensor | None = None
     """Weight of its hidden patches."""
-    known: Mapping[str, Tensor] = {}
+    known_answers: Mapping[str, Tensor] = {}
     """Known answers of each head."""
 
 
@@ -243,7 +242,7 @@ def classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
                 step.of_images(step.inputs.targets[task.name]),
                 task.kind,
                 smoothing=head.smoothing,
-                known=step.sizes.known.get(task.name),
+                known_answers=step.sizes.known_answers.get(task.name),
                 group=step.world.group,
             ),
         )

@@ -24,7 +24,7 @@ from medclip.objectives.masked import (
     foreground_of,
     patch_errors,
 )
-from medclip.training.recipe.sections.objective import Masked
+from medclip.training.recipe.objective import Masked
 from medclip.training.steps.fast_towers import FrozenPrefix
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.layers.freeze import layer_depths
-from medclip.training.ranks.sharding import local_of
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 from medclip.training.recipe.schema import Recipe
+from medclip.training.sharding import local_of
 from medclip.training.steps.towers import LOSS_PARAMETERS, Towers, weights_of
 
 MAX_LOGIT_SCALE = math.log(100)

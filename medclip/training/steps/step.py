@@ -23,9 +23,9 @@ from medclip.objectives.ranks import sum_values
 from medclip.objectives.replay import replay_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import KIND, LABELS, SOURCE, STATED, STUDY, TEXT, Batch
-from medclip.training.ranks.sharding import no_sync
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 from medclip.training.recipe.schema import Recipe
+from medclip.training.sharding import no_sync
 from medclip.training.steps.frozen_models import Replay
 from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of, role_inputs
 from medclip.training.steps.loss_terms import ALL, ActiveLoss, Sizes, Step, contrast, image_weights, weighted
@@ -90,7 +90,8 @@ def cached_backward(
         sizes = [[len(part) for part in feature] for feature in zip(*outputs, strict=True)]
         del outputs
     gradients = [
-        (torch.zeros_like(x) if x.grad is None else x.grad).split(own) for x, own in zip(leaves, sizes, strict=True)
+        (torch.zeros_like(x) if x.grad is None else x.grad).split(lengths)
+        for x, lengths in zip(leaves, sizes, strict=True)
     ]
     for i, chunk in enumerate(chunks):
         last = i == len(chunks) - 1
@@ -387,8 +388,8 @@ class StepComputer:
         part, hidden = self._towers.masked, None
         if part is not None and inputs.mask_BL is not None:
             counts = []
-            for own in chunks:
-                rows = _rows(len(inputs), inputs.num_views, own, inputs.images.device)
+            for part_of_batch in chunks:
+                rows = _rows(len(inputs), inputs.num_views, part_of_batch, inputs.images.device)
                 decoded_BL = None if inputs.decoded_BL is None else inputs.decoded_BL[rows]
                 counts.append(
                     part.count(
@@ -397,8 +398,8 @@ class StepComputer:
                 )
             count_B = torch.cat(counts)
             hidden = sum_values(weighted(count_B, image_weights(inputs)).sum(), self._world.group)
-        known = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}
-        return Sizes(hidden, known)
+        known_answers = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}
+        return Sizes(hidden, known_answers)
 
     def _loss(self, inputs: Inputs, outputs: TowerOutputs, part: slice = ALL, sizes: Sizes | None = None) -> Tensor:
         """Return the loss of a batch, or a chunk's share of it where losses add up.
@@ -453,15 +454,15 @@ class StepComputer:
         part = self._towers.masked
         if part is None:
             return None, None
-        shown = [None] * len(rows) if (front_BL := part.foreground(images)) is None else front_BL.split(1)
+        foregrounds = [None] * len(rows) if (front_BL := part.foreground(images)) is None else front_BL.split(1)
         drawn = (
             part.draw(1, self._chance(row, _FIXED_MASK_STREAM), foreground_BL)
-            for row, foreground_BL in zip(rows, shown, strict=True)
+            for row, foreground_BL in zip(rows, foregrounds, strict=True)
         )
         masks, decoded = zip(*drawn, strict=True)
-        asked = [x for x in decoded if x is not None]
+        decoded_rows = [x for x in decoded if x is not None]
         on_device = torch.cat(masks).to(self._world.device)
-        return on_device, torch.cat(asked).to(self._world.device) if asked else None
+        return on_device, torch.cat(decoded_rows).to(self._world.device) if decoded_rows else None
 
     def _chance(self, which: int, stream: int) -> torch.Generator:
         seed = np.random.default_rng((self._recipe.seed, which, stream)).integers(2**62)

@@ -236,8 +236,8 @@ class Towers(nn.Module):
 
 def weights_of(towers: Towers) -> dict[str, Tensor]:
     """Name every tensor that a checkpoint keeps: parameters and buffers of the towers, parameters of the loss."""
-    own = {**towers.state_dict(), **{name: p.data for name, p in towers.loss_parameters().items()}}
-    return {f"model.{name}": value for name, value in own.items()}
+    weights = {**towers.state_dict(), **{name: p.data for name, p in towers.loss_parameters().items()}}
+    return {f"model.{name}": value for name, value in weights.items()}
 
 
 @contextlib.contextmanager
@@ -247,12 +247,12 @@ def borrowed(towers: Towers, averaged: dict[str, Tensor] | None) -> Iterator[Non
         yield
         return
     present = _present(towers)
-    own = {k: v.detach().clone() for k, v in present.items()}
+    before = {k: v.detach().clone() for k, v in present.items()}
     _merge(present, averaged)
     try:
         yield
     finally:
-        _merge(_present(towers), own)
+        _merge(_present(towers), before)
 
 
 def _present(towers: Towers) -> dict[str, Tensor]:

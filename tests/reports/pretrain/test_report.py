@@ -20,8 +20,7 @@ from medclip.reports.pretrain.history import History
 from medclip.reports.pretrain.page import learning
 from medclip.reports.pretrain.report import write_pretrain_report
 from medclip.reports.pretrain.words import metric_title
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.schema import Recipe, load_recipe
 from medclip.training.reconstructions import Reconstruction
 from medclip.training.result import PretrainResult
 from tests.kits.pages import lines_of, run_together

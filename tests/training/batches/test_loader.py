@@ -48,7 +48,7 @@ from medclip.training.batches.loader import (
 )
 from medclip.training.batches.sample_texts import label_key
 from medclip.training.batches.samples import Drawing, Room, Samples
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment
 from tests.kits.training import batches_of
 
 TOKENIZER = ClipTokenizer(40)

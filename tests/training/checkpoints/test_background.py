@@ -19,14 +19,14 @@ from medclip.errors import MedclipError, Reason
 from medclip.training.checkpoints import state
 from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.state import BackgroundSaver
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 
 SLOW_WRITER = """
 import sys, time, torch
 from pathlib import Path
 from medclip.training.checkpoints import state
 from medclip.training.checkpoints.state import BackgroundSaver
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 saver = BackgroundSaver(Path(sys.argv[1]), World())
 saver.save(1, {"weight": torch.zeros(1000)}, {})
 saver.wait()

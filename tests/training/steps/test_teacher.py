@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.recipe.file import package_folder
+from medclip.training.recipe.schema import package_folder
 from medclip.training.steps.frozen_models import SentenceTeacher
 
 

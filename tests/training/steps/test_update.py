@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from medclip.models.towers.build import build_clip, default_config
-from medclip.training.ranks.world import World
-from medclip.training.recipe.file import load_recipe
+from medclip.training.ranks import World
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.steps.optimizer import Ema, Update, make_optimizer, moving_statistics, read
 from medclip.training.steps.towers import Towers, weights_of
 

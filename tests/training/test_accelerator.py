@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medclip.objectives import block
-from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
+from medclip.training.ranks import allow_fast_products, choose_precision
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 

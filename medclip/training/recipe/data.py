@@ -12,7 +12,7 @@ from medclip.errors import MedclipError
 from medclip.files.stores.remote import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.training.batches.order import SAMPLING
-from medclip.training.recipe.sections.section import Section, Share
+from medclip.training.recipe.section import Section, Share
 from medclip.wording import list_of
 
 

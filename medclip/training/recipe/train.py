@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medclip.errors import MedclipError
 from medclip.text.vocabulary.load import load_task
-from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.section import Section
 
 
 class Keep(Section):

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medclip.models.inputs.signal_input import MEAN_MV, STD_MV, Normalise, SignalInput, signal_input
 from medclip.models.inputs.volume_input import VolumeInput, volume_input
-from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.section import Section
 
 
 class LensPart(Section):
