@@ -167,7 +167,7 @@ def reconstruct(
         ((_HIDDEN - mean.flatten()) / std.flatten())[:channels].to(target_BLP).repeat(target_BLP.shape[2] // channels)
     )
     hidden_BL1 = mask_BL[:, :, None]
-    pictures = [
+    images_of_parts = [
         _pixels(images_of(patches_BLP, images.shape, patch), mean, std)
         for patches_BLP in (
             target_BLP,
@@ -176,7 +176,7 @@ def reconstruct(
         )
     ]
     shares = mask_BL.float().mean(1).tolist()
-    return [Reconstruction(*values) for values in zip(*pictures, modalities, shares, *errors, strict=True)]
+    return [Reconstruction(*values) for values in zip(*images_of_parts, modalities, shares, *errors, strict=True)]
 
 
 def naive_errors(

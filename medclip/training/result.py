@@ -82,7 +82,7 @@ class RunLog:
         """Write one entry: `kind` is step, val, skip, bad, note or resume.
 
         Raises:
-            MedclipError: As `medclip.files.output.disk_errors`.
+            MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR.
         """
         if self._file is None:
             return

@@ -36,6 +36,8 @@ from medclip.training.recipe.section import Section
 from medclip.training.steps.fast_towers import encode_short
 from medclip.training.steps.loss_terms import Start, Step
 from medclip.training.steps.towers import Seen, pooled_dim
+from tests.kits.loaded_python import Programs
+from tests.kits.rank_run import run_ranks
 from tests.kits.training import batches_of, make_shards
 
 WORDS = ("disc", "effusion", "pneumonia")
@@ -63,8 +65,7 @@ def apart(step: Step, settings: Apart, _: object) -> Iterator[tuple[float, Tenso
     STEPS.append(step)
     out, mask_BK = step.outputs, step.inputs.texts["negative"].mask_BK
     further_BK = (out.texts["negative"] - out.text_BD[:, None]) @ out.image_BD[:, :, None]
-    summed = torch.where(mask_BK, softplus(5 * further_BK[..., 0]), 0).sum()
-    yield settings.weight, summed / mask_BK.sum().clamp_min(1)
+    yield settings.weight, torch.where(mask_BK, softplus(5 * further_BK[..., 0]), 0).mean()
 
 
 class Tagged(Section):
@@ -211,6 +212,24 @@ def interrupt() -> None:
 def run_and_be_killed(plan: dict[str, Any], out: Path) -> None:
     LOSSES["apart"] = ended_by(lambda: os.kill(os.getpid(), signal.SIGKILL))
     run_recipe(plan, out=out)
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_from_negatives_and_tags_as_one_process_does(
+    plan: dict[str, Any], tmp_path: Path, programs: Programs
+) -> None:
+    both = negatives(plan)
+    both["data"] |= {"tags": list(WORDS)}
+    both["objective"]["losses"]["tags"] = {}
+    medclip.pretrain(both, out=tmp_path / "one")
+    rows, ways = f"{__name__}:ROWS", {"ddp": ["train.micro_batch=2"], "fsdp": ["train.parallel=fsdp"]}
+    jobs = [
+        {"recipe": both, "out": str(tmp_path / way), "overrides": changes, "losses": rows}
+        for way, changes in ways.items()
+    ]
+    run_ranks(2, jobs, tmp_path, programs)
+    for way in ways:
+        assert losses(tmp_path / way) == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
 
 
 @pytest.mark.parametrize("how", ["interrupted", pytest.param("killed", marks=pytest.mark.slow)])

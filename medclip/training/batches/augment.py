@@ -402,7 +402,7 @@ def make_clip(voxels: Voxels, change: ClipChange | None, taken: VolumeInput, siz
         uint8 [T, S, S, C].
 
     Raises:
-        MedclipError: As `VolumeInput.clips`: what the model is not trained on.
+        MedclipError: What the model is not trained on, from `VolumeInput.clips`.
     """
     taken.check(voxels)
     if change is None:

@@ -202,9 +202,6 @@ class Batches:
 
         Args:
             limit: The most samples, of all ranks together.
-
-        Raises:
-            MedclipError: As `training`.
         """
         self.keep_validation(limit)
         size, most = min(limit, len(self.reader)), self.batch_size // self.world_size
@@ -218,9 +215,6 @@ class Batches:
 
         Args:
             samples: Numbers of the samples.
-
-        Raises:
-            MedclipError: As `training`.
         """
         most = self.batch_size // self.world_size
         rows = [(0, sample, 0) for sample in samples]

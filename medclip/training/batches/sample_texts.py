@@ -219,7 +219,7 @@ class RoleTexts:
     tokens: NDArray[np.int32]
     """int32 [b, K, L]; L = 0 where the text tower does not read them. Valid until the batch is released."""
     num_tokens: int
-    """As `Batch.num_tokens`, of these."""
+    """Columns of `tokens` that the longest of them needs, rounded up to a multiple of 8, at most L."""
     num_texts: int
     """K."""
 

@@ -122,11 +122,7 @@ class Drawing:
         return make_clip(stored, change, taken, self.preprocess.size_px)
 
     def record(self, recording: Recording) -> NDArray[np.int16]:
-        """Make of a stored ECG what its model is shown, with room for shifts where it is augmented.
-
-        Raises:
-            MedclipError: As `prepare_record`.
-        """
+        """Make of a stored ECG what its model is shown, with room for shifts where it is augmented."""
         taken, settings = self.preprocess.signal, self.of_signals
         assert taken is not None
         return prepare_record(recording, taken, 0.0 if settings is None else settings.shift)
@@ -233,15 +229,6 @@ class Made:
         return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts
 
 
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    stored: tuple[NDArray[Any] | Voxels, ...]
-    """uint8 H x W, or H x W x 3, of each view; a volume; or int16 [12, T] of an ECG."""
-    record: CaptionRecord
-    meta: Mapping[str, Any]
-    views: tuple[SampleView, ...]
-
-
 class Room:
     """Bytes that caches may still fill. Safe in threads."""
 
@@ -271,7 +258,10 @@ class Samples:
 
     def __init__(self, reader: ShardReader, drawing: Drawing, room: Room, tokenizer: Tokenizer | None = None) -> None:
         self.reader, self.drawing, self._tokenizer = reader, drawing, tokenizer
-        self._cache: dict[int, _Stored] = {}
+        self._cache: dict[
+            int,
+            tuple[tuple[NDArray[Any] | Voxels, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]],
+        ] = {}  # as `_read` returns them, images as arrays
         self._room = room
 
     def make(self, epoch: int, index: int, repeat: int = 0) -> Made:
@@ -402,14 +392,15 @@ class Samples:
 
         kept = self._cache.get(index)
         if kept is not None:
+            arrays, record, meta, views = kept
             is_image = self.drawing.preprocess.takes == "images"
-            again = tuple(Image.fromarray(one) if is_image else one for one in kept.stored)  # type: ignore[arg-type]
-            return again, kept.record, kept.meta, kept.views
+            again = tuple(Image.fromarray(one) if is_image else one for one in arrays)  # type: ignore[arg-type]
+            return again, record, meta, views
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
-            views: tuple[SampleView, ...] = ()
+            views = ()
             if self.drawing.preprocess.signal is not None:
                 stored: tuple[_Read, ...] = (self.drawing.record(self.reader.recording(parts)),)
             elif self.drawing.preprocess.volume is not None:
@@ -436,7 +427,7 @@ class Samples:
         size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
         if index not in self._cache and self._room.take(size):
             arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)
-            self._cache[index] = _Stored(arrays, record, meta, views)
+            self._cache[index] = arrays, record, meta, views
 
 
 def _num_bytes(stored: _Read) -> int:

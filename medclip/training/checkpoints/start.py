@@ -49,11 +49,7 @@ _MAX_TOKENIZER_SAMPLES = 20_000
 
 
 def check_towers(recipe: Recipe) -> None:
-    """Refuse what no run can begin with, before shards are built for it. A recipe that reads words needs them for that.
-
-    Raises:
-        MedclipError: As `begin`.
-    """
+    """Refuse what no run can begin with, before shards are built for it. A recipe of words needs them for that."""
     if not recipe.needs_words:
         begin(recipe, recipe.folder, None)
 

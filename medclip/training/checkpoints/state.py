@@ -52,7 +52,7 @@ def save_checkpoint(
         The checkpoint.
 
     Raises:
-        MedclipError: As `medclip.files.output.disk_errors`, on all ranks; the checkpoints before stay.
+        MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR, on all ranks; the checkpoints before stay.
     """
     target = folder / f"{_PREFIX}{step:07d}"
     fresh = draft_of(target, target.name)  # of one name on all ranks
@@ -187,11 +187,7 @@ def fill_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file that is there whole or not at all.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write one safetensors file that is there whole or not at all."""
     from safetensors.torch import save_file
 
     with new_file(path) as draft:
@@ -243,7 +239,7 @@ class BackgroundSaver:
         """Copy the tensors, and begin to write them; waits for the checkpoint before. All ranks call it.
 
         Raises:
-            MedclipError: As `save_checkpoint`, of the checkpoint before.
+            MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR of the checkpoint before.
         """
         self.wait()
         copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
@@ -253,7 +249,7 @@ class BackgroundSaver:
         """Wait until what was begun is written. All ranks call it.
 
         Raises:
-            MedclipError: As `save_checkpoint`.
+            MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR.
         """
         running, self._running = self._running, None
         if running is not None:

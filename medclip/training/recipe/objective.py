@@ -201,7 +201,7 @@ class Supervised(Section):
         """The classes, in the order of logits.
 
         Raises:
-            MedclipError: As `asked`; TABLE_INVALID for a class that the task does not have.
+            MedclipError: NO_TASK, MISSING_FILE; TABLE_INVALID, also for a class that the task does not have.
         """
         task = self.asked
         return tuple(task.class_named(c).name for c in self.classes) or tuple(c.name for c in task.classes)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -79,10 +78,10 @@ def cached_backward(
     if not chunks:
         raise MedclipError(Reason.WRONG_USE, "a batch needs one chunk or more.")
     with no_sync():
-        states, outputs = [], []
+        again, outputs = [], []
         with torch.no_grad():
             for chunk in chunks:
-                states.append(_RandomState.now())
+                again.append(_random_state())
                 outputs.append(encode(chunk))
         leaves = [torch.cat(feature).requires_grad_() for feature in zip(*outputs, strict=True)]
         value = loss(*leaves)
@@ -96,7 +95,7 @@ def cached_backward(
     for i, chunk in enumerate(chunks):
         last = i == len(chunks) - 1
         with nullcontext() if last else no_sync():
-            with states[i].again():
+            with again[i]():
                 features = encode(chunk)
             ends = [(x, g[i]) for x, g in zip(features, gradients, strict=True) if x.requires_grad]
             if last:  # nothing is added to them, but their gradients are complete: a reducer waits for this
@@ -106,26 +105,25 @@ def cached_backward(
     return value.detach()
 
 
-@dataclass(frozen=True, eq=False)
-class _RandomState:
-    """The state of torch's generators on the CPU and, where there are any, on CUDA devices."""
+def _random_state() -> Callable[[], AbstractContextManager[None]]:
+    """Note the state of torch's generators on the CPU and, where there are any, on CUDA devices.
 
-    cpu: Tensor
-    cuda: list[Tensor]
-
-    @staticmethod
-    def now() -> _RandomState:
-        started = torch.cuda.is_available() and torch.cuda.is_initialized()
-        return _RandomState(torch.get_rng_state(), torch.cuda.get_rng_state_all() if started else [])
+    Returns:
+        What draws once more what is drawn after this call; what comes later draws on as if nothing had been.
+    """
+    state = torch.get_rng_state()
+    on_cards = torch.cuda.is_available() and torch.cuda.is_initialized()
+    states = torch.cuda.get_rng_state_all() if on_cards else []
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw once more what was drawn after `now`; what comes later draws on as if nothing had been."""
-        with torch.random.fork_rng(devices=range(len(self.cuda))):
-            torch.set_rng_state(self.cpu)
-            for device, state in enumerate(self.cuda):
-                torch.cuda.set_rng_state(state, device)
+    def again() -> Iterator[None]:
+        with torch.random.fork_rng(devices=range(len(states))):
+            torch.set_rng_state(state)
+            for device, state_of_card in enumerate(states):
+                torch.cuda.set_rng_state(state_of_card, device)
             yield
+
+    return again
 
 
 _MASK_STREAM, _FIXED_MASK_STREAM = 11, 13
