@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,7 @@ def test_a_sample_without_a_long_text_has_its_report(plan: dict[str, Any]) -> No
     record = CaptionRecord(None, report="The heart is large. The lungs are clear.")
     assert role.draw(record, np.random.default_rng(0)) == (record.report,)
     assert role.draw(CaptionRecord(None), None) == ()
+    assert role.draw(replace(record, generic=True), None) == ()
 
 
 def test_a_role_that_no_sample_has_is_refused_before_training(

@@ -354,7 +354,7 @@ class Batches:
             tokens_BKL = tokens_RBL[start : start + role.num_texts].swapaxes(0, 1)
             start += role.num_texts
             used = used_columns(tokens_BKL.reshape(-1, tokens_BKL.shape[2]), self.crew.tokenizer)
-            roles[role.name] = RoleTexts(texts, tokens_BKL, used, role.num_texts)
+            roles[role.name] = RoleTexts(texts, tokens_BKL, used)
         return roles
 
     def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,6 @@ from medclip.shards.sample_views import SampleView
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.outcomes import spoken_labels
 from medclip.text.vocabulary.task import Task
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 
 ALL_SIDES = -1
 """Number of the side of a caption that is about all that is shown, or about a side that nobody named."""
@@ -200,7 +196,7 @@ class DrawnRole(NamedTuple):
             rng: The only source of chance; the first texts are taken where None.
         """
         texts = ROLES[self.name].texts(record)
-        if not texts:
+        if not texts or record.generic:  # a generic rendering says its modality and nothing else
             return ()
         if self.words:
             stated = {text.casefold() for text in texts}
@@ -220,8 +216,6 @@ class RoleTexts:
     """int32 [b, K, L]; L = 0 where the text tower does not read them. Valid until the batch is released."""
     num_tokens: int
     """Columns of `tokens` that the longest of them needs, rounded up to a multiple of 8, at most L."""
-    num_texts: int
-    """K."""
 
     @property
     def has_B(self) -> NDArray[np.bool_]:
@@ -231,7 +225,7 @@ class RoleTexts:
     @property
     def mask_BK(self) -> NDArray[np.bool_]:
         """Which of its K texts each sample has: of tags, the words that are stated."""
-        none: tuple[Any, ...] = ("",) * self.num_texts
+        none = ("",) * self.tokens.shape[1]
         return np.array([[bool(text) for text in texts or none] for texts in self.texts], np.bool_)
 
 
@@ -239,4 +233,4 @@ def no_texts(role: DrawnRole, size: int, context_length: int) -> RoleTexts:
     """Return the texts of samples that have none of a role."""
     length = context_length if ROLES[role.name].is_encoded else 0
     tokens = np.zeros((size, role.num_texts, length), np.int32)
-    return RoleTexts(((),) * size, tokens, min(8, length), role.num_texts)
+    return RoleTexts(((),) * size, tokens, min(8, length))

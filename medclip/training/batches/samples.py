@@ -88,7 +88,7 @@ class Drawing:
     of_exam: bool = False
     """The views are those of a sample, V at most; a sample of one image is an examination of one view."""
     roles: tuple[DrawnRole, ...] = ()
-    """Texts that are drawn of a sample beside its captions."""
+    """Texts that are drawn of a sample beside its captions; of an examination, of what is known of the whole."""
 
     @property
     def wanted_px(self) -> int:
