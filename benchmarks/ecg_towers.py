@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from medclip.models.towers.signal_tower import SignalTower, build_signal_tower
-from medclip.training.recipe.sections.signal import SignalPart
+from medclip.training.recipe.model import SignalPart
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 SECONDS = 10
 TOWERS = ("resnet1d", "joint_patch", "lead_patch")

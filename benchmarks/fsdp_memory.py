@@ -25,8 +25,8 @@ def measure(parallel: str) -> dict[str, float]:
     from open_clip.model import CustomTextCLIP
 
     from medclip.objectives.contrastive import clip_loss
-    from medclip.training.ranks.sharding import spread
-    from medclip.training.ranks.world import joined
+    from medclip.training.ranks import joined
+    from medclip.training.sharding import spread
     from medclip.training.steps.towers import Towers, weights_of
 
     with joined("cpu") as world:

@@ -50,7 +50,7 @@ def main() -> int:
     from medclip.training.batches.loader import Batches
     from medclip.training.batches.samples import Drawing
     from medclip.training.batches.workers import CrewOptions
-    from medclip.training.recipe.sections.augment import Augment
+    from medclip.training.recipe.augment import Augment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1024)

@@ -46,7 +46,7 @@ from medclip.training.batches.augment import Change, apply_change
 from medclip.training.batches.loader import Batches
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.workers import CrewOptions
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment
 
 GOALS = {"full": 2.0, "scaled": 3.0}
 BATCH, SIZE, PER_SHARD = 64, 224, 128

@@ -39,8 +39,7 @@ from torch.nn.functional import mse_loss
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
 from medclip.models.towers.patch_decoder import DecoderShape, decoder_shape
 from medclip.models.towers.timm_tower import make_tubelets
-from medclip.objectives.masked import mask_of_noise
-from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
+from medclip.objectives.masked import draw_decoded, draw_tube_mask, mask_of_noise
 
 ENCODER, STEP = 3.5, 1.0
 RECIPES = (("dec128d2", 0.9), ("dec512d2", 0.9), ("dec512d8", 0.75))

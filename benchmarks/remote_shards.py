@@ -75,7 +75,7 @@ def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) ->
     from medclip.training.batches.order import Order
     from medclip.training.batches.samples import Drawing
     from medclip.training.batches.workers import CrewOptions
-    from medclip.training.recipe.sections.augment import Augment
+    from medclip.training.recipe.augment import Augment
 
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
@@ -121,8 +121,7 @@ def theirs(urls: list[str], number: int, workers: int) -> Iterator[tuple[str, in
 def our_bytes(place: str, cache: Any, number: int) -> int:
     """Read the samples of an epoch in the order of training, without decoding them; bytes."""
     from medclip.shards.reading.samples import ShardReader
-    from medclip.training.batches.ahead import WindowsAhead
-    from medclip.training.batches.order import epoch_plan
+    from medclip.training.batches.order import WindowsAhead, epoch_plan
 
     reader = ShardReader(place, "train", cache=cache)
     plan = epoch_plan(reader.columns, batch_size=BATCH, seed=0, epoch=0, window_shards=WINDOW)

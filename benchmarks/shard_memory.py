@@ -122,7 +122,7 @@ def measure(folder: Path, workers: int) -> int:
     from medclip.training.batches.loader import Batches
     from medclip.training.batches.samples import Drawing
     from medclip.training.batches.workers import CrewOptions
-    from medclip.training.recipe.sections.augment import Augment
+    from medclip.training.recipe.augment import Augment
 
     imported = memory_mb(os.getpid())
 

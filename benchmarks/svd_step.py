@@ -30,7 +30,7 @@ from medclip.adaptation.towers.clip_svd import decompose
 from medclip.adaptation.towers.layers import choose_layers, list_layers
 from medclip.adaptation.towers.split_attention import read_class_token_only, split_attention
 from medclip.text.tokenizers.tokenizer import load_tokenizer
-from medclip.training.steps.short_text import encode_short
+from medclip.training.steps.fast_towers import encode_short
 
 TIME, MEMORY = 1.1, 1.6
 CLASSES = ("glioma", "meningioma", "pituitary tumor", "normal brain")

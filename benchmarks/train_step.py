@@ -48,17 +48,14 @@ from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.batches.loader import Batch, used_columns
-from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
-from medclip.training.ranks.pace import Pace
-from medclip.training.ranks.sharding import blocks_of, spread
-from medclip.training.ranks.world import World, joined
-from medclip.training.recipe.file import load_recipe
+from medclip.training.ranks import Pace, World, allow_fast_products, choose_precision, joined
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.sharding import blocks_of, spread
 from medclip.training.steps.inputs import Feed
 from medclip.training.steps.loss_terms import Start, begin_losses
-from medclip.training.steps.optimizer import make_optimizer
+from medclip.training.steps.optimizer import Outcome, Update, make_optimizer, read
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.towers import Towers
-from medclip.training.steps.update import Outcome, Update, read
 
 TARGETS = {False: 1.4, True: 1.2}
 SMALL: dict[str, Any] = {

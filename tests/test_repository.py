@@ -218,7 +218,7 @@ _WRITE_ELSEWHERE = {
     "text/tokenizers/clip.py": "text lies below files: into a folder that the caller puts in place",
     "text/tokenizers/tokenizer.py": "text lies below files: into a folder that the caller puts in place",
     "training/batches/workers.py": "a dump of a stuck process, in a temporary folder",
-    "training/log.py": "a log grows line by line",
+    "training/result.py": "a log grows line by line",
     "_export": "into the new folder of export_pack",
     "export_timm": "into the new folder of export_pack",
     "_publish": "into the draft of all ranks, which publish_folder puts in place",

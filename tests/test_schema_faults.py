@@ -18,7 +18,7 @@ from medclip.models.packs.card import read_card
 from medclip.sample import Modality
 from medclip.schema_faults import faults_of
 from medclip.text.vocabulary.load import parse_task
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 
 FOREIGN = ("Input", "Field", "valid", "permitted", "pydantic", "http", "instance", "parse")
 

@@ -156,7 +156,7 @@ def finetune(options: FinetuneOptions) -> FinetuneResult:
         )
 
     from medclip.training.checkpoints.start import check_towers
-    from medclip.training.ranks.world import joined
+    from medclip.training.ranks import joined
 
     with joined(planned.train.device) as world:
         world.without_hurry().first(build)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.models.packs.card import SplitFigures
     from medclip.progress import Progress
-    from medclip.training.recipe.file import RecipeSource
-    from medclip.training.recipe.schema import Recipe
+    from medclip.training.recipe.schema import Recipe, RecipeSource
     from medclip.training.result import PretrainResult
     from medclip.training.steps.masked_pixels import MaskedPart
 
@@ -66,7 +65,7 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
             samples; DISK_FULL; whatever reading shards raises.
     """
     from medclip.training.loop import run_recipe
-    from medclip.training.recipe.file import load_recipe
+    from medclip.training.recipe.schema import load_recipe
 
     plan = load_recipe(options.recipe, options.overrides)
     out = None if options.out is None else Path(options.out)

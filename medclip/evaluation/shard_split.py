@@ -29,7 +29,7 @@ from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.exam_texts import view_of
+from medclip.training.batches.sample_texts import view_of
 from medclip.training.batches.samples import Drawing, Made, Room, Samples
 from medclip.wording import list_of
 

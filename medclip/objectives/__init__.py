@@ -1,1 +1,1 @@
-"""Training objectives: one loss, one file."""
+"""Training objectives: one loss, one file, of features and pairs alone; what a run adds up is a table of `training`."""

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medclip.objectives.block import make_block
-from medclip.objectives.chunked import FeatureGradients, walked
+from medclip.objectives.block import FeatureGradients, make_block, walked
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import gather, gather_pairs, gather_values, rank_and_size
 

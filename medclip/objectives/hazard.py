@@ -93,7 +93,7 @@ def masked_hazard_loss(
     truth_BK: Tensor,
     mask_BK: Tensor,
     *,
-    known: Tensor | None = None,
+    num_years_known: Tensor | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """Compute the mean binary cross-entropy over the years that are known.
@@ -102,14 +102,14 @@ def masked_hazard_loss(
         logits_BK: Logits from `AdditiveHazard`.
         truth_BK: Truth from `hazard_targets`; not read where the mask is 0.
         mask_BK: Mask from `hazard_targets`.
-        known: Sum of the mask over the batch that these rows are a part of; None: they are all of it.
+        num_years_known: Sum of the mask over the batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
 
     Returns:
         Scalar float32, whose mean over ranks is the mean over the batch; 0 where nothing is known, with gradients
         of 0.
     """
-    if known is None:
-        known = sum_values(mask_BK.sum().float(), group)
+    if num_years_known is None:
+        num_years_known = sum_values(mask_BK.sum().float(), group)
     each_BK = binary_cross_entropy_with_logits(logits_BK.float(), truth_BK, reduction="none")
-    return torch.where(mask_BK > 0, each_BK, 0.0).sum() * (rank_and_size(group)[1] / known.clamp_min(1))
+    return torch.where(mask_BK > 0, each_BK, 0.0).sum() * (rank_and_size(group)[1] / num_years_known.clamp_min(1))

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.block import Block, check_features, make_block
-from medclip.objectives.chunked import scalar
-from medclip.objectives.info_nce import symmetric_info_nce
+from medclip.objectives.block import Block, check_features, make_block, scalar
+from medclip.objectives.contrastive import symmetric_info_nce
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import gather, gather_pairs, gather_values, rank_and_size
 
@@ -146,12 +145,12 @@ def _blocks(
     """
     rank, ranks = rank_and_size(group)
     every = gather_pairs(pairs, group) or Pairs()
-    known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in present]
+    present_N = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in present]
     part = [None if x is None else gather_values(x, group) for x in parts]
-    own = [[None if x is None else gather_values(x, group)[:, None] for x in columns] for columns in keys]
+    keys_by_relation = [[None if x is None else gather_values(x, group)[:, None] for x in columns] for columns in keys]
 
     def block(rows: int, cols: int) -> tuple[Block, Tensor]:
-        given = [x for x in (every.valid_B, known[rows], known[cols]) if x is not None]
+        given = [x for x in (every.valid_B, present_N[rows], present_N[cols]) if x is not None]
         of_rows, of_cols = part[rows], part[cols]
         if of_rows is not None and of_cols is not None:
             given.append((of_rows == of_cols) | (of_rows < 0) | (of_cols < 0))
@@ -160,7 +159,7 @@ def _blocks(
         number = (weights if valid is None else weights * valid).sum()
         positive, ignored = (
             _beside(of_all, columns[rows], columns[cols])
-            for of_all, columns in zip((every.positive_BK, every.ignored_BK), own, strict=True)
+            for of_all, columns in zip((every.positive_BK, every.ignored_BK), keys_by_relation, strict=True)
         )
         pair = replace(every, positive_BK=positive, ignored_BK=ignored, valid_B=valid, text_positive_BK=None)
         return make_block(pair, ranks * size, rank, ranks, device), number

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medclip.objectives.block import Block, check_features, make_block
-from medclip.objectives.chunked import FeatureGradients, scalar, walked
+from medclip.objectives.block import Block, FeatureGradients, check_features, make_block, scalar, walked
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import gather, gather_pairs, rank_and_size
 

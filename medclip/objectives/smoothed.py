@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.block import check_features
-from medclip.objectives.chunked import scalar
+from medclip.objectives.block import check_features, scalar
 
 
 def smoothed_info_nce(

@@ -23,15 +23,15 @@ from medclip.reports.model_card import metric_title, task_title, view_card
 from medclip.reports.pretrain_findings import History, chosen_step, findings
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
-from medclip.training.log import FILE_NAME, SHARES, read_log
 from medclip.training.recipe.deviations import deviations
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import REPORT, PretrainResult
+from medclip.training.result import FILE_NAME, REPORT, SHARES, PretrainResult, read_log
 from medclip.version import __version__
 from medclip.wording import by_reason, capital, count, figure, interval, list_of, number, percent
 
 if TYPE_CHECKING:
     from medclip.training.reconstructions import Reconstruction
+
 
 _STYLES = ("style.css", "pretrain.css")
 _LARGEST_PX = 256

@@ -10,9 +10,14 @@ from typing import Any, Literal
 from medclip.sample import Modality, ViewType
 from medclip.text.captions.record import CaptionRecord
 
+TEXTS_BY_ROLE = ("negatives", "long_captions", "tags")
+"""Keys of texts that have another role than a caption's."""
+_OPTIONAL = ("report", *TEXTS_BY_ROLE)
+
 
 def to_json(record: CaptionRecord, meta: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> bytes:
-    """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known.
+    """Write both as one JSON object with sorted keys. A report, texts of other roles than a caption's, and a study in
+    `meta`, are there only where known.
 
     Args:
         record: Record of what is known of the sample.
@@ -20,8 +25,9 @@ def to_json(record: CaptionRecord, meta: Mapping[str, Any], more: Mapping[str, A
         more: Further keys beside `record` and `meta`, such as `volume`.
     """
     record_values = asdict(record)
-    if record.report is None:
-        del record_values["report"]
+    for name in _OPTIONAL:
+        if record_values[name] in (None, ()):
+            del record_values[name]
     value = {"record": record_values, "meta": dict(meta), **(more or {})}
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
@@ -33,10 +39,12 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
         KeyError, ValueError: The bytes are something else.
     """
     value = json.loads(data)
-    stored: dict[str, Any] = {f.name: value["record"][f.name] for f in fields(CaptionRecord) if f.name != "report"}
-    stored["modality"] = None if stored["modality"] is None else Modality(stored["modality"])
-    record = CaptionRecord(**stored | {"texts": tuple(stored["texts"]), "report": value["record"].get("report")})
-    return record, {"study": "", **value["meta"]}
+    stored = value["record"]
+    facts: dict[str, Any] = {f.name: stored[f.name] for f in fields(CaptionRecord) if f.name not in _OPTIONAL}
+    facts["modality"] = None if facts["modality"] is None else Modality(facts["modality"])
+    facts |= {"texts": tuple(facts["texts"]), "report": stored.get("report")}
+    facts |= {name: tuple(stored.get(name, ())) for name in TEXTS_BY_ROLE}
+    return CaptionRecord(**facts), {"study": "", **value["meta"]}
 
 
 Group = Literal["exam", "breast"]

@@ -29,14 +29,24 @@ from medclip.models.devices import check_device
 from medclip.progress import Progress
 from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import no_split
-from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
-from medclip.training.recipe.file import RecipeSource, load_recipe
-from medclip.training.recipe.schema import Recipe
-from medclip.training.recipe.sections.data import Data
-from medclip.training.result import BEST, HEADS, LABELS_NOTE, MASKED, OWN_SHARDS, OWN_TASK, REPORT, PretrainResult
+from medclip.training.recipe.data import Data
+from medclip.training.recipe.schema import Recipe, RecipeSource, load_recipe
+from medclip.training.result import (
+    BEST,
+    FILE_NAME,
+    HEADS,
+    LABELS_NOTE,
+    MASKED,
+    OWN_SHARDS,
+    OWN_TASK,
+    REPORT,
+    TENSORBOARD,
+    PretrainResult,
+    read_log,
+)
 
 if TYPE_CHECKING:
-    from medclip.training.ranks.world import World
+    from medclip.training.ranks import World
 
 NOTE = "recipe.json"
 _RUN, _ELSEWHERE = "training run", "Name another folder with --out, or remove this one."
@@ -64,7 +74,7 @@ def run_recipe(
     folder = Path(out or plan.folder)
     _check_splits(plan.data)
     check_device(plan.train.device)
-    from medclip.training.ranks.world import joined
+    from medclip.training.ranks import joined
 
     with joined(plan.train.device) as world, ExitStack() as held:
         world.first(lambda: _claim(folder, plan, resume, held))

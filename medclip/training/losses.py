@@ -1,7 +1,8 @@
 """The losses that a training step adds up: one row each, in the order in which they are added. No torch here.
 
-The mathematics of a loss is a file of `medclip.objectives`. A row says where a recipe has its settings, what it needs
-beside features (a frozen model, a module that learns with the towers, tensors of the batch), and which terms it adds;
+The mathematics of a loss is a file of `medclip.objectives`. A row says where a recipe has its settings, which texts of
+a sample it reads, what it needs beside features (a frozen model, a module that learns with the towers, tensors of the
+batch), and which terms it adds;
 its functions are "module:function", or the functions themselves. Those of the table are in
 `medclip.training.steps.loss_terms`. A recipe names a loss that has a section below `objective.losses`.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
+from medclip.training.batches.sample_texts import OWN, ROLES
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -27,28 +29,42 @@ class Loss:
     """(step, settings, state): yields weights and scalars. `step` is a `medclip.training.steps.loss_terms.Step`, and
     `state` what `begin` returned, or else the settings; the mean of a scalar over the ranks is that of the batch."""
     section: Any = None
-    """Class of its settings below `objective.losses`, a `medclip.training.recipe.sections.section.Section`; None for a
+    """Class of its settings below `objective.losses`, a `medclip.training.recipe.section.Section`; None for a
     loss that has a place of its own in a recipe."""
     settings: Callable[[Any], Any] | None = None
     """(recipe): returns them from that place; None where the recipe does not have the loss."""
-    needs_words: bool = False
-    """It reads captions; of one without a place of its own."""
+    texts: tuple[str, ...] = ()
+    """Roles of the texts of a sample that it reads: "own" is its caption, the others, which are in `step.inputs.texts`
+    and `step.outputs.texts` by their role, are those of `medclip.training.batches.sample_texts.ROLES`."""
     adds_up: bool = False
     """The loss of a batch is the sum of those of its samples, so that no chunk needs the features of another."""
     begin: Target | None = None
     """(start, settings): makes what the run needs for it. A module learns beside the towers, lies in checkpoints and
     stays behind when the pack is written. `before_epoch` and `after_step` are called of whatever has both
-    (`medclip.training.steps.update.Hook`)."""
+    (`medclip.training.steps.optimizer.Hook`)."""
     look: Target | None = None
     """(state, seen): returns a row for each image of what the towers see in training: `step.outputs.extra[name]`."""
     prepare: Target | None = None
     """(state, batch, number of the step): returns tensors by name, made on the CPU ahead of the step:
     `step.inputs.extra[name]`. The same names for every batch."""
 
+    def __post_init__(self) -> None:
+        """Refuse a row that reads texts of no role."""
+        unknown = [role for role in self.texts if role not in (OWN, *ROLES)]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no role of texts: these are {', '.join((OWN, *ROLES))}")
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the text tower reads any of its texts."""
+        return any(role == OWN or ROLES[role].is_encoded for role in self.texts)
+
 
 _ROWS: dict[str, Loss] = {
     "contrastive": Loss(
-        f"{_TERMS}:contrastive", settings=lambda recipe: recipe.objective if recipe.objective.needs_words else None
+        f"{_TERMS}:contrastive",
+        settings=lambda recipe: recipe.objective if recipe.objective.needs_words else None,
+        texts=(OWN,),
     ),
     "image_anchor": Loss(
         f"{_TERMS}:anchored",
@@ -64,6 +80,7 @@ _ROWS: dict[str, Loss] = {
     "text_teacher": Loss(
         f"{_TERMS}:taught",
         settings=lambda recipe: recipe.objective.text_teacher,
+        texts=(OWN,),
         begin=f"{_TERMS}:teacher",
         prepare=f"{_TERMS}:teacher_tokens",
     ),
@@ -91,3 +108,12 @@ def loss_named(name: str) -> Loss:
         hint = did_you_mean(name, LOSSES, "Losses are")
         raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
     return LOSSES[name]
+
+
+def losses_of(recipe: Any) -> list[tuple[str, Loss, Any]]:
+    """Return name, row and settings of each loss of a recipe, in the order of the table, and then those of
+    `objective.losses`, in the recipe's order.
+    """
+    rows = [(name, row, row.settings(recipe)) for name, row in LOSSES.items() if row.settings is not None]
+    rows += [(name, loss_named(name), settings) for name, settings in recipe.objective.losses.items()]
+    return [(name, row, settings) for name, row, settings in rows if settings is not None]

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
-from medclip.objectives.masked import patches_of
-from medclip.objectives.tube_masks import TUBE_FLOOR, normalise_tubes
+from medclip.objectives.masked import TUBE_FLOOR, normalise_tubes, patches_of
 from medclip.shards.reading.mapped_rows import Columns
 from medclip.training.batches.loader import Batches
 from medclip.training.steps.masked_pixels import MaskedPart
@@ -74,12 +73,12 @@ def fill_in(
     results: list[Reconstruction] = []
     start = 0
     for batch in batches.chosen(samples):
-        own = [row for row, is_valid in enumerate(batch.valid) if is_valid]
-        if own:
-            pixels = torch.from_numpy(batch.images[own])
+        valid_rows = [row for row, is_valid in enumerate(batch.valid) if is_valid]
+        if valid_rows:
+            pixels = torch.from_numpy(batch.images[valid_rows])
             images = normalise_with(preprocess, pixels, mean, std)
-            mask_BL = _masks(part, len(samples), [start + row for row in own], part.foreground(pixels), seed)
-            names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in own]
+            mask_BL = _masks(part, len(samples), [start + row for row in valid_rows], part.foreground(pixels), seed)
+            names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in valid_rows]
             results += reconstruct(
                 images,
                 mask_BL,
@@ -168,7 +167,7 @@ def reconstruct(
         ((_HIDDEN - mean.flatten()) / std.flatten())[:channels].to(target_BLP).repeat(target_BLP.shape[2] // channels)
     )
     hidden_BL1 = mask_BL[:, :, None]
-    shown = [
+    images_of_parts = [
         _pixels(images_of(patches_BLP, images.shape, patch), mean, std)
         for patches_BLP in (
             target_BLP,
@@ -177,7 +176,7 @@ def reconstruct(
         )
     ]
     shares = mask_BL.float().mean(1).tolist()
-    return [Reconstruction(*values) for values in zip(*shown, modalities, shares, *errors, strict=True)]
+    return [Reconstruction(*values) for values in zip(*images_of_parts, modalities, shares, *errors, strict=True)]
 
 
 def naive_errors(

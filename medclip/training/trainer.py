@@ -23,39 +23,41 @@ from medclip.training.batches.order import Balance, Order, check_sources
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.workers import CrewOptions
 from medclip.training.checkpoints import state as store
-from medclip.training.checkpoints.background import BackgroundSaver
 from medclip.training.checkpoints.export import export_pack
 from medclip.training.checkpoints.start import begin, tokenizer_folder
-from medclip.training.log import FILE_NAME, RunLog, cut_log
-from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
-from medclip.training.ranks.pace import Pace
-from medclip.training.ranks.sharding import blocks_of, full_weights, spread
-from medclip.training.ranks.world import World
+from medclip.training.checkpoints.state import BackgroundSaver
+from medclip.training.ranks import Pace, World, allow_fast_products, choose_precision
 from medclip.training.recipe.compatibility import (
     adapters_of,
+    refuse_lacking_texts,
     refuse_other_samples,
     refuse_what_does_not_go_together,
 )
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
-from medclip.training.result import BEST, HEADS, MASKED, PretrainResult
-from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.result import BEST, FILE_NAME, HEADS, MASKED, PretrainResult, RunLog, cut_log
+from medclip.training.sharding import blocks_of, full_weights, spread
+from medclip.training.steps.fast_towers import FrozenPrefix
+from medclip.training.steps.frozen_models import Replay
 from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.loss_terms import Start, begin_losses
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.optimizer import (
     Ema,
+    Hook,
+    Outcome,
+    Update,
     learning_rate,
     make_optimizer,
     moving_statistics,
     names_of_parameters,
+    not_finite,
+    read,
     training_mode,
 )
-from medclip.training.steps.replay import Replay
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import folded, head_of, move_norm
 from medclip.training.steps.towers import Towers, borrowed, weights_of
-from medclip.training.steps.update import Hook, Outcome, Update, not_finite, read
 from medclip.training.validation import WITHIN, validate
 from medclip.wording import count
 
@@ -104,6 +106,8 @@ class Trainer:
         """Open the training shards, and return the model that the run begins with, on the device."""
         recipe, d = self.recipe, self.recipe.data
         self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
+        if recipe.roles:
+            self.world.first(lambda: refuse_lacking_texts(self.reader, recipe))
         started = self.world.first(lambda: begin(recipe, self.folder, self.reader))
         started = started or begin(recipe, self.folder, self.reader)
         self.config, self._base = started.config, started.base
@@ -307,9 +311,9 @@ class Trainer:
         with borrowed(self.towers, self.ema.state if self.ema else None):
             weights = full_weights(self.towers, self.world)
         pack = self.folder / "pack"
-        shown = self.world.first(lambda: self._export(pack, weights)) or []
+        reconstructions = self.world.first(lambda: self._export(pack, weights)) or []
         return PretrainResult(
-            self.folder, self.step, self.total_steps, pack, self.validation, reconstructions=tuple(shown)
+            self.folder, self.step, self.total_steps, pack, self.validation, reconstructions=tuple(reconstructions)
         )
 
     def _export(self, pack: Path, weights: dict[str, Tensor]) -> list[Reconstruction]:
@@ -328,8 +332,8 @@ class Trainer:
             )
         arrays: dict[str, Tensor] = {}
         for head in self.recipe.objective.supervised:
-            own = f"{_SUPERVISED}{head.asked.name}."
-            values = {name.removeprefix(own): v for name, v in weights.items() if name.startswith(own)}
+            prefix = f"{_SUPERVISED}{head.asked.name}."
+            values = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
             by_name = folded(head.asked, head.names, values).items()
             arrays |= {f"{head.asked.name}/{name}": torch.from_numpy(value) for name, value in by_name}
         if arrays:
@@ -343,12 +347,12 @@ class Trainer:
         )
         if self.recipe.objective.masked is None:
             return []
-        own = {name.removeprefix(_MASKED): v for name, v in weights.items() if name.startswith(_MASKED)}
-        store.save_tensors(own, self.folder / MASKED)
+        of_masked = {name.removeprefix(_MASKED): v for name, v in weights.items() if name.startswith(_MASKED)}
+        store.save_tensors(of_masked, self.folder / MASKED)
         if self.val is None:
             return []
         part = MaskedPart(model, self.size_px, self.recipe.objective.masked, self.preprocess.std)
-        part.load_state_dict(own)
+        part.load_state_dict(of_masked)
         return fill_in(model, part, self.val, self.preprocess, self.recipe.seed, self.recipe.data.max_val)
 
     def _state(self) -> dict[str, Any]:
@@ -474,7 +478,7 @@ class Trainer:
         balance = Balance(d.source_power, d.max_repeats, d.together)
         data = Batches(
             self.reader,
-            replace(still, augment=self.recipe.augment, **several),
+            replace(still, augment=self.recipe.augment, roles=self.recipe.roles, **several),
             order=Order(d.policy, d.weights, balance, d.window_shards),
             loss_weights=o.source_weights,
             making=CrewOptions(d.worker_kind, d.workers, d.cache_mb, d.timeout_s),

@@ -17,9 +17,9 @@ from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 from medclip.training.batches.loader import LABELS, SOURCE, TEXT, Batch
-from medclip.training.batches.truth import truth_of
-from medclip.training.ranks.world import World
-from medclip.training.recipe.sections.objective import Objective
+from medclip.training.batches.sample_texts import truth_of
+from medclip.training.ranks import World
+from medclip.training.recipe.objective import Objective
 from medclip.training.steps.inputs import Exams, exams_of
 from medclip.training.steps.supervised import (
     area_over_known,
@@ -83,15 +83,15 @@ def _balanced_accuracy(scores_NC: NDArray[np.float32], truth_NC: NDArray[np.floa
 
     None where nothing can be judged.
     """
-    known = ~np.isnan(truth_NC[:, 0])
-    truth, scores = truth_NC[known, 0].astype(int), scores_NC[known]
+    labelled = ~np.isnan(truth_NC[:, 0])
+    truth, scores = truth_NC[labelled, 0].astype(int), scores_NC[labelled]
     classes = np.flatnonzero(np.bincount(truth, minlength=scores_NC.shape[1])[: scores_NC.shape[1]] >= fewest)
     if fewest > 1:
         if len(classes) < 2:
             return None
-        own = np.full(scores.shape, -np.inf)
-        own[:, classes] = scores[:, classes]
-        scores = own
+        of_classes = np.full(scores.shape, -np.inf)
+        of_classes[:, classes] = scores[:, classes]
+        scores = of_classes
     called = scores.argmax(1)
     recalls = [(called[truth == c] == c).mean() for c in (classes if fewest > 1 else np.unique(truth))]
     return float(np.mean(recalls)) if recalls else None
@@ -157,21 +157,21 @@ def validate(
         is of the same breast; cross_view_chance_r1 what a random one would reach. kept_kl is how far images have moved
         among random sentences since the run began (`train.keep`). The same on all ranks.
     """
-    asked = [load_task(name) for name in tasks]
+    named_tasks = [load_task(name) for name in tasks]
     heads = {head.asked.name: (head, head.asked, head.names) for head in objective.supervised}
     parts: list[TowerOutputs] = []
-    keys, targets, known = [], [], []
+    keys, targets, views_of_batches = [], [], []
     row = world.rank * -(-size // world.size)
-    truths: list[list[NDArray[np.float64]]] = [[] for _ in asked]
+    truths: list[list[NDArray[np.float64]]] = [[] for _ in named_tasks]
     for batch in batches:
         outputs, exams = encode(batch, row), exams_of(batch)
         num = len(batch.keys)
         parts.append(outputs.each(functools.partial(_of_samples, num)))
         targets.append([targets_of(t, names, learned_from(head.sources, batch)) for head, t, names in heads.values()])
-        known.append(() if exams is None else exams)
+        views_of_batches.append(() if exams is None else exams)
         row += num
         keys.append(torch.from_numpy(np.column_stack([batch.pair_keys[:num], batch.valid])))
-        for task, rows in zip(asked, truths, strict=True):
+        for task, rows in zip(named_tasks, truths, strict=True):
             rows.append(truth_of(task, learned_from((), batch)))
         batch.release()
 
@@ -181,7 +181,7 @@ def validate(
     keys_NK = every(keys)
     features = joined(parts, every)
     image_NVD, text_NTD, errors_NV2, logits_N1C, fused_N1D = features[:5]
-    exams = Exams(*(every(rows) for rows in zip(*known, strict=True))) if any(known) else None
+    exams = Exams(*(every(rows) for rows in zip(*views_of_batches, strict=True))) if any(views_of_batches) else None
     valid_N = keys_NK[:, -1] == 1
     if not valid_N.any():
         return {}
@@ -214,7 +214,7 @@ def validate(
     image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_NK[valid_N][:, [LABELS, TEXT]], world)
     truths_NC = [world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy() for rows in truths]
-    return figures | _zero_shot(asked, truths_NC, image_ND, keys_NK[:, SOURCE].numpy(), encode_text)
+    return figures | _zero_shot(named_tasks, truths_NC, image_ND, keys_NK[:, SOURCE].numpy(), encode_text)
 
 
 def _of_samples(num: int, values: Tensor) -> Tensor:
@@ -238,8 +238,8 @@ def _zero_shot(
     figures: dict[str, float] = {}
     for task, truth_NC in zip(tasks, truths_NC, strict=True):
         assert encode_text is not None
-        own = measure(task, image_ND, truth_NC, encode_text, source_N)
-        figures |= {f"zero_shot.{name}": figure for name, figure in own.items()}
+        measured = measure(task, image_ND, truth_NC, encode_text, source_N)
+        figures |= {f"zero_shot.{name}": figure for name, figure in measured.items()}
     if within := [figure for name, figure in figures.items() if name.endswith(f".{WITHIN}")]:
         figures[WITHIN] = float(np.mean(within))
     return figures
@@ -267,12 +267,12 @@ def _cross_view(image_NVD: Tensor, exams: Exams | None) -> dict[str, float]:
         cc, mlo = ((usable_NV & (position_NV == position)) for position in range(len(POSITIONS)))
         for ours, theirs in ((cc, mlo), (mlo, cc)):
             same = breast_NV[ours][:, None] == breast_NV[theirs][None]
-            asked = same.any(dim=1)
-            if not asked.any():
+            has_partner = same.any(dim=1)
+            if not has_partner.any():
                 continue
             nearest = (image_NVD[ours].cpu() @ image_NVD[theirs].cpu().T).argmax(dim=1)
-            hits.append(same[torch.arange(len(same)), nearest][asked].double())
-            chances.append(same[asked].double().mean(dim=1))
+            hits.append(same[torch.arange(len(same)), nearest][has_partner].double())
+            chances.append(same[has_partner].double().mean(dim=1))
     if not hits:
         return {}
     return {"cross_view_r1": float(torch.cat(hits).mean()), "cross_view_chance_r1": float(torch.cat(chances).mean())}

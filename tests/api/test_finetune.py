@@ -30,10 +30,9 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.training import trainer
 from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.start import begin
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
-from medclip.training.result import BEST
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import BEST, read_log
 from medclip.training.steps.supervised import SupervisedHead
 from tests.kits.finetuning import FAST, KEY, TOWER, labelled_films
 from tests.kits.volume_models import volume_pack, volume_recipe, volume_shards, write_ct_file

@@ -12,7 +12,7 @@ import pytest
 
 import medclip
 from medclip.settings import Settings
-from medclip.training.log import read_log
+from medclip.training.result import read_log
 from tests.kits.finetuning import FAST, KEY, TOWER, labelled_films
 
 # Each test starts two ranks.

@@ -21,7 +21,7 @@ from medclip.models.packs.pack import load_model
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.samples import Drawing
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.sections.objective import Masked
+from medclip.training.recipe.objective import Masked
 from medclip.training.steps.masked_pixels import MaskedPart
 from tests.kits.training import make_shards, masked_recipe
 

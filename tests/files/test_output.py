@@ -53,7 +53,7 @@ from medclip.reports.audit.report import write_audit_report
 from medclip.settings import Settings
 from medclip.shards.folder import write_index
 from medclip.training.checkpoints.state import save_tensors
-from medclip.training.log import cut_log
+from medclip.training.result import cut_log
 
 Write = Callable[[Path, int], object]
 """Writes version 1, or version 2 in the place of version 1, into a folder."""

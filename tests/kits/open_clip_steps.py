@@ -15,11 +15,10 @@ from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
 
 from medclip.training.checkpoints.start import begin
-from medclip.training.log import read_log
-from medclip.training.ranks.sharding import full_weights
-from medclip.training.ranks.world import World, joined
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
+from medclip.training.ranks import World, joined
+from medclip.training.recipe.schema import Recipe, load_recipe
+from medclip.training.result import read_log
+from medclip.training.sharding import full_weights
 from medclip.training.trainer import Trainer
 
 STEPS = 8

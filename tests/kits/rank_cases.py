@@ -20,7 +20,7 @@ from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
-from medclip.training.steps.cached_gradients import cached_backward
+from medclip.training.steps.step import cached_backward
 from tests.kits.objectives import part_of, unit
 
 SIZE, WIDTH = 12, 6

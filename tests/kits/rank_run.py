@@ -2,7 +2,8 @@
 
 Called as: python -m torch.distributed.run --standalone --nproc-per-node N tests/kits/rank_run.py JOBS.json
 JOBS.json: a list of {"recipe": {...}, "overrides": [...], "out": folder, "stop": step, "full_disk": true}. With
-"stop_rank" only that rank is asked to stop; with "count" the calls of each collective are written.
+"stop_rank" only that rank is asked to stop; with "count" the calls of each collective are written; with "losses",
+"module:NAME", rows are put into the table of losses before.
 One with "beside_open_clip" lets open_clip's loop train a copy of the model, and writes how far apart the two are.
 """
 
@@ -21,8 +22,10 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from medclip.errors import MedclipError
+from medclip.lazy import import_name
 from medclip.training.checkpoints import state as checkpoint
 from medclip.training.loop import run_recipe
+from medclip.training.losses import LOSSES
 from tests.kits.loaded_python import Programs
 from tests.kits.open_clip_steps import train_both
 
@@ -68,6 +71,9 @@ def main(jobs: Path) -> None:
 
 
 def _run(job: dict[str, Any]) -> None:
+    if "losses" in job:
+        for name, row in import_name(job["losses"]).items():
+            LOSSES[name] = row
     stop = job.get("stop")
     writer = checkpoint.HuggingFaceStorageWriter
     write = writer.write_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from medclip.training.batches.workers import CrewOptions
 NUM_TRAIN, NUM_VAL = 20, 8
 
 
-def make_shards(folder: Path, *, num_test: int = 0) -> Path:
+def make_shards(folder: Path, *, num_test: int = 0, columns: Callable[[int], Mapping[str, str]] | None = None) -> Path:
     """Write shards of made-up chest films: with a bright disc they are labelled pneumonia.
 
     Args:
         folder: Gets images/ and s/.
         num_test: Test images beside 20 to train and 8 to validate with; two of each patient, the others have one.
+        columns: Further cells of the row of an image, by its number.
 
     Returns:
         folder / "s".
@@ -51,6 +53,7 @@ def make_shards(folder: Path, *, num_test: int = 0) -> Path:
                 "label:chest_xray_findings:pneumonia": str(i % 2),
                 "source": "made here",
                 "license": "CC0",
+                **(columns(i) if columns is not None else {}),
             }
         )
     settings = Settings(workers=1)

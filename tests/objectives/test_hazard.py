@@ -85,7 +85,10 @@ def test_parts_of_a_batch_add_up_and_a_batch_of_nothing_is_0() -> None:
     torch.manual_seed(0)
     truth, mask = hazard_targets([NONE, 14, NONE, 2], [24, 20, 5, 2], 5)
     logits = torch.randn(4, 5)
-    parts = [masked_hazard_loss(logits[at], truth[at], mask[at], known=mask.sum()) for at in (slice(1), slice(1, 4))]
+    parts = [
+        masked_hazard_loss(logits[at], truth[at], mask[at], num_years_known=mask.sum())
+        for at in (slice(1), slice(1, 4))
+    ]
     assert float(sum(parts)) == pytest.approx(float(masked_hazard_loss(logits, truth, mask)), rel=1e-6)
     nothing = torch.randn(1, 5, requires_grad=True)
     loss = masked_hazard_loss(nothing, truth[2:3], mask[2:3])

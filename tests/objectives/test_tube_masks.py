@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.masked import patches_of
-from medclip.objectives.tube_masks import (
+from medclip.objectives.masked import (
     CELL_RATIOS,
     draw_decoded,
     draw_tube_mask,
     normalise_tubes,
     num_hidden_places,
+    patches_of,
     running_cell_mask,
 )
 

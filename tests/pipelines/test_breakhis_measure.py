@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medclip.text.vocabulary.find_task import find_task
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.breakhis import FOLDER, module_of
 from tests.kits.loaded_python import Programs
 from tests.kits.recipe_tags import untagged

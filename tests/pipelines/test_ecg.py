@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medclip.shards.reading.samples import ShardReader
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.ecg_cohort import FOLDER, write_cohort
 from tests.kits.loaded_python import Programs
 from tests.kits.recipe_tags import untagged

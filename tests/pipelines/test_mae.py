@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from medclip.shards.writing.splits import split_of
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.stages import load_stage
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

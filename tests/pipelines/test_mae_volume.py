@@ -15,7 +15,7 @@ from medclip.adapters.registry import read_unit
 from medclip.imaging.volume.voxels import voxels_of
 from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.recipe_tags import untagged
 from tests.kits.stages import load_stage
 

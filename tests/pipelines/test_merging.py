@@ -19,7 +19,7 @@ from medclip.statistics.metrics import classification
 from medclip.statistics.resampling.resampled import Resampled
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.training.batches.samples import Drawing
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.loaded_python import Programs
 from tests.kits.stages import load_stage
 

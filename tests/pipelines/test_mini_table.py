@@ -16,7 +16,7 @@ from medclip.shards.writing.splits import split_of
 from medclip.shards.writing.table import read_shard_table
 from medclip.text.captions.quoted_words import betrayal_in
 from medclip.text.vocabulary.load import load_task
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"

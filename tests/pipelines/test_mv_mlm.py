@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.trainer import Trainer
 from tests.kits.exam_shards import make_exam_shards
 from tests.kits.loaded_python import Programs

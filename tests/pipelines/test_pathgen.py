@@ -16,7 +16,7 @@ import medclip
 from medclip.imaging.slides.nuclei import measure_nuclei
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.models.packs.pack import load_model
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.layouts import BPE_TEXT, VIT, hub_folder, plain_state, random_model
 from tests.kits.loaded_python import Programs
 from tests.kits.recipe_tags import untagged

@@ -19,7 +19,7 @@ import yaml
 
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.shards.reading.foreign import read_packed
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from tests.kits.evaluation import image
 from tests.kits.stages import load_stage
 

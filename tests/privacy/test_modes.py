@@ -12,7 +12,7 @@ import pytest
 import medclip
 from medclip.pairs.sources.slides.journal import Journal
 from medclip.progress import Silent
-from medclip.training.log import RunLog
+from medclip.training.result import RunLog
 from tests.kits.scoring import make_pack, write_png
 
 VERBS: dict[str, Callable[[Path, Path, Path], object]] = {

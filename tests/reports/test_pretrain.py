@@ -18,8 +18,7 @@ from medclip.reports import pretrain as page
 from medclip.reports.model_card import metric_title
 from medclip.reports.pretrain import learning, write_pretrain_report
 from medclip.reports.pretrain_findings import History, findings
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.schema import Recipe, load_recipe
 from medclip.training.reconstructions import Reconstruction
 from medclip.training.result import PretrainResult
 from tests.kits.pages import lines_of, run_together

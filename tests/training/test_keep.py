@@ -16,12 +16,12 @@ from medclip.models.packs.card import ANCESTORS, STARTED_FROM, read_card, traini
 from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import load_tokenizer
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.sections.keep import Keep
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.recipe.train import Keep
+from medclip.training.result import read_log
+from medclip.training.steps.frozen_models import Replay, random_sentences
 from medclip.training.steps.loss_terms import Step, kept
-from medclip.training.steps.replay import Replay, random_sentences
 from medclip.training.trainer import Trainer
 from tests.kits.training import make_shards, tiny_recipe
 

@@ -22,8 +22,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from medclip.training.result import read_log
 from tests.kits.exam_shards import exam_recipe, make_exam_shards
 from tests.kits.lens import lens_of, vit_pack
 from tests.kits.loaded_python import Programs

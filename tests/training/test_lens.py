@@ -14,9 +14,9 @@ from medclip.api.models import export_model
 from medclip.errors import MedclipError
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.models.towers.lens_tower import LensTower
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.trainer import Trainer
 from tests.kits.lens import lens_of, vit_pack
 from tests.kits.signal_shards import CAPTIONS, signal_shards

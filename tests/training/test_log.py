@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.log import RunLog, cut_log, read_log
+from medclip.training.result import RunLog, cut_log, read_log
 from tests.kits.progress import Recorded
 
 STEP = {"step": 3, "loss": 1.23456789, "lr": 5e-5, "images_s": 143.2, "data_wait": 3.18427e-05}

@@ -25,10 +25,9 @@ from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import Form, build_shards
 from medclip.training import trainer as module
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
-from medclip.training.result import PretrainResult
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import PretrainResult, read_log
 from medclip.training.steps.optimizer import training_mode
 from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer

@@ -16,9 +16,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model, pack_card, verify_pack
 from medclip.training.batches import samples
 from medclip.training.batches.loader import TEXT, Batch
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.trainer import Trainer
 from tests.kits.training import hidden_loss, masked_recipe
 

@@ -19,8 +19,8 @@ from medclip.sample import View
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import Form, build_shards
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from medclip.training.result import read_log
 from tests.kits.training import batches_of
 
 NATIVE = {"image_tower": "test_vit", "size_px": 64, "native_aspect": True}

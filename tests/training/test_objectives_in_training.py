@@ -25,9 +25,9 @@ from medclip.objectives.pairs import Pairs, keys_of
 from medclip.settings import Settings
 from medclip.shards.writing.build import Form, build_shards
 from medclip.training.batches.loader import Batch
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.steps.inputs import Fed
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import learned_from

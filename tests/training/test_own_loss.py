@@ -19,11 +19,10 @@ from medclip.errors import MedclipError, Reason
 from medclip.training.batches.loader import Batch
 from medclip.training.loop import run_recipe
 from medclip.training.losses import LOSSES, Loss
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.sections.section import Section
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.recipe.section import Section
 from medclip.training.steps.loss_terms import Start, Step, begin_losses
-from medclip.training.steps.towers import Seen, Towers
-from medclip.training.steps.unimodal import pooled_dim
+from medclip.training.steps.towers import Seen, Towers, pooled_dim
 
 
 class Brightness(Section):

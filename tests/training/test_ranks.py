@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from medclip.training.checkpoints.state import checkpoints, newest_sound
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from medclip.training.result import read_log
 from tests.kits.loaded_python import Programs
 from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
 from tests.kits.rank_run import run_ranks

@@ -11,11 +11,10 @@ from torch import Tensor
 
 import medclip
 from medclip.models.model import normalise_square
-from medclip.objectives.masked import draw_patch_mask, patches_of
-from medclip.objectives.tube_masks import normalise_tubes
+from medclip.objectives.masked import draw_patch_mask, normalise_tubes, patches_of
 from medclip.shards.reading.mapped_rows import Columns, coded
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.reconstructions import Reconstruction, choose_samples, images_of, reconstruct
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.towers import borrowed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.trainer import Trainer
 from tests.kits.training import batches_of
 

@@ -29,10 +29,10 @@ from medclip.shards.reading.shard_cache import ShardCache
 from medclip.shards.writing.build import Form, build_shards
 from medclip.training.batches.loader import Batch, Batches, preflight
 from medclip.training.batches.order import epoch_plan, windows_of_epoch
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from tests.kits.loaded_python import Programs
 from tests.kits.stores import WebStore, upload
 from tests.kits.training import batches_of

@@ -24,9 +24,9 @@ from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.trainer import Trainer
 from tests.kits.loaded_python import Programs
 from tests.kits.rank_run import run_ranks

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.trainer import Trainer
 
 LR, TRUNK, DECAY = 1e-3, 0.5, 0.8

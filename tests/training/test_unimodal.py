@@ -17,7 +17,7 @@ from medclip.errors import MedclipError
 from medclip.models.packs.pack import load_model
 from medclip.objectives.contrastive import clip_loss
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.steps.towers import TowerOutputs
 from medclip.training.trainer import Trainer
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from medclip.text.vocabulary.load import load_task
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from medclip.training.result import read_log
 from medclip.training.trainer import _merit
 from medclip.training.validation import WITHIN, measure
 

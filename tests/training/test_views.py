@@ -24,9 +24,9 @@ from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.sample import ViewType
 from medclip.settings import Settings
 from medclip.training.batches.loader import LABELS, STUDY, Batch
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.steps.inputs import Exams, exams_of
 from medclip.training.steps.towers import TowerOutputs, borrowed
 from medclip.training.trainer import Trainer

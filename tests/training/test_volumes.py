@@ -20,9 +20,9 @@ from medclip.models.inputs.volume_input import VolumeInput
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.result import read_log
 from medclip.training.trainer import Trainer
 from tests.kits.training import hidden_loss, make_shards, masked_recipe
 from tests.kits.volume_models import SIZE_PX, loop_shards, volume_recipe, volume_shards

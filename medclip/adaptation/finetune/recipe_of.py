@@ -19,8 +19,7 @@ from medclip.models.packs.pack import find_pack, list_packs, pack_card, read_pre
 from medclip.models.towers.table import architecture_of
 from medclip.sample import Modality
 from medclip.text.vocabulary.task import Task
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.schema import Recipe, load_recipe
 
 _LR, _PER = 2.5e-4, 256
 """Learning rate for so many images in a batch; below 64 it stays: upstream scales it from hundreds up, and 60 steps of

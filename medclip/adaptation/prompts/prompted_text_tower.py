@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.steps.short_text import encode_short
+from medclip.training.steps.fast_towers import encode_short
 
 if TYPE_CHECKING:
     from medclip.text.tokenizers.tokenizer import Tokenizer

@@ -25,9 +25,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.towers.layers import fold_batch_norm
 from medclip.training.batches.augment import apply_change, draw_change
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change
-from medclip.training.recipe.sections.augment import Augment, SignalAugment
+from medclip.training.recipe.augment import Augment, SignalAugment
+from medclip.training.steps.fast_towers import encode_short
 from medclip.training.steps.optimizer import training_mode
-from medclip.training.steps.short_text import encode_short
 
 if TYPE_CHECKING:
     from medclip.models.inputs.preprocess import Images

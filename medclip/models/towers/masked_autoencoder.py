@@ -22,8 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.patch_decoder import DecoderShape, PatchDecoder, decoder_shape, sincos_positions
 from medclip.models.towers.signal_tower import SignalViT
-from medclip.objectives.masked import grid_of, patch_errors, patches_of, sides_in_words
-from medclip.objectives.tube_masks import normalise_tubes
+from medclip.objectives.masked import grid_of, normalise_tubes, patch_errors, patches_of, sides_in_words
 
 
 class MaskedAutoencoder(nn.Module):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medclip.sample import Modality, modality_of_name
-from medclip.shards.sample_json import from_json
+from medclip.shards.sample_json import TEXTS_BY_ROLE, from_json
 from medclip.text.captions.record import CaptionRecord
 
 NUM_DRAWN = 10
@@ -125,8 +125,9 @@ def read_foreign(
 ) -> tuple[CaptionRecord, dict[str, Any]]:
     """Make a record of a foreign sample's members.
 
-    The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report` and `modality`; a
-    text is one caption or several in UniMed's packed form. Where both speak, the JSON goes first.
+    The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report`, `modality`,
+    `negatives`, `long_captions` and `tags` (lists); a text is one caption or several in UniMed's packed form. Where
+    both speak, the JSON goes first.
 
     Returns:
         The record, and a meta in the form of medclip's own. A record without texts, report and labels says nothing.
@@ -151,18 +152,26 @@ def read_foreign(
     if "record" in value and "meta" in value:
         record, stored_meta = from_json(parts["json"])
         return record, {**meta, **stored_meta, "key": meta["key"], "source": meta["source"]}
-    texts = value.get("captions", value.get("caption", ()))
-    texts = [texts] if isinstance(texts, str) else [str(t) for t in texts or ()]
+    texts = _texts(value.get("captions", value.get("caption", ())))
     report = value.get("report")
     if not (texts or report) and "txt" in parts:
         packed = read_packed(parts["txt"].decode("utf-8"))
         texts, report = packed.captions[:NUM_DRAWN] if packed.report else packed.choices, packed.report
     record = CaptionRecord(
         modality=modality_of_name(str(value.get("modality") or "")) or of.modality,
-        texts=tuple(t for t in (" ".join(t.split()) for t in texts) if t),
+        texts=_joined(texts),
         report=(str(report).strip() or None) if report else None,
+        **{name: _joined(_texts(value.get(name))) for name in TEXTS_BY_ROLE},
     )
     return record, meta
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(text) for text in value or ()]
+
+
+def _joined(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for text in (" ".join(text.split()) for text in texts) if text)
 
 
 def is_empty_record(record: CaptionRecord) -> bool:

@@ -17,6 +17,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in
 from medclip.modalities import ModalityFacts
 from medclip.sample import VIEW_KINDS, Modality, ViewType, every_modality, modality_of_name
+from medclip.shards.sample_json import TEXTS_BY_ROLE
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import EVENT, FIELDS, FOLLOWUP, Task, outcome_of
@@ -37,6 +38,7 @@ COLUMNS = (
     "caption",
     "captions",
     "report",
+    *TEXTS_BY_ROLE,
     "study",
     "exam_date",
     "source",
@@ -219,6 +221,7 @@ def _row(
         texts=_texts(cell),
         report=cell.get("report", "").strip() or None,
         generic=adapter == GENERIC,
+        **{name: _lines(cell.get(name, "")) for name in TEXTS_BY_ROLE},
     )
     if record.modality is None and not record.generic:
         raise MedclipError(
@@ -365,8 +368,12 @@ def _months(column: str, value: str) -> int:
 
 
 def _texts(cell: Mapping[str, str]) -> tuple[str, ...]:
-    several = [t.strip() for t in cell.get("captions", "").split("\n")]
-    return tuple(t for t in [cell.get("caption", "").strip(), *several] if t)
+    caption = cell.get("caption", "").strip()
+    return (*([caption] if caption else []), *_lines(cell.get("captions", "")))
+
+
+def _lines(value: str) -> tuple[str, ...]:
+    return tuple(text for line in value.split("\n") if (text := line.strip()))
 
 
 def modality_named(value: str) -> Modality | None:

@@ -41,6 +41,13 @@ class CaptionRecord:
     """The image is the generic rendering: its captions name the modality and nothing else."""
     report: str | None = None
     """The whole report of the examination, as it was written; captions draw from its findings and impression only."""
+    negatives: tuple[str, ...] = ()
+    """Captions that are false of the image and close to true ones. No caption is drawn from these, nor from what
+    follows: `medclip.training.batches.sample_texts`."""
+    long_captions: tuple[str, ...] = ()
+    """Texts that say more than a caption does."""
+    tags: tuple[str, ...] = ()
+    """Single words and terms for what is seen."""
 
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")

@@ -1,21 +1,127 @@
-"""Augmentation of training images: chance is drawn once into plain values, then applied. No torch here."""
+"""Augmentation of training images and clips: chance is drawn once into plain values, then applied. No torch here.
+
+What is drawn for an image is drawn for a clip, and the place along its slices or frames beside it. A clip is cut out
+with its change, in one pass, by the code that cuts the clips which are scored; grey values change after that.
+
+RandAugment (Cubuk et al. 2020) has the form of timm's `rand-m6-mstd0.5-inc1`: the fifteen changes that grow with their
+magnitude. Unlike timm, chance comes from the run's own generator, so that a stopped run goes on exactly, and what is
+moved in from outside is black, as what medclip puts around an image is (timm: grey).
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.training.batches.rand_augment import Op, apply_op, draw_ops
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment, RandAugment
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from PIL import Image
+
+    from medclip.imaging.volume.voxels import Voxels
+    from medclip.models.inputs.volume_input import VolumeInput
+
+
+_MOST = 10.0
+"""Magnitude at which a change is as strong as it gets."""
+
+
+class Op(NamedTuple):
+    """One change of an image, and how much."""
+
+    name: str
+    value: float
+
+
+def _away_from_one(strength: float, sign: int) -> float:
+    return max(0.1, 1 + sign * 0.9 * strength)
+
+
+_VALUES: Mapping[str, Callable[[float, int], float]] = {
+    "auto_contrast": lambda strength, sign: 0,
+    "equalize": lambda strength, sign: 0,
+    "invert": lambda strength, sign: 0,
+    "rotate": lambda strength, sign: sign * 30 * strength,
+    "posterize": lambda strength, sign: max(1, 4 - int(4 * strength)),  # Pillow, and timm with it, refuses 0
+    "solarize": lambda strength, sign: 256 - min(256, int(256 * strength)),
+    "solarize_add": lambda strength, sign: min(128, int(110 * strength)),
+    "colour": _away_from_one,
+    "contrast": _away_from_one,
+    "brightness": _away_from_one,
+    "sharpness": _away_from_one,
+    "shear_x": lambda strength, sign: sign * 0.3 * strength,
+    "shear_y": lambda strength, sign: sign * 0.3 * strength,
+    "translate_x": lambda strength, sign: sign * 0.45 * strength,
+    "translate_y": lambda strength, sign: sign * 0.45 * strength,
+}
+"""Change to its value: of a strength from 0 to 1, and a sign where both directions are the same to it. In timm's order.
+Degrees, bits that stay, grey values, factors, shares of the side."""
+
+
+def draw_ops(settings: RandAugment, rng: Generator, *, may_tint: bool = True) -> tuple[Op, ...]:
+    """Draw the changes of one image; every call takes the same number of draws.
+
+    Args:
+        settings: Number and strength of changes.
+        rng: Source of chance.
+        may_tint: Whether colour may change: not where it has a meaning of its own, such as a stain; a change of it is
+            left out then.
+
+    Example:
+        >>> import numpy as np
+        >>> draw_ops(RandAugment(share=1), np.random.default_rng(0))
+        (Op(name='brightness', value=1.5447205052718869), Op(name='shear_y', value=-0.19420621444693864))
+    """
+    names, ops = list(_VALUES), []
+    for _ in range(settings.layers):
+        choice, taken, side = rng.random(3)
+        magnitude = settings.magnitude + settings.spread * rng.standard_normal()
+        if taken >= settings.share:
+            continue
+        name = names[int(choice * len(names))]
+        if may_tint or name not in ("colour", "invert", "solarize", "solarize_add", "posterize", "equalize"):
+            strength = min(max(magnitude, 0.0), _MOST) / _MOST
+            ops.append(Op(name, float(_VALUES[name](strength, -1 if side > 0.5 else 1))))
+    return tuple(ops)
+
+
+def apply_op(image: Image.Image, op: Op) -> Image.Image:
+    """Apply one change to an image in mode L or RGB."""
+    from PIL import Image, ImageEnhance, ImageOps
+
+    def moved(*matrix: float) -> Image.Image:
+        return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC)
+
+    def added() -> Image.Image:
+        table = [min(255, grey + int(op.value)) if grey < 128 else grey for grey in range(256)]
+        return image.point(table * len(image.getbands()))
+
+    changes: dict[str, Callable[[], Any]] = {
+        "auto_contrast": lambda: ImageOps.autocontrast(image),
+        "equalize": lambda: ImageOps.equalize(image),
+        "invert": lambda: ImageOps.invert(image),
+        "rotate": lambda: image.rotate(op.value, resample=Image.Resampling.BICUBIC),
+        "posterize": lambda: ImageOps.posterize(image, int(op.value)),
+        "solarize": lambda: ImageOps.solarize(image, int(op.value)),
+        "solarize_add": added,
+        "colour": lambda: ImageEnhance.Color(image).enhance(op.value),
+        "contrast": lambda: ImageEnhance.Contrast(image).enhance(op.value),
+        "brightness": lambda: ImageEnhance.Brightness(image).enhance(op.value),
+        "sharpness": lambda: ImageEnhance.Sharpness(image).enhance(op.value),
+        "shear_x": lambda: moved(1, op.value, 0, 0, 1, 0),
+        "shear_y": lambda: moved(1, 0, 0, op.value, 1, 0),
+        "translate_x": lambda: moved(1, 0, op.value * image.width, 0, 1, 0),
+        "translate_y": lambda: moved(1, 0, 0, 0, 1, op.value * image.height),
+    }
+    return changes[op.name]()
+
 
 _SIDE = re.compile(
     r"\b((left|right)\w*|[lr]|[lr]t|ll[ln]|l[lu]l|r[lmu]l|[lr][lu]q|[lr]v[hot]?|[lr]a[deho]?|rca|lcx|lingula\w*|od|os"
@@ -261,3 +367,58 @@ def _tint(hue: float, saturation: float) -> tuple[float, ...]:
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     matrix = grey + saturation * (math.cos(turn) * (np.eye(3) - grey) + math.sin(turn) * cross)
     return tuple(float(v) for row in matrix for v in (*row, 0.0))
+
+
+class ClipChange(NamedTuple):
+    """What is done to one clip."""
+
+    within: Change
+    """To all of its slices or frames alike; nothing is turned and no colour changed."""
+    at: float
+    """Where along the slices or frames it lies, from 0 (at the first) to 1 (at the last)."""
+
+
+def draw_clip_change(settings: Augment, rng: Generator, *, may_flip: bool) -> ClipChange:
+    """Draw a change; every call takes the same number of draws.
+
+    Args:
+        settings: Settings of what may change, and how much.
+        rng: Source of chance.
+        may_flip: Whether the clip may be mirrored: not where the caption or the record names a side.
+    """
+    return ClipChange(draw_change(settings, rng, may_flip=may_flip, may_tint=False), float(rng.random()))
+
+
+def make_clip(voxels: Voxels, change: ClipChange | None, taken: VolumeInput, size_px: int) -> NDArray[np.uint8]:
+    """Cut the clip of a training or validation sample.
+
+    Args:
+        voxels: The sample's volume or loop.
+        change: Change from `draw_clip_change`; None for validation: the middle one of the clips that are scored.
+        taken: The model's treatment of volumes.
+        size_px: Side of its clips.
+
+    Returns:
+        uint8 [T, S, S, C].
+
+    Raises:
+        MedclipError: What the model is not trained on, from `VolumeInput.clips`.
+    """
+    taken.check(voxels)
+    if change is None:
+        places = taken.places(voxels)
+        return taken.clip(voxels, taken.part(voxels, size_px, at=places[len(places) // 2]), taken.black_white(voxels))
+    within = change.within
+    part = taken.part(voxels, size_px, at=change.at, zoom=_zoom(within), shift=(within.shift[1], within.shift[0]))
+    clip_THWC = taken.clip(voxels, part, taken.black_white(voxels))
+    if within.flip:
+        clip_THWC = clip_THWC[:, :, ::-1]
+    return clip_THWC if within.gain == within.gamma == 1 else grey_table(within)[clip_THWC]
+
+
+def _zoom(change: Change) -> tuple[float, float]:
+    """Return height and width of what is shown, relative to the whole square."""
+    if not change.parts:
+        return change.zoom, change.zoom
+    share, ratio = change.parts[0]
+    return min(1.0, math.sqrt(share / ratio)), min(1.0, math.sqrt(share * ratio))

@@ -17,7 +17,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.filters import prepare
 from medclip.imaging.ecg.recording import MAX_UV, MISSING, from_microvolts, to_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical
-from medclip.training.recipe.sections.augment import SignalAugment
+from medclip.training.recipe.augment import SignalAugment
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -148,9 +148,9 @@ def apply_signal_change(
         sigma = math.sqrt(power / 2) * 10 ** (-decibel / 20)  # a lead is the difference of two potentials
         moved += np.random.default_rng(seed).standard_normal(moved.shape, np.float32) * np.float32(sigma)
     values += np.where(is_there_T, _LEADS @ moved, np.float32(0))
-    shown = np.clip(np.rint(values * np.float32(1000)), -MAX_UV, MAX_UV).astype(np.int16)
-    shown[~_kept(mask, change)] = MISSING
-    return shown
+    microvolts = np.clip(np.rint(values * np.float32(1000)), -MAX_UV, MAX_UV).astype(np.int16)
+    microvolts[~_kept(mask, change)] = MISSING
+    return microvolts
 
 
 def _kept(mask: NDArray[np.bool_], change: SignalChange) -> NDArray[np.bool_]:

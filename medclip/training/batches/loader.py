@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.ahead import WindowsAhead
 from medclip.training.batches.order import (
     SAMPLING,
     WINDOW_SHARDS,
     Order,
+    WindowsAhead,
     epoch_plan,
     repeats,
     source_weights,
     steps_of_epoch,
 )
+from medclip.training.batches.sample_texts import ROLES, RoleTexts, no_texts
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.slots import NUM_KEYS, Form
 from medclip.training.batches.workers import Crew, CrewOptions, Pending, Row, Split
@@ -89,6 +90,8 @@ class Batch:
     """int64 [b, T] of examinations: number of the side that a caption is about, -1 for all that is shown."""
     weights: NDArray[np.float32] | None = None
     """float32 [b]: how much each sample counts in the loss; None where all count alike."""
+    roles: Mapping[str, RoleTexts] = field(default_factory=dict)
+    """Texts beside the captions, by their role, where a loss reads them."""
     pending: Pending | None = None
 
     def release(self) -> None:
@@ -157,6 +160,7 @@ class Batches:
             drawing.num_views,
             drawing.num_texts,
             pixels.image_dtype,
+            sum(role.num_texts for role in drawing.roles if ROLES[role.name].is_encoded),
         )
         self.crew = crew or Crew(making or CrewOptions(), form, tokenizer)
         """Who makes the batches."""
@@ -198,25 +202,19 @@ class Batches:
 
         Args:
             limit: The most samples, of all ranks together.
-
-        Raises:
-            MedclipError: As `training`.
         """
         self.keep_validation(limit)
         size, most = min(limit, len(self.reader)), self.batch_size // self.world_size
-        own = -(-size // self.world_size)
-        first = self.rank * own
-        rows = [(0, min(i, size - 1), 0) for i in range(first, first + own)]
-        yield from self._prepared(rows[start : start + most] for start in range(0, own, most))
+        num_rows = -(-size // self.world_size)
+        first = self.rank * num_rows
+        rows = [(0, min(i, size - 1), 0) for i in range(first, first + num_rows)]
+        yield from self._prepared(rows[start : start + most] for start in range(0, num_rows, most))
 
     def chosen(self, samples: Sequence[int]) -> Iterator[Batch]:
         """Yield some samples of the split as `validation` has them, in this order and on every rank the same.
 
         Args:
             samples: Numbers of the samples.
-
-        Raises:
-            MedclipError: As `training`.
         """
         most = self.batch_size // self.world_size
         rows = [(0, sample, 0) for sample in samples]
@@ -290,8 +288,8 @@ class Batches:
             again = repeats(plan) if SAMPLING[self.order.policy].repeats else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
-        own = self.batch_size // self.world_size
-        part = slice(self.rank * own, (self.rank + 1) * own)
+        num_rows = self.batch_size // self.world_size
+        part = slice(self.rank * num_rows, (self.rank + 1) * num_rows)
         places = list(zip(plan[number, part].tolist(), again[number, part].tolist(), strict=True))
         return [(epoch, i, r) for i, r in places]
 
@@ -316,7 +314,7 @@ class Batches:
         start = time.perf_counter()
         arrays, strings = pending.wait()
         waited, self._fetched_s = time.perf_counter() - start + self._fetched_s, 0.0
-        texts, label_keys, studies, keys, faults = zip(*strings, strict=True)
+        texts, label_keys, studies, keys, faults, role_texts = zip(*strings, strict=True)
         self.seen += len(rows)
         self.bad.update(fault for fault in faults if fault)
         drawing, size = self._drawing, len(rows)
@@ -328,7 +326,7 @@ class Batches:
             tokens=tokens,
             num_tokens=used_columns(tokens, self.crew.tokenizer),
             pair_keys=_flat(arrays.pair_keys[:several, :size]),
-            texts=tuple(own[n] if own else "" for n in range(several) for own in texts),
+            texts=tuple(of_sample[n] if of_sample else "" for n in range(several) for of_sample in texts),
             label_keys=label_keys,
             studies=studies,
             keys=keys,
@@ -339,8 +337,25 @@ class Batches:
             view_types=types if drawing.of_exam else None,
             text_parts=parts if drawing.of_exam else None,
             weights=self._weights(rows),
+            roles=self._roles(role_texts, arrays.role_tokens[:, :size]),
             pending=pending,
         )
+
+    def _roles(
+        self, role_texts: Sequence[tuple[tuple[str, ...], ...]], tokens_RBL: NDArray[np.int32]
+    ) -> dict[str, RoleTexts]:
+        """Return the texts of each role, whose tokens lie one role after the other."""
+        roles, start = {}, 0
+        for number, role in enumerate(self._drawing.roles):
+            texts = tuple(of_sample[number] for of_sample in role_texts)
+            if not ROLES[role.name].is_encoded:
+                roles[role.name] = replace(no_texts(role, len(texts), 0), texts=texts)
+                continue
+            tokens_BKL = tokens_RBL[start : start + role.num_texts].swapaxes(0, 1)
+            start += role.num_texts
+            used = used_columns(tokens_BKL.reshape(-1, tokens_BKL.shape[2]), self.crew.tokenizer)
+            roles[role.name] = RoleTexts(texts, tokens_BKL, used)
+        return roles
 
     def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:
         if self._loss_weights is None:
@@ -402,8 +417,8 @@ def _room(reader: ShardReader, policy: str, window_shards: int) -> str:
     if fitting == len(window):
         return note
     remedy = "lower data.window_shards or " if SAMPLING[policy].in_windows else ""
-    left = f"{len(window) - fitting} of them are read sample by sample, with a request each"
-    return f"{note}, and {left}: {remedy}raise data.shard_cache_gb"
+    remainder = f"{len(window) - fitting} of them are read sample by sample, with a request each"
+    return f"{note}, and {remainder}: {remedy}raise data.shard_cache_gb"
 
 
 def _speed(reader: ShardReader) -> str:

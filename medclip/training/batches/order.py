@@ -1,11 +1,13 @@
-"""Which samples make the batches of an epoch: pure functions of (seed, epoch), whatever the ranks and workers.
+"""Which samples make the batches of an epoch, and which shards they need: pure functions of (seed, epoch).
 
-Reference for the policies: UniMed-CLIP's data pipeline (shards mixed as they come) and its two common ablations; unlike
-it, no sample is read twice or left out because of how shards fall to workers.
+Ranks and workers change nothing of it. Reference for the policies: UniMed-CLIP's data pipeline (shards mixed as they
+come) and its two common ablations; unlike it, no sample is read twice or left out because of how shards fall to
+workers.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -223,14 +225,14 @@ def draw_balanced(epoch: Epoch) -> NDArray[np.int32]:
     places = _divided(size, share, np.where(share > 0, np.maximum(room_of_source, 1), 0))
     codes = []
     for source, number in zip(present, places, strict=True):
-        own = np.flatnonzero(source_of_cell == source)
-        codes.append(np.repeat(own, _divided(int(number), np.ones(len(own)), room[own])))
+        of_source = np.flatnonzero(source_of_cell == source)
+        codes.append(np.repeat(of_source, _divided(int(number), np.ones(len(of_source)), room[of_source])))
     code = rng.permutation(np.concatenate(codes))
     order = np.empty(len(code), np.int32)
-    for own, group in zip(_groups(code, len(groups)), groups, strict=True):
-        if len(own):
-            rounds = [rng.permutation(group) for _ in range(-(-len(own) // len(group)))]
-            order[own] = np.concatenate(rounds)[: len(own)]
+    for of_group, group in zip(_groups(code, len(groups)), groups, strict=True):
+        if len(of_group):
+            rounds = [rng.permutation(group) for _ in range(-(-len(of_group) // len(group)))]
+            order[of_group] = np.concatenate(rounds)[: len(of_group)]
     if balance.together == 1:
         return epoch.batches(order)
     pieces = order[_in_pieces(columns.source_N[order], balance.together, rng)]
@@ -298,8 +300,8 @@ def _divided(total: int, share: NDArray[np.float64], room: NDArray[np.float64]) 
     room = room if room.sum() >= total else room * (total / room.sum())
     parts = np.zeros(len(share))
     full = share <= 0
-    while not full.all() and (left := total - parts[full].sum()) > 0:
-        parts[~full] = left * share[~full] / share[~full].sum()
+    while not full.all() and (remainder := total - parts[full].sum()) > 0:
+        parts[~full] = remainder * share[~full] / share[~full].sum()
         over = ~full & (parts > room)
         if not over.any():
             break
@@ -357,3 +359,57 @@ SAMPLING: Mapping[str, Sampling] = {
     "balanced": Sampling(draw_balanced, takes_weights=True, takes_balance=True, repeats=True),
 }
 """What makes the batches of an epoch, as `data.policy` names it."""
+
+
+class WindowsAhead:
+    """The windows of shards of a run, epoch after epoch.
+
+    Args:
+        columns: Shards of the samples.
+        policy: Policy that makes batches.
+        batch_size: Samples of a step over all ranks.
+        steps_per_epoch: Whole batches of an epoch; what fills none is never read.
+        seed: Seed of the run.
+        window_shards: Shards that are mixed.
+    """
+
+    def __init__(
+        self, columns: Columns, policy: str, *, batch_size: int, steps_per_epoch: int, seed: int, window_shards: int
+    ) -> None:
+        self._columns, self._seed, self._window_shards = columns, seed, window_shards
+        self._policy = policy
+        self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
+        self._epochs: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
+
+    def needed(self, first_step: int, last_step: int, end: int) -> tuple[list[int], list[int]]:
+        """Return what is needed now and soon.
+
+        Args:
+            first_step: First of the steps that are being made, counted from the run's start.
+            last_step: The last of them.
+            end: End of the run: nothing is fetched for steps from there on.
+
+        Returns:
+            The shards of those steps, the latest first; and those of the window that comes after them.
+        """
+        first, last = first_step // self._steps_per_epoch, last_step // self._steps_per_epoch
+        per_epoch = self._steps_per_epoch * self._batch_size
+        windows = [
+            (epoch * per_epoch + min(end, per_epoch), shards)
+            for epoch in range(first, last + 2)
+            for end, shards in self._of_epoch(epoch)
+        ]
+        self._epochs = {epoch: windows_of for epoch, windows_of in self._epochs.items() if epoch >= first}
+        ends = [end for end, _ in windows]
+        low = bisect_right(ends, first_step * self._batch_size)
+        high = bisect_left(ends, (last_step + 1) * self._batch_size)
+        now = [int(s) for _, shards in reversed(windows[low : high + 1]) for s in shards]
+        coming = windows[high + 1 : high + 2] if ends[high] < end * self._batch_size else []
+        return list(dict.fromkeys(now)), [int(s) for _, shards in coming for s in shards]
+
+    def _of_epoch(self, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
+        if epoch not in self._epochs:
+            self._epochs[epoch] = windows_of_epoch(
+                self._columns, self._policy, seed=self._seed, epoch=epoch, window_shards=self._window_shards
+            )
+        return self._epochs[epoch]

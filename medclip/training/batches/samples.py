@@ -24,14 +24,30 @@ from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
-from medclip.training.batches.augment_clips import draw_clip_change, make_clip
+from medclip.training.batches.augment import (
+    Change,
+    apply_change,
+    draw_change,
+    draw_clip_change,
+    largest_px,
+    make_clip,
+    names_a_side,
+)
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
-from medclip.training.batches.exam_texts import ALL_SIDES, Subject, kin_of, label_key, subjects_of, types_of
 from medclip.training.batches.order import ORDER
+from medclip.training.batches.sample_texts import (
+    ALL_SIDES,
+    ROLES,
+    DrawnRole,
+    Subject,
+    kin_of,
+    label_key,
+    subjects_of,
+    types_of,
+)
 from medclip.training.batches.slots import Arrays
-from medclip.training.recipe.sections.augment import Augment, SignalAugment
-from medclip.training.recipe.sections.data import Decode
+from medclip.training.recipe.augment import Augment, SignalAugment
+from medclip.training.recipe.data import Decode
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,8 +57,8 @@ if TYPE_CHECKING:
     _Read = Image.Image | Voxels | NDArray[np.int16]
     """An image, a volume or loop, or an ECG as its model takes it."""
 
-CAPTION, AUGMENT, VALIDATION = 0, 1, 3  # one stream of chance per purpose; the fourth is that of the order
-assert ORDER not in (CAPTION, AUGMENT, VALIDATION)
+CAPTION, AUGMENT, VALIDATION, ROLE = 0, 1, 3, 4  # one stream of chance per purpose; the fifth is that of the order
+assert ORDER not in (CAPTION, AUGMENT, VALIDATION, ROLE)
 _RECORD_BYTES = 2000
 """What a record is counted as in the cache; a report comes on top."""
 
@@ -71,6 +87,8 @@ class Drawing:
     """Captions of a sample, T."""
     of_exam: bool = False
     """The views are those of a sample, V at most; a sample of one image is an examination of one view."""
+    roles: tuple[DrawnRole, ...] = ()
+    """Texts that are drawn of a sample beside its captions; of an examination, of what is known of the whole."""
 
     @property
     def wanted_px(self) -> int:
@@ -104,11 +122,7 @@ class Drawing:
         return make_clip(stored, change, taken, self.preprocess.size_px)
 
     def record(self, recording: Recording) -> NDArray[np.int16]:
-        """Make of a stored ECG what its model is shown, with room for shifts where it is augmented.
-
-        Raises:
-            MedclipError: As `prepare_record`.
-        """
+        """Make of a stored ECG what its model is shown, with room for shifts where it is augmented."""
         taken, settings = self.preprocess.signal, self.of_signals
         assert taken is not None
         return prepare_record(recording, taken, 0.0 if settings is None else settings.shift)
@@ -138,9 +152,9 @@ class Drawing:
         return image if budget is None else budget.pack(image)
 
 
-Strings = tuple[tuple[str, ...], str, str, str, str]
-"""Captions, label key, study, key in the shard and fault of a row."""
-NOTHING: Strings = ((), "", "", "", "")
+Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...]]
+"""Captions, label key, study, key in the shard, fault, and the texts of each role of a row."""
+NOTHING: Strings = ((), "", "", "", "", ())
 _NEXT_VIEW = 1 << 20
 """Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 
@@ -173,6 +187,10 @@ class Made:
     """Where it is from; "" where that is not known."""
     quoted: tuple[bool, ...] = (False,)
     """Whether each caption is quoted from the record's own texts."""
+    role_texts: tuple[tuple[str, ...], ...] = ()
+    """Texts of each drawn role, as `DrawnRole.draw` returns them."""
+    role_tokens: NDArray[np.int32] | None = None
+    """int32 [R, L]: of those that the text tower reads."""
 
     @property
     def image(self) -> NDArray[Any] | None:
@@ -199,6 +217,8 @@ class Made:
             arrays.view_types[place, :num_views] = self.types
         arrays.tokens[:num_texts, place] = self.tokens
         arrays.text_parts[:num_texts, place] = self.text_parts
+        if self.role_tokens is not None:
+            arrays.role_tokens[:, place] = self.role_tokens
         kin, *others = (key_of(value) for value in (self.kin, self.study, self.kind, self.source))
         arrays.pair_keys[:num_texts, place] = [
             (kin, key_of(text.strip().lower()), *others, NO_KEY if is_quoted else kin)
@@ -206,16 +226,7 @@ class Made:
                 self.texts, self.quoted * (num_texts if len(self.quoted) == 1 else 1), strict=True
             )
         ]
-        return self.texts, self.label_key, self.study, self.key, self.bad
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    stored: tuple[NDArray[Any] | Voxels, ...]
-    """uint8 H x W, or H x W x 3, of each view; a volume; or int16 [12, T] of an ECG."""
-    record: CaptionRecord
-    meta: Mapping[str, Any]
-    views: tuple[SampleView, ...]
+        return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts
 
 
 class Room:
@@ -247,7 +258,10 @@ class Samples:
 
     def __init__(self, reader: ShardReader, drawing: Drawing, room: Room, tokenizer: Tokenizer | None = None) -> None:
         self.reader, self.drawing, self._tokenizer = reader, drawing, tokenizer
-        self._cache: dict[int, _Stored] = {}
+        self._cache: dict[
+            int,
+            tuple[tuple[NDArray[Any] | Voxels, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]],
+        ] = {}  # as `_read` returns them, images as arrays
         self._room = room
 
     def make(self, epoch: int, index: int, repeat: int = 0) -> Made:
@@ -270,7 +284,7 @@ class Samples:
         except _BadSample as e:
             return self.bad(index, e.reason)
         views = views[: d.num_views]
-        shown = several[: d.num_views] if d.of_exam else several * d.num_views
+        views_stored = several[: d.num_views] if d.of_exam else several * d.num_views
         subjects = subjects_of(record, views, d.num_texts) if d.of_exam else [Subject(record)] * d.num_texts
         drawn = [(epoch, index, *_again(repeat, n)) for n in range(max(d.num_views, d.num_texts))]
         captions = [
@@ -286,7 +300,7 @@ class Samples:
         may_flip &= not any(map(names_a_side, texts)) and not any(side < len(SIDES) for side, *_ in types)
         images = []
         try:
-            for stored, which in zip(shown, drawn, strict=False):
+            for stored, which in zip(views_stored, drawn, strict=False):
                 rng = np.random.default_rng((d.seed, AUGMENT, *which))
                 if isinstance(stored, Voxels):
                     images.append(d.clip(stored, rng, may_flip))
@@ -296,6 +310,7 @@ class Samples:
                     images.append(self._image(stored, record, rng, may_flip))
         except MedclipError as e:
             return self.bad(index, e.reason)
+        role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)))
         return Made(
             tuple(images),
             self._tokens(texts),
@@ -309,6 +324,8 @@ class Samples:
             kind=" ".join(filter(None, (record.modality or "", meta.get(VIEW_KIND, "")))),
             source=str(meta.get("source") or ""),
             quoted=tuple(not is_stated for _, is_stated in captions),
+            role_texts=role_texts,
+            role_tokens=self._role_tokens(role_texts),
         )
 
     def _image(
@@ -338,8 +355,32 @@ class Samples:
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""
         nothing = ("",) * self.drawing.num_texts
-        sides = (ALL_SIDES,) * len(nothing)
-        return Made((), self._tokens(nothing), nothing, key=self.reader.key(index), bad=reason, text_parts=sides)
+        none = ((),) * len(self.drawing.roles)
+        return Made(
+            (),
+            self._tokens(nothing),
+            nothing,
+            key=self.reader.key(index),
+            bad=reason,
+            text_parts=(ALL_SIDES,) * len(nothing),
+            role_texts=none,
+            role_tokens=self._role_tokens(none),
+        )
+
+    def _role_texts(self, record: CaptionRecord, which: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
+        d = self.drawing
+        numbers = {name: number for number, name in enumerate(ROLES)}
+        return tuple(
+            role.draw(record, np.random.default_rng((d.seed, ROLE, numbers[role.name], *which))) for role in d.roles
+        )
+
+    def _role_tokens(self, role_texts: Sequence[tuple[str, ...]]) -> NDArray[np.int32] | None:
+        """Cut what the text tower reads into tokens; None where it reads nothing beside captions."""
+        texts: list[str] = []
+        for role, drawn in zip(self.drawing.roles, role_texts, strict=True):
+            if ROLES[role.name].is_encoded:
+                texts += drawn or [""] * role.num_texts
+        return self._tokens(texts) if texts else None
 
     def _tokens(self, texts: Sequence[str]) -> NDArray[np.int32]:
         if self._tokenizer is None:
@@ -351,14 +392,15 @@ class Samples:
 
         kept = self._cache.get(index)
         if kept is not None:
+            arrays, record, meta, views = kept
             is_image = self.drawing.preprocess.takes == "images"
-            again = tuple(Image.fromarray(one) if is_image else one for one in kept.stored)  # type: ignore[arg-type]
-            return again, kept.record, kept.meta, kept.views
+            again = tuple(Image.fromarray(one) if is_image else one for one in arrays)  # type: ignore[arg-type]
+            return again, record, meta, views
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
-            views: tuple[SampleView, ...] = ()
+            views = ()
             if self.drawing.preprocess.signal is not None:
                 stored: tuple[_Read, ...] = (self.drawing.record(self.reader.recording(parts)),)
             elif self.drawing.preprocess.volume is not None:
@@ -380,11 +422,12 @@ class Samples:
         meta: Mapping[str, Any],
         views: tuple[SampleView, ...],
     ) -> None:
-        texts = [record.report or "", *(text for view in views for text in (*view.texts, view.report or ""))]
+        texts = [record.report or "", *record.negatives, *record.long_captions, *record.tags]
+        texts += [text for view in views for text in (*view.texts, view.report or "")]
         size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
         if index not in self._cache and self._room.take(size):
             arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)
-            self._cache[index] = _Stored(arrays, record, meta, views)
+            self._cache[index] = arrays, record, meta, views
 
 
 def _num_bytes(stored: _Read) -> int:

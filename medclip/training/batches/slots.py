@@ -41,13 +41,15 @@ class Form:
     """Captions of a sample, T."""
     image_dtype: str = "uint8"
     """NumPy's name of what an image is made of."""
+    num_role_texts: int = 0
+    """Texts of a sample beside its captions that the text tower reads, R: those of one role after the other."""
 
     @property
     def num_bytes(self) -> int:
         """Bytes of a block, in whole pages."""
         of_text = 8 * (NUM_KEYS + 1) + 4 * self.context_length
         of_view = 8 * NUM_FACTS + math.prod(self.image_shape) * np.dtype(self.image_dtype).itemsize
-        row = self.num_texts * of_text + self.num_views * of_view
+        row = self.num_texts * of_text + self.num_views * of_view + self.num_role_texts * 4 * self.context_length
         return -(-max(1, self.num_rows * row) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
 
@@ -65,6 +67,8 @@ class Arrays:
     """int64 [T, b]: number of the side that a caption is about, -1 for all that is shown."""
     view_types: NDArray[np.int64]
     """int64 [b, V, 3]: numbers of side, position and kind of each view, -1 where there is none."""
+    role_tokens: NDArray[np.int32]
+    """int32 [R, b, L]."""
 
     @classmethod
     def of(cls, buffer: mmap.mmap, form: Form) -> Arrays:
@@ -75,12 +79,13 @@ class Arrays:
         for shape, kind in (
             *((shape, np.int64) for shape in shapes),
             ((texts, rows, form.context_length), np.int32),
+            ((form.num_role_texts, rows, form.context_length), np.int32),
             ((views, rows, *form.image_shape), np.dtype(form.image_dtype)),
         ):
             arrays.append(np.ndarray(shape, kind, buffer, start))
             start += arrays[-1].nbytes
-        keys, parts, types, tokens, images = arrays
-        return cls(images, tokens, keys, parts, types)
+        keys, parts, types, tokens, role_tokens, images = arrays
+        return cls(images, tokens, keys, parts, types, role_tokens)
 
 
 class Slots:

@@ -190,8 +190,8 @@ class _Threads:
         places = [list(range(i, min(i + size, len(rows)))) for i in range(0, len(rows), size)]
         futures: list[Future[list[Strings]]] = [Future() for _ in places]
         for future, part in zip(futures, places, strict=True):
-            own = [rows[place] for place in part]
-            self._jobs.put((future, self._samples[split], own, part, self._slots.arrays(number)))
+            rows_of_part = [rows[place] for place in part]
+            self._jobs.put((future, self._samples[split], rows_of_part, part, self._slots.arrays(number)))
         return _ThreadPending(self._slots, number, places, futures, self._timeout_s, self._threads)
 
     def close(self) -> None:
@@ -239,17 +239,6 @@ class _ThreadPending(Pending):
             raise _hangs(self._timeout_s, places) from None
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """What a process needs to make samples."""
-
-    splits: tuple[Split, ...]
-    form: Form
-    path: str
-    cache_mb: float
-    tokenizer: Tokenizer | None
-
-
 class _Processes:
     """Processes: for machines where one Python is too slow to feed a GPU.
 
@@ -269,8 +258,8 @@ class _Processes:
         self._timeout_s, self._splits, self._tokenizer = timeout_s, tuple(splits), tokenizer
         self._folder = TemporaryFolder("data")
         self._slots = Slots(form, self._folder.path)
-        setup = _Setup(self._splits, form, self._slots.path, cache_mb / workers, tokenizer)
-        self._pools = [ReadingPool(1, timeout_s + GRACE_S, begin=(begin, (setup,))) for _ in range(workers)]
+        needs = (self._splits, form, self._slots.path, cache_mb / workers, tokenizer)
+        self._pools = [ReadingPool(1, timeout_s + GRACE_S, begin=(begin, needs)) for _ in range(workers)]
 
     def start(self, split: int, rows: list[Row]) -> Pending:
         number = self._slots.take()
@@ -335,12 +324,12 @@ _samples: list[Samples] = []
 _slots: MappedSlots | None = None
 
 
-def begin(setup: _Setup) -> None:
-    """Make a process ready, before its first job."""
+def begin(splits: Sequence[Split], form: Form, path: str, cache_mb: float, tokenizer: Tokenizer | None) -> None:
+    """Make a process ready, before its first job; `path` is that of the blocks."""
     global _samples, _slots
-    room = Room(int(setup.cache_mb * 2**20))
-    _samples = [Samples(split.reader, split.drawing, room, setup.tokenizer) for split in setup.splits]
-    _slots = MappedSlots(setup.path, setup.form)
+    room = Room(int(cache_mb * 2**20))
+    _samples = [Samples(split.reader, split.drawing, room, tokenizer) for split in splits]
+    _slots = MappedSlots(path, form)
 
 
 def make_rows(split: int, rows: list[Row], places: list[int], slot: int, dump: str, timeout_s: float) -> list[Strings]:

@@ -1,1 +1,1 @@
-"""How a run starts, is kept, and becomes a pack."""
+"""How a run starts, is kept, and becomes a pack; not what is computed between."""

@@ -39,9 +39,10 @@ from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from medclip.training.batches.sample_texts import ROLES
 from medclip.training.recipe.compatibility import refuse_beside_native_aspect
+from medclip.training.recipe.model import LensPart
 from medclip.training.recipe.schema import Recipe
-from medclip.training.recipe.sections.lens import LensPart
 from medclip.training.steps.masked_pixels import trunk_of
 from medclip.training.steps.optimizer import freeze
 
@@ -51,11 +52,7 @@ _MAX_TOKENIZER_SAMPLES = 20_000
 
 
 def check_towers(recipe: Recipe) -> None:
-    """Refuse what no run can begin with, before shards are built for it. A recipe that reads words needs them for that.
-
-    Raises:
-        MedclipError: As `begin`.
-    """
+    """Refuse what no run can begin with, before shards are built for it. A recipe of words needs them for that."""
     if not recipe.needs_words:
         begin(recipe, recipe.folder, None)
 
@@ -107,11 +104,11 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
 def _with_fusion(recipe: Recipe, started: Started) -> Started:
     """Add what fuses the views of an examination, where the recipe has any and the start brings none of that kind."""
     objective, config = recipe.objective, dict(started.config)
-    views, known = objective.views, config.get(FUSION)
+    views, fusion = objective.views, config.get(FUSION)
     if views is None:
         return started
     model: Any = started.model
-    if known is None or known["kind"] != views.fusion:
+    if fusion is None or fusion["kind"] != views.fusion:
         torch.manual_seed(recipe.seed)
         model.fusion = ViewFusion(config["embed_dim"], views.fusion)
         config[FUSION] = model.fusion.to_config()
@@ -176,9 +173,9 @@ def _with_lens(recipe: Recipe, started: Started, lens: LensPart) -> Started:
 
 
 def _loaded(recipe: Recipe, folder: Path, source: str) -> Started:
-    started, own = _start_of(recipe, source), tokenizer_folder(recipe, folder)
-    if not own.is_dir():  # the first rank writes it for all
-        with new_folder(own) as draft:
+    started, place = _start_of(recipe, source), tokenizer_folder(recipe, folder)
+    if not place.is_dir():  # the first rank writes it for all
+        with new_folder(place) as draft:
             started.tokenizer.save(draft)
     return started
 
@@ -281,22 +278,23 @@ def _signal_tower(recipe: Recipe, source: PackTrunk | None) -> dict[str, Any] | 
 
 def _refuse_another_signal(recipe: Recipe, source: PackTrunk) -> None:
     """Refuse a pack that takes other ECGs than the recipe says, or takes none."""
-    asked, of_pack = recipe.model.signal, source.preprocess.signal
-    if asked is None and of_pack is None:
+    of_recipe, of_pack = recipe.model.signal, source.preprocess.signal
+    if of_recipe is None and of_pack is None:
         return
-    if asked is None or of_pack is None:
-        kinds = ("ECGs", "images") if asked is None else ("images", "ECGs")
+    if of_recipe is None or of_pack is None:
+        kinds = ("ECGs", "images") if of_recipe is None else ("images", "ECGs")
         raise MedclipError(
             Reason.RECIPE_INVALID,
             f"model.image_weights: the pack {source.pack} takes {kinds[0]}, and the recipe trains on {kinds[1]}.",
             hint="Say model.signal: {} to go on with a tower of ECGs, or begin with another pack.",
         )
     stated = of_pack.to_config() | dict(source.vision_cfg[SIGNAL])
-    for name in sorted(asked.model_fields_set):
-        if getattr(asked, name) != stated.get(name):
+    for name in sorted(of_recipe.model_fields_set):
+        if getattr(of_recipe, name) != stated.get(name):
             raise MedclipError(
                 Reason.RECIPE_INVALID,
-                f"model.signal.{name} is {getattr(asked, name)}, and the pack {source.pack} has {stated.get(name)}.",
+                f"model.signal.{name} is {getattr(of_recipe, name)}, and the pack {source.pack} has "
+                f"{stated.get(name)}.",
                 hint="Leave it out: the section is that of the pack.",
             )
 
@@ -425,21 +423,22 @@ def _native_aspect(recipe: Recipe, started: Started) -> Started:
 
 
 def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Tokenizer:
-    own = tokenizer_folder(recipe, folder)
-    if recipe.text.tokenizer is not None or (own / "tokenizer_config.json").is_file():
-        return load_tokenizer(own)
+    place = tokenizer_folder(recipe, folder)
+    if recipe.text.tokenizer is not None or (place / "tokenizer_config.json").is_file():
+        return load_tokenizer(place)
     assert reader is not None
     text, rng = recipe.text, np.random.default_rng((recipe.seed, _WORDING_STREAM))
-    captions = list(all_wordings())
+    captions, roles = list(all_wordings()), [ROLES[role.name] for role in recipe.roles]
     for i in range(min(len(reader), _MAX_TOKENIZER_SAMPLES)):
         try:
             record, _ = reader.record(i)
         except MedclipError:  # counted, with its reason, when its turn comes
             continue
         captions += [*record.texts, *([record.report] if record.report else [])]
+        captions += [text for role in roles if role.is_encoded for text in role.texts(record)]
         captions += [
             draw_caption(record, rng, native_share=recipe.data.native_share, native=recipe.data.native)
             for _ in range(text.captions_per_sample)
         ]
-    with new_folder(own) as draft:
+    with new_folder(place) as draft:
         return train_tokenizer(captions, draft, vocab_size=text.vocab_size, context_length=text.context_length)

@@ -1,7 +1,8 @@
 """Checkpoints: tensors through torch.distributed.checkpoint into safetensors, plain values in JSON, no pickle.
 
 A checkpoint is a folder that appears whole, with the hash of each file; the last two are kept. One that was written by
-some number of ranks, DDP or FSDP, is read by any other number.
+some number of ranks, DDP or FSDP, is read by any other number. It is written while the run goes on: a copy in memory,
+and a thread that writes it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader as loader
 from torch.distributed.checkpoint import state_dict_saver as saver
@@ -25,7 +29,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_error, disk_errors, draft_of, make_folder, new_file, publish_folder
 from medclip.models.packs.manifest import file_sha256
-from medclip.training.ranks.world import World
+from medclip.training.ranks import TIMEOUT, World
 
 KEEP = 2
 STATE = "state.json"
@@ -48,7 +52,7 @@ def save_checkpoint(
         The checkpoint.
 
     Raises:
-        MedclipError: As `medclip.files.output.disk_errors`, on all ranks; the checkpoints before stay.
+        MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR, on all ranks; the checkpoints before stay.
     """
     target = folder / f"{_PREFIX}{step:07d}"
     fresh = draft_of(target, target.name)  # of one name on all ranks
@@ -183,11 +187,7 @@ def fill_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file that is there whole or not at all.
-
-    Raises:
-        MedclipError: As `medclip.files.output.disk_errors`.
-    """
+    """Write one safetensors file that is there whole or not at all."""
     from safetensors.torch import save_file
 
     with new_file(path) as draft:
@@ -215,3 +215,49 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+class BackgroundSaver:
+    """Writes at most one checkpoint at a time, the same bytes as `save_checkpoint`.
+
+    The run stops only for the copy of its tensors. What a kill cuts short was a draft: the checkpoint before stays. The
+    ranks agree through a process group of their own, so that their threads do not get into the way of the steps.
+
+    Args:
+        folder: The run's checkpoint folder.
+        world: The ranks; all of them make one.
+    """
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self._folder = folder
+        self._group: Any = None if world.group is None else dist.new_group(backend="gloo", timeout=TIMEOUT)
+        self._world = replace(world, device=torch.device("cpu"), group=self._group)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="medclip-checkpoint")
+        self._running: Future[Path] | None = None
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Copy the tensors, and begin to write them; waits for the checkpoint before. All ranks call it.
+
+        Raises:
+            MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR of the checkpoint before.
+        """
+        self.wait()
+        copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        self._running = self._pool.submit(save_checkpoint, self._folder, step, copies, state, self._world)
+
+    def wait(self) -> None:
+        """Wait until what was begun is written. All ranks call it.
+
+        Raises:
+            MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """End the thread, without a word of what it met: for a run that ends with an error already."""
+        self._pool.shutdown()
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+            self._group = None

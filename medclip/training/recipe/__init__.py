@@ -1,1 +1,1 @@
-"""The recipe: one YAML file, checked before anything starts."""
+"""The recipe: one YAML file and its sections, checked before anything starts; it reads no sample and makes no tower."""

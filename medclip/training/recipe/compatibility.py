@@ -9,11 +9,15 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.shards.folder import STORED_WORDS, Stored
 from medclip.shards.reading.samples import ShardReader
-from medclip.training.ranks.accelerator import Precision
-from medclip.training.ranks.world import World
+from medclip.training.batches.sample_texts import ROLES
+from medclip.training.losses import losses_of
+from medclip.training.ranks import Precision, World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import moving_statistics
 from medclip.training.steps.towers import Towers
+
+_MOST_LOOKED_AT = 20_000
+"""Samples in which texts of a role are looked for."""
 
 
 def refuse_beside_native_aspect(recipe: Recipe) -> None:
@@ -71,6 +75,36 @@ def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Re
         where=reader.folder,
         hint=f"{wanted}, or build shards {option}.",
     )
+
+
+def refuse_lacking_texts(reader: ShardReader, recipe: Recipe) -> None:
+    """Refuse losses that read texts of which no training sample has any.
+
+    Of larger splits 20,000 samples, spread evenly, are looked at, up to the first that has what is wanted.
+
+    Raises:
+        MedclipError: RECIPE_INVALID, naming loss and role, and where samples would say such texts.
+    """
+    lacking = {role.name: role for role in recipe.roles}
+    size, step = len(reader), max(1, len(reader) // _MOST_LOOKED_AT)
+    for i in range(0, size, step):
+        if not lacking:
+            return
+        try:
+            record, _ = reader.record(i)
+        except MedclipError:  # counted, with its reason, when its turn comes
+            continue
+        lacking = {name: role for name, role in lacking.items() if not any(role.draw(record, None))}
+    for name, role in lacking.items():
+        loss = next(loss for loss, row, _ in losses_of(recipe) if name in row.texts)
+        of_words = " among the words of data.tags" if role.words else ""
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"the loss {loss!r} reads texts of the role {name!r}, and no sample that was looked at "
+            f"({len(range(0, size, step))} of {size} of the split {reader.split!r}) has any{of_words}.",
+            where=reader.folder,
+            hint=f"A sample says them in {ROLES[name].stated_by}.",
+        )
 
 
 def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World, precision: Precision) -> None:

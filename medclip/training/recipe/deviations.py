@@ -78,8 +78,8 @@ def _of_images(recipe: Recipe, usual: tuple[str, ...] = ()) -> Iterator[Deviatio
         yield Deviation("crops", here, "are stretched by up to 4/3 to a square", "augment.stretch")
     changes = ("rotate_deg", "brightness", "contrast", "flip", "hue", "saturation")
     if changed := [name for name in changes if getattr(a, name) and name not in usual]:
-        known = f"crops{' and ' if usual else ''}{', '.join(usual)} only"
-        yield Deviation("augmentation", f"also {', '.join(changed)}", known, f"augment.{changed[0]}")
+        reference = f"crops{' and ' if usual else ''}{', '.join(usual)} only"
+        yield Deviation("augmentation", f"also {', '.join(changed)}", reference, f"augment.{changed[0]}")
 
 
 def _of_objective(recipe: Recipe) -> Iterator[Deviation]:

@@ -1,29 +1,35 @@
 """A training recipe: one YAML file, checked before anything starts. Unknown keys are errors. No torch here.
 
-Each of its sections is a file of `sections`; here is what holds between them, and what decides the weights.
+Each of its sections is a file beside this one; here are what holds between them, what decides the weights, and how a
+recipe is read, with overrides.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from medclip.errors import MedclipError, Reason
+from medclip.files.key_value import Overrides, read_overrides
+from medclip.files.stores import is_url
 from medclip.models.packs.card import Card
+from medclip.recipe import invalid_recipe, read_yaml
 from medclip.schema_faults import faults_of
-from medclip.training.recipe.sections.augment import Augment
-from medclip.training.recipe.sections.data import Data
-from medclip.training.recipe.sections.lens import LensPart
-from medclip.training.recipe.sections.model import OF_WORDS, ModelPart
-from medclip.training.recipe.sections.objective import Objective
-from medclip.training.recipe.sections.section import Section
-from medclip.training.recipe.sections.text import Text
-from medclip.training.recipe.sections.train import Train
-from medclip.training.recipe.shorthands import written_out
+from medclip.training.batches.sample_texts import DrawnRole
+from medclip.training.losses import losses_of
+from medclip.training.recipe.augment import Augment
+from medclip.training.recipe.data import Data, Text
+from medclip.training.recipe.model import OF_WORDS, LensPart, ModelPart
+from medclip.training.recipe.objective import SHORTHANDS, Objective, written_out
+from medclip.training.recipe.section import Section
+from medclip.training.recipe.train import Train
 from medclip.wording import list_of
 
 _FREE = (
@@ -74,6 +80,8 @@ _CAME_LATER = (
     ("objective.supervised.sources", []),
     ("train.patience", None),
     ("objective.losses", {}),
+    ("data.num_negatives", 1),
+    ("data.tags", []),
 )
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
@@ -109,7 +117,7 @@ class Recipe(Section):
     objective: Objective = Objective()
     """Weighted sum of losses; or a word that stands for a whole recipe, where the recipe says nothing else: `masked` is
     a masked autoencoder for medical images, `masked_natural` the one for photographs, `merl` ECGs with their reports
-    (`medclip.training.recipe.shorthands`)."""
+    (`medclip.training.recipe.objective`)."""
     train: Train = Train()
     card: dict[str, Any] = Field(default_factory=dict)
     """Fields of the pack's card: summary, intended_use, licence, limits, and citations of the works behind its data
@@ -124,9 +132,10 @@ class Recipe(Section):
         values = written_out(values)
         if values.get("compat") != "open_clip":
             return values
-        own = {part: values.get(part, {}) for part in _AS_OPEN_CLIP}
+        stated = {part: values.get(part, {}) for part in _AS_OPEN_CLIP}
         return values | {
-            part: _AS_OPEN_CLIP[part] | chosen if isinstance(chosen, dict) else chosen for part, chosen in own.items()
+            part: _AS_OPEN_CLIP[part] | chosen if isinstance(chosen, dict) else chosen
+            for part, chosen in stated.items()
         }
 
     @field_validator("card")
@@ -165,7 +174,18 @@ class Recipe(Section):
         if self.train.keep is not None:
             self._check_keep()
         self._check_inputs()
+        self._check_roles()
         return self
+
+    def _check_roles(self) -> None:
+        reading = {role: name for name, row, _ in losses_of(self) for role in row.texts}
+        for role, key in (("negative", "num_negatives"), ("tags", "tags")):
+            if role not in reading and key in self.data.model_fields_set:
+                raise ValueError(f"data.{key} does nothing: no loss of the recipe reads texts of the role {role!r}")
+        if "tags" in reading and not self.data.tags:
+            raise ValueError(f"objective.losses.{reading['tags']} reads tags: say in data.tags which words there are")
+        if len({word.casefold() for word in self.data.tags}) < len(self.data.tags):
+            raise ValueError("data.tags names a word twice")
 
     def _check_keep(self) -> None:
         if self.model.start is None:
@@ -232,6 +252,17 @@ class Recipe(Section):
         return self.objective.needs_words
 
     @property
+    def roles(self) -> tuple[DrawnRole, ...]:
+        """Texts that losses read beside captions, and how many of each a sample has in a step."""
+        reading = {role for _, row, _ in losses_of(self) for role in row.texts}
+        drawn = (
+            DrawnRole("negative", self.data.num_negatives),
+            DrawnRole("long", 1),
+            DrawnRole("tags", len(self.data.tags), self.data.tags),
+        )
+        return tuple(role for role in drawn if role.name in reading)
+
+    @property
     def folder(self) -> Path:
         """The folder of the run, where the call names none."""
         return self.out or Path("runs") / self.name
@@ -257,3 +288,96 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(node, dict) and node:
         return {k: v for name, child in node.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
     return {prefix[:-1]: node}
+
+
+RecipeSource = Path | str | Mapping[str, Any] | Recipe
+"""A recipe that somebody names: its file, its values, or itself."""
+
+
+def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> Recipe:
+    """Read a recipe and change what the overrides name by its path, such as `train.lr`.
+
+    Relative folders in it are taken from the current folder or, where nothing lies there, from the recipe's.
+
+    Raises:
+        MedclipError: MISSING_FILE; RECIPE_INVALID, naming the key; WRONG_USE for an override of another form.
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    if isinstance(source, Recipe):
+        values: Any = source.model_dump(mode="json", exclude_unset=True)
+    else:
+        values = read_yaml(path) if path else json.loads(json.dumps(source, default=str))
+    if not isinstance(values, dict):
+        raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of sections.", where=path)
+    changes = read_overrides(overrides)
+    for key in sorted(changes, key=_is_inside_objective):
+        if _is_inside_objective(key) and isinstance(word := values.get("objective"), str) and word in SHORTHANDS:
+            values = written_out(values)  # the word becomes the keys that are changed here
+        _apply(values, key, changes[key])
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as e:
+        raise invalid_recipe(e, Recipe, path) from e
+    return _resolved(recipe, path.parent if path else Path())
+
+
+def package_folder(text: str) -> Path:
+    """Resolve `package:NAME/PATH` or a plain folder.
+
+    Raises:
+        MedclipError: MISSING_FILE.
+    """
+    folder = Path(text)
+    if text.startswith("package:"):
+        name, _, rest = text.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise MedclipError(
+                Reason.MISSING_FILE,
+                f"the package {name} is not installed.",
+                hint=f"Run: pip install {name.replace('_', '-')}",
+            )
+        folder = Path(spec.origin).parent / rest
+    if not folder.is_dir():
+        raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=folder)
+    return folder
+
+
+def _resolved(recipe: Recipe, base: Path) -> Recipe:
+    def place(p: Path) -> Path:
+        return base / p if not p.is_absolute() and not p.exists() and (base / p).exists() else p
+
+    def placed(part: BaseModel, *names: str) -> Any:
+        """Resolve the paths that are given; what is no path (a name of an architecture) stays as it is."""
+        given = {n: v for n in names if n in part.model_fields_set and (v := getattr(part, n)) is not None}
+        return part.model_copy(update={n: type(v)(place(Path(v))) for n, v in given.items()})
+
+    parts: dict[str, Any] = {
+        "data": recipe.data.model_copy(
+            update={"shards": tuple(p if is_url(p) else str(place(Path(p))) for p in recipe.data.shards)}
+        ),
+        "text": placed(recipe.text, "tokenizer"),
+        "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights", "preset"),
+    }
+    teacher, heads = recipe.objective.text_teacher, recipe.objective.supervised
+    lying: dict[str, Any] = {} if teacher is None else {"text_teacher": placed(teacher, "folder")}
+    lying |= {"supervised": tuple(placed(head, "task") for head in heads)} if heads else {}
+    parts["objective"] = recipe.objective.model_copy(update=lying)
+    return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
+
+
+def _is_inside_objective(key: str) -> bool:
+    return key.startswith("objective.")
+
+
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
+    parts = key.split(".")
+    node = values
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            if child is not None:
+                raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {key!r} is a value, not a section.")
+            child = node[part] = {}
+        node = child
+    node[parts[-1]] = value

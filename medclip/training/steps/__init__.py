@@ -1,1 +1,1 @@
-"""What one training step computes."""
+"""What one training step computes, of tensors alone: no file and no schedule."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.pairs import Pairs
 from medclip.sample import SIDES
 from medclip.training.batches.loader import TEXT, Batch, Batches
+from medclip.training.batches.sample_texts import DrawnRole, no_texts
 from medclip.training.batches.slots import NUM_KEYS
 
 _AHEAD = 1
@@ -60,6 +61,19 @@ def exams_of(batch: Batch) -> Exams | None:
     return Exams(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (batch.view_types, batch.text_parts, keys_BT)))
 
 
+class RoleInputs(NamedTuple):
+    """Texts of one role of the b samples of a batch, on one device: K of each."""
+
+    mask_BK: Tensor
+    """bool: which of its K texts each sample has; of tags, which of the words of `data.tags` it states."""
+    has_B: Tensor
+    """bool: which samples have texts of this role; False for one that takes no part."""
+    tokens_BKL: Tensor
+    """int64; L = 0 where the text tower does not read them."""
+    num_tokens: int
+    """Columns that the longest of them needs."""
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """The tensors of one step of one rank, all on one device."""
@@ -92,6 +106,8 @@ class Inputs:
     """Which views there are; on the host, which chooses what goes through the tower."""
     step: int = 0
     """Number of the step, from 0."""
+    texts: Mapping[str, RoleInputs] = field(default_factory=dict)
+    """Texts beside the captions, by their role, that losses read."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -128,6 +144,10 @@ class Inputs:
             None if self.exams is None else Exams(*(change(x) for x in self.exams)),
             self.there_BV,
             self.step,
+            {
+                role: RoleInputs(change(of.mask_BK), change(of.has_B), change(of.tokens_BKL), of.num_tokens)
+                for role, of in self.texts.items()
+            },
         )
 
 
@@ -146,6 +166,7 @@ def empty_batch(
     num_texts: int = 1,
     of_exam: bool = False,
     weighted: bool = False,
+    roles: Sequence[DrawnRole] = (),
 ) -> Batch:
     """Make a batch of which no sample takes part, with the images and captions of `size` samples."""
     texts, none = size * num_texts, ("",) * size
@@ -166,7 +187,21 @@ def empty_batch(
         weights=np.ones(size, np.float32) if weighted else None,
         view_types=np.full((size, num_views, 3), -1) if of_exam else None,
         text_parts=np.full((size, num_texts), -1) if of_exam else None,
+        roles={role.name: no_texts(role, size, context_length) for role in roles},
     )
+
+
+def role_inputs(batch: Batch) -> dict[str, RoleInputs]:
+    """Make the texts beside the captions of a batch, on the CPU."""
+    return {
+        role: RoleInputs(
+            torch.from_numpy(of.mask_BK),
+            torch.from_numpy(of.has_B),
+            torch.from_numpy(of.tokens).long(),
+            of.num_tokens,
+        )
+        for role, of in batch.roles.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,18 +21,15 @@ from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
-from medclip.training.losses import LOSSES, Loss, loss_named
-from medclip.training.ranks.world import World
-from medclip.training.recipe.file import package_folder
-from medclip.training.recipe.schema import Recipe
-from medclip.training.recipe.sections.keep import Keep
-from medclip.training.recipe.sections.objective import Objective, TextTeacher, Unimodal
+from medclip.training.losses import Loss, losses_of
+from medclip.training.ranks import World
+from medclip.training.recipe.objective import Objective, TextTeacher, Unimodal
+from medclip.training.recipe.schema import Recipe, package_folder
+from medclip.training.recipe.train import Keep
+from medclip.training.steps.frozen_models import Replay, SentenceTeacher
 from medclip.training.steps.inputs import Exams, Inputs
-from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import supervised_loss
-from medclip.training.steps.teacher import SentenceTeacher
-from medclip.training.steps.towers import Seen, TowerOutputs
-from medclip.training.steps.unimodal import UnimodalViews, pooled_dim
+from medclip.training.steps.towers import Seen, TowerOutputs, UnimodalViews, pooled_dim
 
 ALL = slice(None)
 """All samples of a batch."""
@@ -55,7 +52,7 @@ class Sizes(NamedTuple):
 
     hidden: Tensor | None = None
     """Weight of its hidden patches."""
-    known: Mapping[str, Tensor] = {}
+    known_answers: Mapping[str, Tensor] = {}
     """Known answers of each head."""
 
 
@@ -245,7 +242,7 @@ def classified(step: Step, heads: Sequence[Any], _: object) -> Terms:
                 step.of_images(step.inputs.targets[task.name]),
                 task.kind,
                 smoothing=head.smoothing,
-                known=step.sizes.known.get(task.name),
+                known_answers=step.sizes.known_answers.get(task.name),
                 group=step.world.group,
             ),
         )
@@ -265,15 +262,12 @@ class ActiveLoss(NamedTuple):
 
 
 def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
-    """Return the losses of a recipe, in the order of the table, and then those of `objective.losses` that have a
-    section, in the recipe's order. All chance is torch's.
+    """Return the losses of a recipe, in the order of `losses_of`. All chance is torch's.
 
     Raises:
         MedclipError: What their `begin` raises.
     """
-    active = [(name, row, row.settings(start.recipe)) for name, row in LOSSES.items() if row.settings is not None]
-    active += [(name, loss_named(name), settings) for name, settings in start.recipe.objective.losses.items()]
-    return tuple(_begun(start, *one) for one in active if one[2] is not None)
+    return tuple(_begun(start, *one) for one in losses_of(start.recipe))
 
 
 def _begun(start: Start, name: str, row: Loss, settings: Any) -> ActiveLoss:

@@ -17,10 +17,16 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
 from medclip.models.towers.signal_tower import SignalViT
 from medclip.models.towers.tokens import image_tokens
-from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
-from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
-from medclip.training.recipe.sections.objective import Masked
-from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.objectives.masked import (
+    apply_patch_mask,
+    draw_decoded,
+    draw_patch_mask,
+    draw_tube_mask,
+    foreground_of,
+    patch_errors,
+)
+from medclip.training.recipe.objective import Masked
+from medclip.training.steps.fast_towers import FrozenPrefix
 
 
 class MaskedPart(nn.Module):

@@ -1,15 +1,19 @@
-"""What one step computes: a batch becomes features, features and pairs become a loss, the loss becomes gradients."""
+"""What one step computes: a batch becomes features, features and pairs become a loss, the loss becomes gradients.
+
+Contrastive batches larger than memory get their features first, then the loss, then one chunk after another again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import normalise_with
 from medclip.models.towers.tokens import unpack_batch
@@ -18,15 +22,109 @@ from medclip.objectives.ranks import sum_values
 from medclip.objectives.replay import replay_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import KIND, LABELS, SOURCE, STATED, STUDY, TEXT, Batch
-from medclip.training.ranks.sharding import no_sync
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 from medclip.training.recipe.schema import Recipe
-from medclip.training.steps.cached_gradients import cached_backward
-from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of
+from medclip.training.sharding import no_sync
+from medclip.training.steps.frozen_models import Replay
+from medclip.training.steps.inputs import Exams, Inputs, each_of, empty_batch, exams_of, role_inputs
 from medclip.training.steps.loss_terms import ALL, ActiveLoss, Sizes, Step, contrast, image_weights, weighted
-from medclip.training.steps.replay import Replay
 from medclip.training.steps.supervised import learned_from, num_known, targets_of
 from medclip.training.steps.towers import TowerOutputs, Towers, joined
+
+C = TypeVar("C")
+
+
+def cached_backward(
+    chunks: Sequence[C],
+    encode: Callable[[C], tuple[Tensor, ...]],
+    loss: Callable[..., Tensor],
+    *,
+    no_sync: Callable[[], AbstractContextManager[object]] = nullcontext,
+    loss_parameters: Sequence[Tensor] = (),
+) -> Tensor:
+    """Add the gradients of a loss of a whole batch to parameters, holding the activations of one chunk at a time.
+
+    1. Each chunk is encoded without gradients. 2. The loss of all features is made, and its gradients with respect to
+    them; parameters that the loss itself uses (the logit scale) get theirs here, once. 3. Each chunk is encoded again,
+    with the random state it had the first time, and passes on the gradients of its features.
+
+    Loss and gradients equal those of the whole batch at once, to rounding, if a sample's features do not depend on the
+    others of its chunk. Batch normalisation in training mode breaks that; freeze it.
+
+    Args:
+        chunks: The batch in parts, in the order of the samples.
+        encode: Function that returns the features of a chunk: one or more tensors with as many rows for each sample.
+            Called twice for each chunk.
+        loss: Function called once with each feature of the whole batch; returns a scalar.
+        no_sync: Function that returns a context in which gradients are not sent to other ranks
+            (`DistributedDataParallel.no_sync`); it is entered for everything but the last chunk.
+        loss_parameters: Parameters that the loss uses and `encode` does not. With `no_sync` they are named so that the
+            last chunk sends their gradients as well.
+
+    Returns:
+        The loss, detached.
+
+    Raises:
+        MedclipError: WRONG_USE without a chunk.
+
+    Reference: Gao et al., Scaling deep contrastive learning batch size under memory limited setup, RepL4NLP 2021.
+
+    Example:
+        >>> tower = torch.nn.Linear(3, 2)
+        >>> value = cached_backward(torch.ones(4, 3).split(2), lambda x: (tower(x),), lambda f: f.square().sum())
+        >>> tower.weight.grad.shape
+        torch.Size([2, 3])
+    """
+    if not chunks:
+        raise MedclipError(Reason.WRONG_USE, "a batch needs one chunk or more.")
+    with no_sync():
+        again, outputs = [], []
+        with torch.no_grad():
+            for chunk in chunks:
+                again.append(_random_state())
+                outputs.append(encode(chunk))
+        leaves = [torch.cat(feature).requires_grad_() for feature in zip(*outputs, strict=True)]
+        value = loss(*leaves)
+        value.backward()
+        sizes = [[len(part) for part in feature] for feature in zip(*outputs, strict=True)]
+        del outputs
+    gradients = [
+        (torch.zeros_like(x) if x.grad is None else x.grad).split(lengths)
+        for x, lengths in zip(leaves, sizes, strict=True)
+    ]
+    for i, chunk in enumerate(chunks):
+        last = i == len(chunks) - 1
+        with nullcontext() if last else no_sync():
+            with again[i]():
+                features = encode(chunk)
+            ends = [(x, g[i]) for x, g in zip(features, gradients, strict=True) if x.requires_grad]
+            if last:  # nothing is added to them, but their gradients are complete: a reducer waits for this
+                ends += [((p * 0).sum(), p.new_ones(())) for p in loss_parameters if p.requires_grad]
+            if ends:
+                torch.autograd.backward([x for x, _ in ends], [g for _, g in ends])
+    return value.detach()
+
+
+def _random_state() -> Callable[[], AbstractContextManager[None]]:
+    """Note the state of torch's generators on the CPU and, where there are any, on CUDA devices.
+
+    Returns:
+        What draws once more what is drawn after this call; what comes later draws on as if nothing had been.
+    """
+    state = torch.get_rng_state()
+    on_cards = torch.cuda.is_available() and torch.cuda.is_initialized()
+    states = torch.cuda.get_rng_state_all() if on_cards else []
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with torch.random.fork_rng(devices=range(len(states))):
+            torch.set_rng_state(state)
+            for device, state_of_card in enumerate(states):
+                torch.cuda.set_rng_state(state_of_card, device)
+            yield
+
+    return again
+
 
 _MASK_STREAM, _FIXED_MASK_STREAM = 11, 13
 
@@ -94,6 +192,7 @@ class StepComputer:
             exams,
             None if batch.view_types is None else batch.view_types[:, :, 0] >= 0,
             step,
+            role_inputs(batch),
         )
 
     def nothing(self, step: int) -> Inputs:
@@ -111,6 +210,7 @@ class StepComputer:
             num_texts=o.num_texts,
             of_exam=o.views is not None,
             weighted=bool(o.source_weights),
+            roles=self._recipe.roles,
         )
         return self.prepare(batch, step).to(self._world.device)
 
@@ -235,6 +335,12 @@ class StepComputer:
             rows = torch.arange(size * views).view(views, size)[:, part].T.flatten()[places].to(device)
             types_BV3 = inputs.exams.view_types_BV3[part]
             given = {"view_types_BV3": types_BV3, "there_P": places.to(device, non_blocking=True)}
+        if inputs.texts:
+            given["texts"] = {
+                role: (of.tokens_BKL[part], of.mask_BK[part], of.num_tokens)
+                for role, of in inputs.texts.items()
+                if of.tokens_BKL.shape[2]
+            }
         masks = (None if mask_BL is None else mask_BL[rows] for mask_BL in (inputs.mask_BL, inputs.decoded_BL))
         mask_BL, decoded_BL = masks
         images_BCHW = self._normalised(inputs.images[rows])
@@ -280,8 +386,8 @@ class StepComputer:
         part, hidden = self._towers.masked, None
         if part is not None and inputs.mask_BL is not None:
             counts = []
-            for own in chunks:
-                rows = _rows(len(inputs), inputs.num_views, own, inputs.images.device)
+            for part_of_batch in chunks:
+                rows = _rows(len(inputs), inputs.num_views, part_of_batch, inputs.images.device)
                 decoded_BL = None if inputs.decoded_BL is None else inputs.decoded_BL[rows]
                 counts.append(
                     part.count(
@@ -290,8 +396,8 @@ class StepComputer:
                 )
             count_B = torch.cat(counts)
             hidden = sum_values(weighted(count_B, image_weights(inputs)).sum(), self._world.group)
-        known = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}
-        return Sizes(hidden, known)
+        known_answers = {name: num_known(target, self._world.group) for name, target in inputs.targets.items()}
+        return Sizes(hidden, known_answers)
 
     def _loss(self, inputs: Inputs, outputs: TowerOutputs, part: slice = ALL, sizes: Sizes | None = None) -> Tensor:
         """Return the loss of a batch, or a chunk's share of it where losses add up.
@@ -346,15 +452,15 @@ class StepComputer:
         part = self._towers.masked
         if part is None:
             return None, None
-        shown = [None] * len(rows) if (front_BL := part.foreground(images)) is None else front_BL.split(1)
+        foregrounds = [None] * len(rows) if (front_BL := part.foreground(images)) is None else front_BL.split(1)
         drawn = (
             part.draw(1, self._chance(row, _FIXED_MASK_STREAM), foreground_BL)
-            for row, foreground_BL in zip(rows, shown, strict=True)
+            for row, foreground_BL in zip(rows, foregrounds, strict=True)
         )
         masks, decoded = zip(*drawn, strict=True)
-        asked = [x for x in decoded if x is not None]
+        decoded_rows = [x for x in decoded if x is not None]
         on_device = torch.cat(masks).to(self._world.device)
-        return on_device, torch.cat(asked).to(self._world.device) if asked else None
+        return on_device, torch.cat(decoded_rows).to(self._world.device) if decoded_rows else None
 
     def _chance(self, which: int, stream: int) -> torch.Generator:
         seed = np.random.default_rng((self._recipe.seed, which, stream)).integers(2**62)

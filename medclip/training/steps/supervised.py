@@ -26,7 +26,7 @@ from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.task import Task
 from medclip.text.vocabulary.task_kinds import kind_named
 from medclip.training.batches.loader import SOURCE, Batch
-from medclip.training.batches.truth import truth_of
+from medclip.training.batches.sample_texts import truth_of
 
 _INIT_STD = 2e-5
 """Of the linear layer: every class begins at one half, or at one of C."""
@@ -202,8 +202,8 @@ def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str
     logits, truth = logits_NC.double().numpy(), target.numpy()
     figures: dict[str, float] = {}
     if kind_named(kind).one_answer:
-        known = ~np.isnan(truth[:, 0])
-        logits, number_N = logits[known], truth[known, 0].astype(np.int64)
+        labelled = ~np.isnan(truth[:, 0])
+        logits, number_N = logits[labelled], truth[labelled, 0].astype(np.int64)
         truth = np.eye(logits.shape[1])[number_N]
         called_N = logits.argmax(axis=1)
         logits = ranked_scores(logits, False) if logits.shape[1] != 2 else logits - logits[:, ::-1]
@@ -217,8 +217,8 @@ def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str
 
 def area_over_known(score_N: NDArray[np.floating], truth_N: NDArray[np.floating]) -> float:
     """Compute the area under the ROC curve over what is known; NaN where one answer is missing."""
-    known = ~np.isnan(truth_N)
-    return float(auroc(score_N[known], truth_N[known] == 1))
+    labelled = ~np.isnan(truth_N)
+    return float(auroc(score_N[labelled], truth_N[labelled] == 1))
 
 
 def supervised_loss(
@@ -227,7 +227,7 @@ def supervised_loss(
     kind: str,
     *,
     smoothing: float = 0.0,
-    known: Tensor | None = None,
+    known_answers: Tensor | None = None,
     group: Any = None,
 ) -> Tensor:
     """Compute cross-entropy over classes, or the mean binary cross-entropy over what is known.
@@ -237,24 +237,24 @@ def supervised_loss(
         target: Targets from `targets_of`.
         kind: Kind of the task, a row of `TASK_KINDS`.
         smoothing: Share of the truth that is spread over all classes (of both answers); not of a risk.
-        known: Sum from `num_known`, of a batch that these rows are a part of; None: they are all of it.
+        known_answers: Sum from `num_known`, of a batch that these rows are a part of; None: they are all of it.
         group: The ranks whose batch it is; None for these rows alone.
 
     Returns:
         A scalar, whose mean over ranks is the mean over the batch; 0 where nothing is known, with gradients of 0.
     """
-    if known is None:
-        known = num_known(target, group)
+    if known_answers is None:
+        known_answers = num_known(target, group)
     if kind_named(kind).one_answer:
         number_B = target[:, 0].nan_to_num().long()
         each = cross_entropy(logits_BC, number_B, reduction="none", label_smoothing=smoothing)[:, None]
     elif kind_named(kind).timed:
         mask_BK = (~target.isnan()).float()
-        return masked_hazard_loss(logits_BC, target.nan_to_num(), mask_BK, known=known, group=group)
+        return masked_hazard_loss(logits_BC, target.nan_to_num(), mask_BK, num_years_known=known_answers, group=group)
     else:
         wanted_BC = target.nan_to_num() * (1 - smoothing) + smoothing / 2
         each = binary_cross_entropy_with_logits(logits_BC, wanted_BC, reduction="none")
-    return torch.where(target.isnan(), 0.0, each).sum() * (rank_and_size(group)[1] / known)
+    return torch.where(target.isnan(), 0.0, each).sum() * (rank_and_size(group)[1] / known_answers)
 
 
 def num_known(target: Tensor, group: Any = None) -> Tensor:

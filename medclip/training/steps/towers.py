@@ -4,17 +4,69 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.steps.fast_towers import FrozenPrefix, encode_short
 from medclip.training.steps.masked_pixels import MaskedPart
-from medclip.training.steps.short_text import encode_short
 from medclip.training.steps.supervised import RiskHead, SupervisedHead
-from medclip.training.steps.unimodal import pooled
+
+
+class UnimodalViews(nn.Module):
+    """The second term of MERL: two views of one image's or ECG's pooled feature, two linear maps of it with drop-out.
+
+    They belong together and to no other. Nothing is changed anew for them, so that the term costs two products of small
+    matrices. They are learned beside the towers and left behind when a pack is written.
+
+    Reference: Liu et al., Zero-shot ECG classification with multimodal learning and test-time clinical knowledge
+    enhancement (MERL), ICML 2024.
+
+    Args:
+        dim: Width of the pooled feature, D.
+        dropout: Share of values that are left out.
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pooled_BD: Tensor) -> Tensor:
+        """Return both views side by side, float32 [B, 2 * D], each of unit norm."""
+        with torch.autocast(pooled_BD.device.type, enabled=False):
+            views = [self.dropout(map_(pooled_BD.float())) for map_ in (self.first, self.second)]
+            return torch.cat([normalize(view_BD, dim=-1) for view_BD in views], dim=-1)
+
+
+def pooled_dim(visual: Any, dim: int) -> int:
+    """Return the length of what a tower pools: what its projection takes.
+
+    Args:
+        visual: The tower.
+        dim: Length of the tower's features, for a tower without a projection.
+    """
+    layers = getattr(visual, "head", nn.Identity()).modules()
+    return next((layer.in_features for layer in layers if isinstance(layer, nn.Linear)), dim)
+
+
+@contextmanager
+def pooled(visual: Any) -> Iterator[list[Tensor]]:
+    """Note what a tower pools while it is called: a list that then has one entry, or none without a projection."""
+    seen: list[Tensor] = []
+    head = getattr(visual, "head", None)
+    if head is None:
+        yield seen
+        return
+    handle = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
 
 LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 """Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
@@ -36,16 +88,20 @@ class TowerOutputs(NamedTuple):
     """float32, of unit norm, a row for each examination; no columns where samples are single images."""
     extra: Mapping[str, Tensor] = {}
     """What single losses need, by their names: `medclip.training.losses`."""
+    texts: Mapping[str, Tensor] = {}
+    """Texts beside the captions, by their role, in training: float32 [B, K, D], of unit norm, zeros where a sample has
+    no such text."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return all of them, those of single losses last."""
-        return (*self[:5], *self.extra.values())
+        """Return all of them, those of single losses and of further texts last."""
+        return (*self[:5], *self.extra.values(), *self.texts.values())
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> TowerOutputs:
         """Return others with the names of these."""
         image_BD, text_BD, errors_B2, logits_BC, fused_BD, *others = tensors
-        extra = dict(zip(self.extra, others, strict=True))
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra)
+        extra = dict(zip(self.extra, others, strict=False))
+        texts = dict(zip(self.texts, others[len(extra) :], strict=True))
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra, texts)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TowerOutputs:
         """Return them with each tensor changed."""
@@ -121,6 +177,7 @@ class Towers(nn.Module):
         decoded_BL: Tensor | None = None,
         view_types_BV3: Tensor | None = None,
         there_P: Tensor | None = None,
+        texts: Mapping[str, tuple[Tensor, Tensor, int]] | None = None,
     ) -> TowerOutputs:
         """Encode a batch.
 
@@ -133,6 +190,8 @@ class Towers(nn.Module):
             view_types_BV3: int64, of the examinations whose views the images are: numbers of side, position and kind,
                 -1 where there is no view. None where samples are single images.
             there_P: int64, of examinations: which of the B x V places each image has.
+            texts: Texts beside the captions, by their role: int64 tokens [B, K, L], bool [B, K], which there are, and
+                the columns that the longest needs.
         """
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
@@ -141,6 +200,7 @@ class Towers(nn.Module):
         extra: dict[str, Tensor] = {}
         if self._pad_id is not None:
             text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
+        further_texts = {role: self._encode_texts(*of) for role, of in (texts or {}).items()}
         looks = self.looks if self.training else {}
         if self._pad_id is not None or self.supervised is not None or looks:
             with pooled(clip.visual) as seen:
@@ -160,7 +220,13 @@ class Towers(nn.Module):
         if self.supervised is not None:
             read_BD = image_BD if view_types_BV3 is None else fused_BD
             logits_BC = torch.cat([head(read_BD) for head in self.supervised.values()], dim=1)
-        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC, fused_BD, extra, further_texts)
+
+    def _encode_texts(self, tokens_BKL: Tensor, mask_BK: Tensor, num_tokens: int) -> Tensor:
+        assert self._pad_id is not None  # a loss that reads texts needs words
+        features_RD = encode_short(self.clip, tokens_BKL.flatten(0, 1), self._pad_id, num_tokens)
+        features_BKD = normalize(features_RD.float(), dim=-1).unflatten(0, mask_BK.shape)
+        return torch.where(mask_BK[:, :, None], features_BKD, 0)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""
@@ -170,8 +236,8 @@ class Towers(nn.Module):
 
 def weights_of(towers: Towers) -> dict[str, Tensor]:
     """Name every tensor that a checkpoint keeps: parameters and buffers of the towers, parameters of the loss."""
-    own = {**towers.state_dict(), **{name: p.data for name, p in towers.loss_parameters().items()}}
-    return {f"model.{name}": value for name, value in own.items()}
+    weights = {**towers.state_dict(), **{name: p.data for name, p in towers.loss_parameters().items()}}
+    return {f"model.{name}": value for name, value in weights.items()}
 
 
 @contextlib.contextmanager
@@ -181,12 +247,12 @@ def borrowed(towers: Towers, averaged: dict[str, Tensor] | None) -> Iterator[Non
         yield
         return
     present = _present(towers)
-    own = {k: v.detach().clone() for k, v in present.items()}
+    before = {k: v.detach().clone() for k, v in present.items()}
     _merge(present, averaged)
     try:
         yield
     finally:
-        _merge(_present(towers), own)
+        _merge(_present(towers), before)
 
 
 def _present(towers: Towers) -> dict[str, Tensor]:

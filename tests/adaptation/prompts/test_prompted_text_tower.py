@@ -19,7 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.towers.build import build_clip, default_config
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import Tokenizer, train_tokenizer
-from medclip.training.steps.short_text import encode_short
+from medclip.training.steps.fast_towers import encode_short
 from tests.kits.adapt_towers import bert_tower
 from tests.kits.adaptation import tiny_model
 

@@ -12,8 +12,7 @@ import torch
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, _indices, prepare_trunk
 from medclip.models.towers.patch_decoder import DecoderShape, decoder_shape, sincos_positions
-from medclip.objectives.masked import draw_patch_mask, mask_of_noise, patches_of
-from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
+from medclip.objectives.masked import draw_decoded, draw_patch_mask, draw_tube_mask, mask_of_noise, patches_of
 from tests.kits.masked_autoencoder import golden_autoencoder, tiny_trunk, tiny_tube_trunk
 from tests.kits.objectives import check_golden, check_golden_gradient
 

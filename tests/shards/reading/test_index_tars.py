@@ -19,8 +19,8 @@ from medclip.shards.reading.index_tars import MAX_SAMPLE_BYTES, index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import to_json
 from medclip.text.captions.record import CaptionRecord
-from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from medclip.training.result import read_log
 from tests.kits.shards import KEY
 from tests.kits.training import masked_recipe
 

@@ -14,7 +14,7 @@ from PIL import Image
 from medclip.imaging.geometry import letterbox
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment
 
 STILL = Change(zoom=1.0, shift=(0.0, 0.0), rotate_deg=0.0, gain=1.0, gamma=1.0, flip=False)
 DRAWN = Change(

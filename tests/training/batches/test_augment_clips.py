@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medclip.training.batches.augment_clips import draw_clip_change, make_clip
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.batches.augment import draw_clip_change, make_clip
+from medclip.training.recipe.augment import Augment
 from tests.kits.volume_models import SIZE_PX, ct, ct_input
 
 STILL = Augment(crop_scale=(1, 1), rotate_deg=0, brightness=0, contrast=0)

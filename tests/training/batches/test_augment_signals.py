@@ -13,7 +13,7 @@ from medclip.imaging.ecg.recording import MISSING, to_microvolts
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
-from medclip.training.recipe.sections.augment import SignalAugment
+from medclip.training.recipe.augment import SignalAugment
 from tests.kits.ecg import heart, recording
 
 HZ, NUM = 250.0, 1000

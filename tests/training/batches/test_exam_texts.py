@@ -8,7 +8,7 @@ from medclip.models.towers.view_fusion import ViewFusion
 from medclip.sample import Modality, ViewType
 from medclip.shards.sample_json import SampleView
 from medclip.text.captions.record import CaptionRecord
-from medclip.training.batches.exam_texts import ALL_SIDES, kin_of, label_key, subjects_of, types_of, view_of
+from medclip.training.batches.sample_texts import ALL_SIDES, kin_of, label_key, subjects_of, types_of, view_of
 
 RECORD = CaptionRecord(Modality.MAMMOGRAPHY)
 PLACES = (("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO"))

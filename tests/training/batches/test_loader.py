@@ -33,7 +33,6 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
-from medclip.training.batches.exam_texts import label_key
 from medclip.training.batches.loader import (
     KIND,
     LABELS,
@@ -46,8 +45,9 @@ from medclip.training.batches.loader import (
     preflight,
     used_columns,
 )
+from medclip.training.batches.sample_texts import label_key
 from medclip.training.batches.samples import Drawing, Room, Samples
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment
 from tests.kits.training import batches_of
 
 TOKENIZER = ClipTokenizer(40)

@@ -14,9 +14,8 @@ from PIL import Image
 from pydantic import ValidationError
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP, rand_augment_choices
 
-from medclip.training.batches.augment import apply_change, draw_change
-from medclip.training.batches.rand_augment import _VALUES, Op, apply_op, draw_ops
-from medclip.training.recipe.sections.augment import Augment, RandAugment
+from medclip.training.batches.augment import _VALUES, Op, apply_change, apply_op, draw_change, draw_ops
+from medclip.training.recipe.augment import Augment, RandAugment
 
 OF_TIMM = dict(zip(_VALUES, rand_augment_choices("rand"), strict=True))
 

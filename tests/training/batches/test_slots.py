@@ -18,7 +18,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches.loader import Batch, Batches
 from medclip.training.batches.slots import NUM_KEYS, Form, MappedSlots, Slots
-from medclip.training.recipe.sections.augment import Augment
+from medclip.training.recipe.augment import Augment
 from tests.kits.training import batches_of
 
 FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4, num_views=4, num_texts=2)

@@ -16,17 +16,17 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.checkpoints import background
+from medclip.training.checkpoints import state
 from medclip.training.checkpoints import state as store
-from medclip.training.checkpoints.background import BackgroundSaver
-from medclip.training.ranks.world import World
+from medclip.training.checkpoints.state import BackgroundSaver
+from medclip.training.ranks import World
 
 SLOW_WRITER = """
 import sys, time, torch
 from pathlib import Path
 from medclip.training.checkpoints import state
-from medclip.training.checkpoints.background import BackgroundSaver
-from medclip.training.ranks.world import World
+from medclip.training.checkpoints.state import BackgroundSaver
+from medclip.training.ranks import World
 saver = BackgroundSaver(Path(sys.argv[1]), World())
 saver.save(1, {"weight": torch.zeros(1000)}, {})
 saver.wait()
@@ -53,7 +53,7 @@ def test_it_has_the_bytes_of_one_that_the_run_waited_for_whatever_comes_after(
     tensors = {"weight": torch.randn(30, 20), "steps": torch.tensor(3.0)}
     save, changed = store.save_checkpoint, threading.Event()
     waited = save(tmp_path / "a", 7, tensors, {"x": 1}, World())
-    monkeypatch.setattr(background, "save_checkpoint", lambda *args: changed.wait() and save(*args))
+    monkeypatch.setattr(state, "save_checkpoint", lambda *args: changed.wait() and save(*args))
     saver = BackgroundSaver(tmp_path / "b", World())
     saver.save(7, tensors, {"x": 1})
     tensors["weight"].zero_()
@@ -65,7 +65,7 @@ def test_it_has_the_bytes_of_one_that_the_run_waited_for_whatever_comes_after(
 
 
 def test_one_at_a_time_is_written_and_the_last_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running, most, save = [0], [0], background.save_checkpoint
+    running, most, save = [0], [0], state.save_checkpoint
 
     def slowly(*args: Any) -> Path:
         running[0] += 1
@@ -75,7 +75,7 @@ def test_one_at_a_time_is_written_and_the_last_is_waited_for(tmp_path: Path, mon
         running[0] -= 1
         return path
 
-    monkeypatch.setattr(background, "save_checkpoint", slowly)
+    monkeypatch.setattr(state, "save_checkpoint", slowly)
     saver = BackgroundSaver(tmp_path, World())
     for step in (1, 2, 3):
         saver.save(step, {"weight": torch.full((3,), float(step))}, {})

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from medclip.errors import MedclipError, Reason
 from medclip.training.checkpoints import state as store
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 
 ONE = World()
 

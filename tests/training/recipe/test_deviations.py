@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from medclip.training.recipe.deviations import deviations
-from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.schema import Recipe, load_recipe
 
 AS_OPEN_CLIP: dict[str, Any] = {
     "name": "a",

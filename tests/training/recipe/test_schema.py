@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.recipe.file import load_recipe, package_folder
-from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.schema import Recipe, load_recipe, package_folder
 
 TEXT = "name: m\ndata: {shards: s}\ntrain:\n  lr: 1e-3\n"
 

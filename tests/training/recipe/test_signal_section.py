@@ -8,7 +8,7 @@ import pytest
 
 from medclip.errors import MedclipError
 from medclip.models.inputs.signal_input import SignalInput
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 
 
 def _recipe(signal: dict[str, Any], objective: Any = "masked", **model: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.sigmoid import siglip_loss
-from medclip.training.steps.cached_gradients import cached_backward
+from medclip.training.steps.step import cached_backward
 
 
 class Towers(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medclip.models.towers.build import build_clip, default_config
-from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import load_recipe
 from medclip.training.steps.optimizer import MAX_LOGIT_SCALE, Ema, learning_rate, make_optimizer, training_mode
 from medclip.training.steps.towers import Towers, weights_of
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medclip.models.towers.build import build_clip, default_config
-from medclip.training.steps.short_text import encode_short
+from medclip.training.steps.fast_towers import encode_short
 
 CONTEXT, END = 16, 299
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.recipe.file import package_folder
-from medclip.training.steps.teacher import SentenceTeacher
+from medclip.training.recipe.schema import package_folder
+from medclip.training.steps.frozen_models import SentenceTeacher
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from medclip.models.towers.build import build_clip, default_config
-from medclip.training.ranks.world import World
-from medclip.training.recipe.file import load_recipe
-from medclip.training.steps.optimizer import Ema, make_optimizer, moving_statistics
+from medclip.training.ranks import World
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.steps.optimizer import Ema, Update, make_optimizer, moving_statistics, read
 from medclip.training.steps.towers import Towers, weights_of
-from medclip.training.steps.update import Update, read
 
 RECIPE = load_recipe({"name": "m", "data": {"shards": "s"}, "train": {"lr": 0.01}})
 

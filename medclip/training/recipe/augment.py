@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from medclip.training.recipe.sections.section import Section, Share
+from medclip.training.recipe.section import Section, Share
 
 
 class RandAugment(Section):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from medclip.training.ranks import pace as module
-from medclip.training.ranks.pace import Pace
+from medclip.training import ranks
+from medclip.training.ranks import Pace
 
 
 class Clock:
@@ -37,7 +37,7 @@ class Event:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Event.clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(ranks, "time", clock)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
     return clock

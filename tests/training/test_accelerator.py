@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medclip.objectives import chunked
-from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
+from medclip.objectives import block
+from medclip.training.ranks import allow_fast_products, choose_precision
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 
@@ -33,7 +33,7 @@ def test_products_of_float32_are_fast_on_cards_only_and_never_in_a_loss() -> Non
         assert torch.get_float32_matmul_precision() == "highest"
         allow_fast_products(CARD)
         assert torch.get_float32_matmul_precision() == "high"
-        with chunked._all_bits(CARD):
+        with block._all_bits(CARD):
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == "high"
     finally:

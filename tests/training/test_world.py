@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.ranks.world import World, joined
+from medclip.training.ranks import World, joined
 
 
 def test_alone_everything_is_ones_own() -> None:

@@ -1,4 +1,4 @@
-"""`data`: where samples come from, and how they are read."""
+"""`data` and `text`: where samples come from, how they are read, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ from medclip.errors import MedclipError
 from medclip.files.stores import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.training.batches.order import SAMPLING
-from medclip.training.recipe.sections.section import Section, Share
+from medclip.training.recipe.section import Section, Share
 from medclip.wording import list_of
+
+
+class Text(Section):
+    """The tokenizer."""
+
+    tokenizer: Path | None = None
+    """Folder of a tokenizer; trained on the captions where None."""
+    vocab_size: int = Field(default=4096, ge=300)
+    context_length: int = Field(default=48, ge=4)
+    captions_per_sample: int = Field(default=4, ge=0)
+    """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""
+
 
 Decode = Literal["full", "auto", "scaled"]
 
@@ -65,6 +77,10 @@ class Data(Section):
     """Share of captions that quote the record's report, where it has one."""
     report_words: int = Field(default=60, ge=5)
     """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
+    num_negatives: int = Field(default=1, ge=1)
+    """Hard negatives that are drawn of each sample's for a step, where a loss reads any."""
+    tags: tuple[str, ...] = ()
+    """Words that a loss which reads tags learns to tell, in this order."""
     max_val: int = Field(default=2000, ge=2)
     """Validation samples used, from the front."""
     max_test: int = Field(default=20_000, ge=2)

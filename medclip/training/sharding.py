@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medclip.training.ranks.world import World
+from medclip.training.ranks import World
 from medclip.training.steps.towers import Towers, weights_of
 
 _BLOCKS = ("resblocks", "blocks", "layer", "layers", "stages")
@@ -94,9 +94,9 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
 
 def no_sync(call: Callable[..., Any], towers: Towers) -> Callable[[], Any]:
     """Yield a context manager in which backward passes only add up gradients on each rank (all but the last chunk)."""
-    own = getattr(call, "no_sync", None)
-    if own is not None:
-        return own
+    of_wrapper = getattr(call, "no_sync", None)
+    if of_wrapper is not None:
+        return of_wrapper
     sharded = [m for m in towers.modules() if hasattr(m, "set_requires_gradient_sync")]
     if not sharded:
         return contextlib.nullcontext
