@@ -128,17 +128,11 @@ def truth_of(task: Task, label_keys: Sequence[str], classes: Sequence[str] = ())
         classes: Classes that are asked for, in this order; all of the task's where empty.
 
     Returns:
-        Of a multi-class task [N, 1]: the number of the class, C for one that is not asked for; of a multi-label one
+        Of a task with one answer [N, 1]: the number of the class, C for one that is not asked for; of any other
         [N, C]: 1 and 0. NaN where it is not known.
     """
     names = [*classes] or [c.name for c in task.classes]
-    labels: list[Any] = [labels_of(key).get(task.name) for key in label_keys]
-    if task.kind == "multiclass":
-        number = {name: i for i, name in enumerate(names)}
-        rows = [[np.nan if label is None else number.get(label, len(names))] for label in labels]
-    else:
-        rows = [[np.nan if label is None else label.get(name) for name in names] for label in labels]
-    return np.array(rows, np.float64).reshape(len(labels), -1)
+    return task.rules.truth_of(task, [labels_of(key).get(task.name) for key in label_keys], names)
 
 
 OWN = "own"
