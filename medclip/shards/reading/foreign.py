@@ -157,11 +157,12 @@ def read_foreign(
     if not (texts or report) and "txt" in parts:
         packed = read_packed(parts["txt"].decode("utf-8"))
         texts, report = packed.captions[:NUM_DRAWN] if packed.report else packed.choices, packed.report
+    by_role: dict[str, Any] = {name: _joined(_texts(value.get(name))) for name in TEXTS_BY_ROLE}
     record = CaptionRecord(
         modality=modality_of_name(str(value.get("modality") or "")) or of.modality,
         texts=_joined(texts),
         report=(str(report).strip() or None) if report else None,
-        **{name: _joined(_texts(value.get(name))) for name in TEXTS_BY_ROLE},
+        **by_role,
     )
     return record, meta
 

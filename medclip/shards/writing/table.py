@@ -211,6 +211,7 @@ def _row(
         "laterality": (_EYE if facts.paired_organ == "eye" else _SIDE).get(cell.get("laterality", "").upper()),
         "sex": _SEX.get(cell.get("sex", "").upper()),
     }
+    by_role: dict[str, Any] = {name: _lines(cell.get(name, "")) for name in TEXTS_BY_ROLE}
     record = CaptionRecord(
         modality=modality,
         view=view,
@@ -221,7 +222,7 @@ def _row(
         texts=_texts(cell),
         report=cell.get("report", "").strip() or None,
         generic=adapter == GENERIC,
-        **{name: _lines(cell.get(name, "")) for name in TEXTS_BY_ROLE},
+        **by_role,
     )
     if record.modality is None and not record.generic:
         raise MedclipError(

@@ -185,8 +185,8 @@ class DrawnRole(NamedTuple):
         """Return K texts of a sample, blank ones where it has fewer; nothing where it has none of this role.
 
         Args:
-            record: What is known of the sample.
-            rng: The only source of chance; the first texts are taken where None.
+            record: Facts on the sample.
+            rng: Only source of chance; the first texts are taken where None.
         """
         texts = ROLES[self.name].texts(record)
         if not texts or record.generic:  # a generic rendering says its modality and nothing else
