@@ -77,7 +77,7 @@ def shares(refs: Iterator[FileRef], nodes: list[int]) -> tuple[int, dict[int, fl
     num_files, total = sum(len(window) for window, _ in cut), sum(sum(window) for window, _ in cut)
     largest = {}
     for num in nodes:
-        parts = [sum(sum(w) for w, _ in RunShard(n, num).own(iter(cut))) for n in range(1, num + 1)]  # pyright: ignore
+        parts = [sum(sum(w) for w, _ in RunShard(n, num).select(iter(cut))) for n in range(1, num + 1)]  # pyright: ignore
         largest[num] = max(parts) * num / total
     return num_files, largest
 

@@ -1,4 +1,7 @@
-"""What an engine is: it turns the chunks of a plan into rows, wherever it computes. The ledger stays with the run."""
+"""What an engine is: it turns the chunks of a plan into rows, wherever it computes. The ledger stays with the run.
+
+An engine is told by a `WorkerPlan` how to compute; this process itself works through chunks with `run_chunks`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,11 @@ from medclip.settings import Settings
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """How the chunks of a run are computed."""
+    """How the chunks of a run are computed, as plain data that may be sent to any machine.
+
+    Pack, version, device, batch and back-end are those of the run: a worker that lacks one of them refuses to start, so
+    that no row is ever computed otherwise than the plan says.
+    """
 
     pack: Path | None
     """Folder of the model pack, on every machine the same; None for a run without a model."""

@@ -36,7 +36,11 @@ _SETTINGS = {
 
 @contextmanager
 def connected() -> Iterator[Any]:
-    """Yield Ray, connected to the caller's cluster, to that of RAY_ADDRESS, or to one of our own on the loopback."""
+    """Yield Ray, connected to the caller's cluster, to that of RAY_ADDRESS, or to one of our own on the loopback.
+
+    Ray's usage statistics and dashboard are off. A cluster of a run's own keeps its logs in a temporary folder, which
+    goes with it.
+    """
     address = os.environ.get("RAY_ADDRESS", "")
     settings = {name: text for name, text in _SETTINGS.items() if name not in os.environ}
     if "ray" not in sys.modules:

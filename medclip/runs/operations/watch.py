@@ -303,8 +303,6 @@ _MODE = 0o644
 _PREFIX = "medclip_run_"
 _MOST_BYTES = 1 << 20
 """Read of a file that is there; ours have some kilobytes."""
-
-
 Metric = tuple[str, str, Sequence[tuple[Mapping[str, str], float]]]
 """Name without the prefix (a counter's ends in _total), help, and its values: labels and number."""
 

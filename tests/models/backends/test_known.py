@@ -11,7 +11,6 @@ import scipy.stats
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends import known
-from medclip.models.backends import known as compiler
 from medclip.models.backends.choice import share_that_may_break
 from medclip.models.backends.known import BACKENDS, check_backend, find_backend, parse_flags, usable
 
@@ -61,7 +60,7 @@ def test_a_machine_without_a_compiler_is_named_as_such(monkeypatch: pytest.Monke
         check_backend(BACKENDS["compiled"])
     assert caught.value.reason is Reason.WRONG_USE
     monkeypatch.setenv("CXX", sys.executable)  # a program that is there
-    monkeypatch.setattr(compiler.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(known.sysconfig, "get_path", lambda _: str(tmp_path))
     assert "headers are not installed" in BACKENDS["compiled"].lacking()
     (tmp_path / "Python.h").touch()
     assert BACKENDS["compiled"].lacking() == ""
@@ -69,13 +68,13 @@ def test_a_machine_without_a_compiler_is_named_as_such(monkeypatch: pytest.Monke
 
 def test_another_compiler_is_another_version_of_a_back_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", sys.executable)
-    compiler.compiler_version.cache_clear()
+    known.compiler_version.cache_clear()
     assert BACKENDS["compiled"].versions()["c++"].startswith("Python 3")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    compiler.compiler_version.cache_clear()
+    known.compiler_version.cache_clear()
     assert BACKENDS["compiled"].versions()["c++"] == "unknown"
     assert "c++" not in BACKENDS["onnx"].versions()
-    compiler.compiler_version.cache_clear()
+    known.compiler_version.cache_clear()
 
 
 def test_a_misspelt_backend_is_answered_with_its_name():
