@@ -66,7 +66,7 @@ class Targets:
         self.notes = question_notes(model.card, self._tasks, Path(model.path))
         """What is worth knowing of what was asked, as a run has it."""
         if options.prompts and not model.has_text:
-            pictured = (
+            drawable = (
                 f"of a class of its own task: --task {next(iter(self._head_tasks))}:CLASS"
                 if self._head_tasks
                 else "of no class either"
@@ -74,7 +74,7 @@ class Targets:
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"the pack {model.name} has no text tower, so that no prompt can be explained.",
-                hint=f"It can show the heat map {pictured}.",
+                hint=f"It can show the heat map {drawable}.",
             )
 
     def _read(self, options: ScoreOptions, named: Sequence[str]) -> tuple[Question, ...]:
