@@ -135,7 +135,8 @@ def test_a_vit_trained_with_a_class_token_can_be_merged_and_gets_bits_by_layer(t
         merged = load_backend(model, BACKENDS[name])
         seen = merged.encode_tokens(images)
         np.testing.assert_array_equal(seen.pooled_BD, merged.encode_image(images))
-        assert seen.tokens_BLD.shape[1] == plain.tokens_BLD.shape[1] - (2 if name == "tome" else 0)
+        merges = name == "tome"  # of 16 patches a share of 95 % is all of them
+        assert (seen.tokens_BLD.shape[1] < plain.tokens_BLD.shape[1]) is merges
     tower = model.image_tower
     relevance = layer_relevance(tower, model.normalise(images), torch.from_numpy(plain.pooled_BD))
     assert sum(relevance.values()) == pytest.approx(1)
