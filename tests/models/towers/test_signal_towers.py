@@ -15,7 +15,7 @@ from medclip.models.inputs.signal_input import SIZES, TOWERS
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.layers import layer_depths
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
-from medclip.models.towers.signal_tower import SHAPES, SignalResNet, SignalViT, build_signal_tower
+from medclip.models.towers.signal_tower import VIT_SHAPES, SignalResNet, SignalViT, build_signal_tower
 from medclip.models.towers.timm_tower import without_words
 from medclip.objectives.masked import draw_patch_mask
 
@@ -92,12 +92,12 @@ def test_positions_begin_with_a_deviation_of_one_also_where_lead_and_time_are_ad
 
 
 def test_sizes_are_those_of_the_papers() -> None:
-    assert {name: SHAPES[name] for name in ("tiny", "small", "base")} == {
+    assert {name: VIT_SHAPES[name] for name in ("tiny", "small", "base")} == {
         "tiny": (192, 12, 3),
         "small": (384, 12, 6),
         "base": (768, 12, 12),
     }
-    assert set(SHAPES) == set(SIZES)
+    assert set(VIT_SHAPES) == set(SIZES)
 
 
 def test_tokens_of_missing_leads_change_nothing() -> None:
