@@ -281,8 +281,9 @@ class Model:
             >>> seen.grid, seen.tokens_BLD.shape
             ((6, 6), (2, 36, 1280))
         """
-        if isinstance(inputs, str) or (isinstance(inputs, list | tuple) and any(isinstance(t, str) for t in inputs)):
-            return self._word_tokens([inputs] if isinstance(inputs, str) else list(inputs), project)
+        items: Any = [inputs] if isinstance(inputs, str) else inputs
+        if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
+            return self._word_tokens(items, project)
         visual: Any = self._visual
         if not isinstance(visual, nn.Module):
             raise MedclipError(
@@ -290,9 +291,8 @@ class Model:
                 f"the model {self.name} is computed by a back-end that gives vectors alone, and no tokens.",
                 hint="Load it without a back-end.",
             )
-        images: Any = inputs
         parts = []
-        for batch, num in self._batches(images, batch_size, "encode_tokens"):
+        for batch, num in self._batches(items, batch_size, "encode_tokens"):
             with torch.inference_mode():
                 seen = image_tokens(visual, batch, project=project)
             parts.append(self._arrays(seen, num))

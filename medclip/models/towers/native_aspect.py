@@ -76,8 +76,9 @@ class NativeVisionTransformer(VisionTransformer):
         """Return the tokens of a batch; each image has a grid of its own."""
         out_BLD, pooled_BD = self._run(batch)
         if project:
-            refuse_projection("" if self.proj is not None else "it projects nothing")
-            out_BLD = (self.ln_post(out_BLD) if self.final_ln_after_pool else out_BLD) @ self.proj
+            projection: Any = self.proj
+            refuse_projection("" if projection is not None else "it projects nothing")
+            out_BLD = (self.ln_post(out_BLD) if self.final_ln_after_pool else out_BLD) @ projection
         return Tokens(out_BLD[:, 1:], batch["patch_valid"], out_BLD[:, :1], grids_of(batch), pooled_BD)
 
     def _run(self, x: Patches) -> tuple[Tensor, Tensor]:
