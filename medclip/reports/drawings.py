@@ -108,8 +108,8 @@ def curves(result: Comparison, highlighted: Sequence[str], metric: str | None = 
             if cells:
                 look = STYLES[highlighted.index(method)] if method in highlighted else None
                 _curve(axes, result, cells, look)
-                label_look = (_GREY_TEXT, "normal") if look is None else (look[0], "bold")
-                ends.append((cells[-1].value, result.titles[method], *label_look))
+                colour, weight = (_GREY_TEXT, "normal") if look is None else (str(look[0]), "bold")
+                ends.append((cells[-1].value, result.titles[method], colour, weight))
         _dress_curves(axes, result, name)
         _label(axes, result, ends)
 
