@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def encoder_pack(name: str, run: Path) -> Path:
         return pack
     torch.manual_seed(0)
     config = without_words({"vision_cfg": {"timm_model_name": tower, "image_size": 224}})
-    model = build_clip(config)
+    model: Any = build_clip(config)
     if name == IMAGENET:
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     source = run / "packs" / f"{pack.name}.source"

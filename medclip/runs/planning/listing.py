@@ -72,11 +72,11 @@ class RemoteFiles(Protocol):
         """Count what there is, and fetch nothing; it is called in the place of all else, and not after it."""
         ...
 
-    def refs(self, known: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
+    def refs(self, names_below: Callable[[str], Sequence[str]]) -> Iterator[FileRef]:
         """Yield the files, folder by folder, in an order that depends on their names only.
 
         Args:
-            known: Function from a prefix of names to the names that the ledger knows below it; called by the caller's
+            names_below: Function from a prefix of names to the names that the ledger knows below it; called by the caller's
                 thread.
 
         Yields:

@@ -85,7 +85,7 @@ def filled(values: Any, name: str) -> Any:
     """
     if not isinstance(values, dict):
         return values
-    task: dict[str, Any] = {_SHORT.get(k, k) if _SHORT.get(k, k) not in values else k: v for k, v in values.items()}
+    task: dict[Any, Any] = {_SHORT.get(k, k) if _SHORT.get(k, k) not in values else k: v for k, v in values.items()}
     if isinstance(task.get("modalities"), str):
         task["modalities"] = [task["modalities"]]
     task = with_kind(task)
