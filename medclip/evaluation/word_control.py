@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.metrics import DECIMALS, Change, Figure
+from medclip.evaluation.zero_shot.figures import DECIMALS, Change, Figure
 from medclip.models.prototypes.class_vectors import TextEncoder, encode_prompts
 from medclip.sample import Modality
 from medclip.statistics.metrics.classification import HeldOut, mean_over_runs, shares_of
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.text.checks.closed_words import DENIALS
-from medclip.text.checks.image_words import IMAGE_TASKS
+from medclip.text.checks.closed_words import DENIALS, IMAGE_TASKS
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import Prompt, opposite, templates_of
 from medclip.wording import estimate
