@@ -1,1 +1,1 @@
-"""Few-shot adaptation: a few labelled studies become a pack that answers their question; comparisons are in `evaluation`."""
+"""Few-shot adaptation: a few labelled studies become a pack that answers their question; measured in `evaluation`."""
