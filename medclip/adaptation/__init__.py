@@ -1,1 +1,1 @@
-"""Few-shot adaptation: a handful of labelled studies become a model pack that answers their question."""
+"""Few-shot adaptation: a few labelled studies become a pack that answers their question; measured in `evaluation`."""

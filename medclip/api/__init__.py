@@ -1,1 +1,1 @@
-"""The verbs, one file each: thin functions with the names and arguments of the commands."""
+"""The verbs, one file each: what each is asked, and what it calls; how anything is computed is in the rooms below."""

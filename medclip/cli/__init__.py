@@ -1,1 +1,1 @@
-"""One file per command, thin: parse, call, print."""
+"""Commands, derived from what verbs declare, and what each prints; nothing is computed here."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import printable
+from medclip.evaluation.word_control import WordControl
 from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
 from medclip.evaluation.zero_shot.figures import (
     DECIMALS,
@@ -71,6 +72,8 @@ class SetResult:
     there are none to leave out, or where only one class remains."""
     num_unseen: int
     notes: tuple[str, ...]
+    word_control: WordControl | None = None
+    """The set with words of other findings, and with words of nothing medical; None where no figure is defined."""
     sensitivity: Sensitivity | None = None
     """What the figures owe to the prompts; None where that was not asked."""
 
@@ -92,6 +95,8 @@ class SetResult:
             kept[name] = {metric: Figure(**figure) for metric, figure in kept[name].items()}
         for name in ("classes", "prompts_per_class", "images_per_class", "notes"):
             kept[name] = tuple(kept[name])
+        if kept.get("word_control") is not None:
+            kept["word_control"] = WordControl.from_json(kept["word_control"])
         if kept.get("sensitivity") is not None:
             kept["sensitivity"] = Sensitivity.from_json(kept["sensitivity"])
         return cls(**kept)
@@ -337,6 +342,8 @@ def _table(result: SuiteResult) -> Iterator[str]:
                 yield _line("  without training", s.num_unseen, None, 0, s.unseen, metrics, width)
             if s.problems:
                 yield f"  not read: {by_reason(s.problems)}"
+            if s.word_control is not None:
+                yield from s.word_control.lines()
             if s.sensitivity is not None:
                 yield from s.sensitivity.lines()
             for note in s.notes:

@@ -14,6 +14,7 @@ import numpy as np
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.evaluation.word_control import measure_word_control
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.figures import (
     RETRIEVAL,
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
-FORMAT = 3
+FORMAT = 4
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
@@ -379,18 +380,22 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     whose = [numbers.setdefault(row.patient if labelled.has_patients else row.row, len(numbers)) for row in rows]
     patients = np.array(whose)[good]
     figures, unseen, fresh = _figures(labels, scores, patients, seen, run.num_resamples)
+    features = [unit.features.mean(axis=0, dtype=np.float64) for unit in units if unit.problem is None]
+    features_ND = np.array(features).reshape(-1, vectors.positive.shape[1])
+    order = {patient: n for n, patient in enumerate(dict.fromkeys(patients.tolist()))}
+    numbered, modality = [order[p] for p in patients.tolist()], None if part.modality == "generic" else part.modality
+    control = measure_word_control(
+        run.model, prompts, features_ND, labels, numbered, modality, num_resamples=run.num_resamples
+    )
     sensitivity = None
     if run.sensitivity:
-        features = [unit.features.mean(axis=0, dtype=np.float64) for unit in units if unit.problem is None]
-        features_ND = np.array(features).reshape(-1, vectors.positive.shape[1])
-        order = {patient: n for n, patient in enumerate(dict.fromkeys(patients.tolist()))}
         sensitivity = measure_sensitivity(
             run.model,
             part.names,
             prompts,
             features_ND,
             labels,
-            [order[p] for p in patients.tolist()],
+            numbered,
             part.metric,
             num_resamples=run.num_resamples,
         )
@@ -413,6 +418,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         unseen=unseen,
         num_unseen=fresh,
         notes=tuple(_notes(run, labelled, units, labels)),
+        word_control=control,
         sensitivity=sensitivity,
     )
     return result, _predictions(labelled, units, scored, run.seen)

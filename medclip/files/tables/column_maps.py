@@ -138,7 +138,7 @@ ECG_MAPS: Mapping[str, ColumnMap] = {
     )
 }
 """By name; of two that fit a table the first is taken."""
-_ECG_HINT = "For a table of your own with columns of labels use `medclip captions from-labels`."
+_ECG_HINT = "For a table of your own with columns of labels use `medclip pairs captions --from labels`."
 
 
 def ecg_map_of(table: Table, dataset: str | None = None) -> ColumnMap:

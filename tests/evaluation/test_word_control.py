@@ -1,0 +1,119 @@
+"""Models that answer by the word asked, by the word "no", and by nothing: the control tells them apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medclip.evaluation.word_control import UNRELATED, WordControl, measure_word_control
+from medclip.sample import Modality
+
+DIM = 64
+NO, PNEUMONIA = 0, 1
+"""Places of the two directions that mean something."""
+FINDING = [("no pneumonia", "X-ray image: no pneumonia"), ("pneumonia", "X-ray image: pneumonia")]
+
+
+class Encoder:
+    """Encodes a text as the sum of a fixed direction for each of its words; two words have directions of their own."""
+
+    has_text = True
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors [N, D]."""
+        vectors = np.stack([sum(map(self._word, re.findall(r"[a-z]+", text.lower()))) for text in texts])
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    def _word(self, word: str) -> NDArray[np.float64]:
+        for name, place in (("no", NO), ("pneumonia", PNEUMONIA)):
+            if word == name:
+                return 2 * np.eye(DIM)[place]
+        noise = np.random.default_rng(sum(map(ord, word))).normal(size=DIM)
+        noise[[NO, PNEUMONIA]] = 0
+        return noise / np.linalg.norm(noise)
+
+
+def images(direction: int | None, sign: float = 1.0, num: int = 300) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Draw images of which the sick ones lie further along a direction, and their labels."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, num)
+    features = rng.normal(size=(num, DIM)) * 0.15
+    if direction is not None:
+        features[:, direction] += sign * labels
+    return features, labels
+
+
+def control(direction: int | None, sign: float = 1.0) -> WordControl:
+    features, labels = images(direction, sign)
+    patients = np.arange(len(labels)) // 2
+    found = measure_word_control(
+        Encoder(), FINDING, features, labels, patients.tolist(), Modality.XRAY, num_resamples=300
+    )
+    assert found is not None
+    return found
+
+
+def test_a_model_that_hears_the_finding_does_better_with_its_word_than_with_any_other():
+    found = control(PNEUMONIA)
+    assert found.own_words.value > 0.9
+    assert abs(found.unrelated.figure.value - 0.5) < 0.1
+    assert (found.unrelated.difference.low or 0) > 0.2
+    assert found.other_findings is not None
+    assert (found.other_findings.difference.low or 0) > 0.2
+    assert found.caution == ""
+
+
+def test_a_model_that_hears_no_alone_is_said_to_rank_as_well_with_a_happy_dog():
+    found = control(NO, sign=-1.0)
+    assert found.own_words.value > 0.9
+    assert found.unrelated.figure.value > 0.9
+    assert found.unrelated.num == len(UNRELATED)
+    assert found.unrelated.do_as_well
+    assert found.caution.startswith("Unrelated words rank these images as well")
+    assert "WARNING" in "\n".join(found.lines())
+
+
+def test_where_nothing_is_heard_the_words_are_not_said_to_matter():
+    assert control(None).caution.startswith("Unrelated words")
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_of_classes_that_deny_nothing_each_gets_a_phrase(num_classes: int):
+    prompts = [("pneumonia",), ("a fracture",), ("a mass",)][:num_classes]
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % num_classes
+    vectors = Encoder().encode_text([one[0] for one in prompts])
+    features = vectors[labels] + rng.normal(size=(90, DIM)) * 0.05
+    found = measure_word_control(Encoder(), prompts, features, labels, range(90), Modality.XRAY, num_resamples=200)
+    assert found is not None
+    assert found.metric == ("auroc" if num_classes == 2 else "balanced_accuracy")
+    assert found.own_words.value > 0.95
+    assert found.unrelated.most_words.count(" | ") == num_classes - 1
+    assert found.unrelated.figure.value < 0.9
+    assert found.caution == ""
+
+
+def test_it_is_read_back_as_it_was_and_is_the_same_twice():
+    found = control(PNEUMONIA)
+    assert WordControl.from_json(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+    assert control(PNEUMONIA) == found
+
+
+def test_one_class_alone_has_no_control():
+    features, labels = images(None)
+    assert (
+        measure_word_control(Encoder(), FINDING, features, 0 * labels, range(300), Modality.XRAY, num_resamples=50)
+        is None
+    )
+
+
+def test_no_unrelated_phrase_is_of_medicine_or_stands_twice():
+    assert len(set(UNRELATED)) == len(UNRELATED)
+    medical = re.compile(r"heart|lung|bone|blood|scan|x-ray|patient|doctor|disease|image|tissue|cell|eye|skin|breast")
+    assert not [phrase for phrase in UNRELATED if medical.search(phrase)]
