@@ -65,8 +65,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 def _modalities_differ() -> Iterator[None]:
     """Have images of one study inferred to be of several modalities, whatever the random weights see in them."""
 
-    def likeliest(scorer: Scorer, features_VD: Any, asked: AskedTask) -> tuple[str, float]:
-        names, *_ = scorer.study(features_VD, asked)
+    def likeliest(scorer: Scorer, features_VD: Any, question: AskedTask) -> tuple[str, float]:
+        names, *_ = scorer.study(features_VD, question)
         return names[crc32(features_VD.tobytes()) % len(names)], 0.9
 
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ over the grids of a batch reads each of them back from the device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -76,9 +76,9 @@ class NativeVisionTransformer(VisionTransformer):
         """Return the tokens of a batch; each image has a grid of its own."""
         out_BLD, pooled_BD = self._run(batch)
         if project:
-            projection: Any = self.proj
+            projection = self.proj
             refuse_projection("" if projection is not None else "it projects nothing")
-            out_BLD = (self.ln_post(out_BLD) if self.final_ln_after_pool else out_BLD) @ projection
+            out_BLD = (self.ln_post(out_BLD) if self.final_ln_after_pool else out_BLD) @ cast(Any, projection)
         return Tokens(out_BLD[:, 1:], batch["patch_valid"], out_BLD[:, :1], grids_of(batch), pooled_BD)
 
     def _run(self, x: Patches) -> tuple[Tensor, Tensor]:

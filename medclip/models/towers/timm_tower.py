@@ -232,7 +232,8 @@ def finish_timm(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
             **timm_arguments(section[ARGUMENTS]),
         )
     if section.get(HEADS) is not None:
-        visual.head = QueryPool(int(visual.trunk.num_features), model_cfg["embed_dim"], section[HEADS])
+        width: Any = visual.trunk.num_features
+        visual.head = QueryPool(width, model_cfg["embed_dim"], section[HEADS])
     size = section.get("image_size", 224)  # open_clip resizes the grid of positions on demand only
     stated = getattr(getattr(visual.trunk, "patch_embed", None), "img_size", None)
     wanted = (size, size) if isinstance(size, int) else tuple(size)

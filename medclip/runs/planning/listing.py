@@ -76,8 +76,8 @@ class RemoteFiles(Protocol):
         """Yield the files, folder by folder, in an order that depends on their names only.
 
         Args:
-            names_below: Function from a prefix of names to the names that the ledger knows below it; called by the caller's
-                thread.
+            names_below: Function from a prefix of names to the names that the ledger knows below it; called by the
+                caller's thread.
 
         Yields:
             With a `place` of texts that grows from file to file, and without a stamp.

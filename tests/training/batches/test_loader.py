@@ -279,7 +279,7 @@ def _samples(shards: Path) -> Samples:
 
 
 def _cached(samples: Samples, index: int) -> np.ndarray:
-    (stored,) = samples._cache[index].stored
+    (stored,), *_ = samples._cache[index]
     assert isinstance(stored, np.ndarray)
     return stored
 
