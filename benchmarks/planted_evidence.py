@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--method", help="One of medclip.explaining.explainers.METHODS; by default that of the tower.")
+    parser.add_argument("--method", help="One of explaining.explainers.EXPLAINERS; by default that of the tower.")
     parser.add_argument("--tower", choices=sorted(TOWERS), action="append")
     args = parser.parse_args()
     for name in args.tower or TOWERS:

@@ -7,6 +7,7 @@ Thousands are parted by commas, which every terminal and every file can hold.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,20 @@ def capital(text: str) -> str:
         'Chest X-ray'
     """
     return text[:1].upper() + text[1:]
+
+
+def in_markdown(text: str, *, one_line: bool = False) -> str:
+    r"""Write text so that Markdown, and a cell of its tables, takes it as text.
+
+    Args:
+        text: Plain text.
+        one_line: Write any run of white space, also of line ends, as one blank.
+
+    Example:
+        >>> print(in_markdown("a_b | c"))
+        a\_b \| c
+    """
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()) if one_line else text)
 
 
 def percent(share: float) -> str:

@@ -14,6 +14,7 @@ ROW: object = None
     [
         ("medclip.losses", "medclip.training.losses:LOSSES"),
         ("medclip.methods", "medclip.adaptation.methods:METHODS"),
+        ("medclip.towers", "medclip.models.towers.table:TOWERS"),
         ("medclip.metrics", "medclip.statistics.metrics.catalogue:METRICS"),
         ("medclip.task_kinds", "medclip.text.vocabulary.task_kinds:TASK_KINDS"),
         ("medclip.checks", "medclip.auditing.checks.table:CHECKS"),

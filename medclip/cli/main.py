@@ -34,6 +34,8 @@ OTHER_CODES = (
 """What stands below the help of each command; its own codes are in its docstring."""
 
 HELP_ALL = "--help-all"
+FORMER = {f"captions from-{source}": f"pairs captions --from {source}" for source in ("labels", "mammography", "ecg")}
+"""Commands of 0.2.0 that went, and what does the same."""
 
 # name -> (module:function, one line of help). A name with a blank in it is a command of a group, or of another command.
 COMMANDS = {
@@ -247,7 +249,9 @@ def _no_command(name: str, prefix: str) -> str:
     """Return the sentence for a missing command, with the one that may have been meant: below `prefix`, or any."""
     known = [name.removeprefix(f"{prefix} ") for name in _below(prefix)] if prefix else [*COMMANDS, *GROUPS]
     where = f" of `medclip {prefix}`" if prefix else ""
-    return f"There is no command {name!r}{where}. {did_you_mean(name, known)}".rstrip()
+    now = FORMER.get(f"{prefix} {name}".strip())
+    hint = did_you_mean(name, known) if now is None else f"It is `medclip {now}`."
+    return f"There is no command {name!r}{where}. {hint}".rstrip()
 
 
 def _below(prefix: str) -> list[str]:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.embeddings.embedded_unit import LEVELS, EmbeddingPack, Level, from_dict
-from medclip.embeddings.write_embeddings import FAILED_UNITS, FORMAT, NOTE, TABLES, THUMBNAILS, hash_of
+from medclip.embeddings.write_embeddings import FAILED_UNITS, FORMAT, NOTE, TABLES, THUMBNAILS
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.pseudonyms import keyed_hash
+from medclip.models.packs.manifest import file_sha256
 from medclip.result import Result
 from medclip.wording import number
 
@@ -114,7 +115,7 @@ class Embeddings(Result):
     published: str | None = None
     """URL of the folder in an object store that has copies of the tables; `folder` is then the work folder."""
     planned: Mapping[str, Any] | None = None
-    """Of a dry run, which wrote nothing: as `medclip.runs.ScoreRun.planned`."""
+    """Of a dry run, which wrote nothing: as `medclip.ScoreRun.planned`."""
     _files: pa.Table | None = None
     """Of a dry run."""
     _keep: object = None
@@ -138,7 +139,7 @@ class Embeddings(Result):
     @property
     def digest(self) -> str:
         """Hash of embeddings.json, which holds the hash of every table."""
-        return hash_of(self.folder / NOTE)
+        return file_sha256(self.folder / NOTE)
 
     def check_pack(self, digest: str, *, image_tower: str = "", preprocessing: str = "") -> None:
         """Refuse a pack whose vectors these are not.
@@ -392,7 +393,7 @@ def _check(path: Path, size: Any, sha256: Any) -> None:
             hint="Run the same medclip embed again.",
         )
     num_bytes = path.stat().st_size
-    if num_bytes != size or (num_bytes <= _HASHED_BYTES and hash_of(path) != sha256):
+    if num_bytes != size or (num_bytes <= _HASHED_BYTES and file_sha256(path) != sha256):
         raise _changed(path)
 
 

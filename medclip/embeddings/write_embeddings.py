@@ -15,7 +15,6 @@ is its owner's alone, as everything that medclip writes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from medclip.embeddings.embedded_unit import FACTS, EmbeddedUnit, EmbeddingPack
 from medclip.files.output import new_file, write_file
+from medclip.models.packs.manifest import file_sha256
 from medclip.models.prototypes.class_vectors import mean_vector, normalised
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def write_embeddings(
     _write(folder / FAILED_UNITS, _unit_columns(), facts, dim, None)
     images = [("row", "int64"), ("thumbnail", "binary")]
     _write(folder / THUMBNAILS, images, ((values, None) for values in thumbnails), dim, None)
-    hashes = {name: hash_of(folder / name) for name in TABLES}
+    hashes = {name: file_sha256(folder / name) for name in TABLES}
     sizes = {name: (folder / name).stat().st_size for name in TABLES}
     facts_of = {"dim": dim, "dtype": dtype, **counts, "pack": pack.to_dict(), "sha256": hashes, "size_bytes": sizes}
     _write_note(folder, {"complete": True, **facts_of})
@@ -96,15 +96,9 @@ def remove_thumbnails(folder: Path) -> None:
     note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     with new_file(folder / THUMBNAILS) as draft:
         pq.write_table(pq.read_schema(folder / THUMBNAILS).empty_table(), draft)
-    note["sha256"][THUMBNAILS] = hash_of(folder / THUMBNAILS)
+    note["sha256"][THUMBNAILS] = file_sha256(folder / THUMBNAILS)
     note["size_bytes"][THUMBNAILS] = (folder / THUMBNAILS).stat().st_size
     write_file(folder / NOTE, json.dumps(note, indent=1, sort_keys=True) + "\n")
-
-
-def hash_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_note(folder: Path, values: dict[str, Any]) -> None:

@@ -106,11 +106,11 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
     """Measure a run on its test patients.
 
     Balanced accuracy, accuracy and the area under the ROC curve (mean over classes, each against the rest); for
-    multi-label tasks with a threshold of one half. Files that the base was trained on, and the other files of their
-    patients, are left out: a base looks too good on them.
+    multi-label tasks with a threshold of one half; and what else the task's kind is measured by. Files that the base
+    was trained on, and the other files of their patients, are left out: a base looks too good on them.
 
     Args:
-        run: Finished run, from `medclip.adaptation.run.adapt`.
+        run: Finished run, from `medclip.adapt`.
         num_resamples: Number of resamples of patients.
 
     Returns:
@@ -135,7 +135,7 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
     held = HeldOut(test.targets[rows], numbered([test.patients[i] for i in rows]), len(text.names))
     answers = [test.logits_NC] if test.zero_shot_NC is None else [test.zero_shot_NC, test.logits_NC]
     logits = np.stack([of_model[rows] for of_model in answers])
-    compared, more = _compare(logits, held, num_resamples)
+    compared, more = _compare(logits, held, num_resamples, (*METRICS, *text.rules.metrics))
     by_class = {}
     for c, name in enumerate(text.names):
         alone = replace(held, targets=held.targets[:, [c]], num_classes=1) if held.multilabel else None
@@ -180,13 +180,13 @@ def _allows_figures(test: ScoredTest, rows: NDArray[np.int64]) -> bool:
 
 
 def _compare(
-    logits_RNC: NDArray[np.float32], held: HeldOut, num_resamples: int
+    logits_RNC: NDArray[np.float32], held: HeldOut, num_resamples: int, metrics: Sequence[str] = METRICS
 ) -> tuple[dict[str, Compared], list[str]]:
     """Measure the adapted model (last), beside zero-shot (before it) where the base has words."""
     if not held.measured():
         return {}, ["There are too few test patients for figures."] if len(held.patients) else []
     weights_PB = draw_weights(held.num_patients, num_resamples, seed=0)
-    order = sorted(METRICS, key=lambda name: name != held.primary)
+    order = sorted(dict.fromkeys(metrics), key=lambda name: name != held.primary)
     *before, adapted = (figures(logits_NC[None], held, weights_PB, order) for logits_NC in logits_RNC)
     compared = {name: Compared(interval_of(figure)) for name, figure in adapted.items()}
     for zero_shot in before:

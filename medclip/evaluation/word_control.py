@@ -224,7 +224,7 @@ def _other_findings(modality: Modality, prompts: Sequence[Sequence[str]], *, of_
     asked = {word for sentences in prompts for text in sentences for word in _content(text)}
     phrases: dict[str, None] = {}
     for task in map(load_task, task_names()):
-        is_of_findings = task.kind == "multilabel" or (not of_presence and task.name not in IMAGE_TASKS)
+        is_of_findings = task.rules.independent or (not of_presence and task.name not in IMAGE_TASKS)
         if modality in task.modalities and task.has_words and is_of_findings:
             phrases.update(dict.fromkeys(of_class.prompts[0] for of_class in task.classes))
     fitting = (phrase for phrase in phrases if not asked & _content(phrase) and not DENIALS.search(phrase.lower()))

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from medclip.auditing.result import AuditResult, Row
 from medclip.statistics.cohort import ALL
 from medclip.statistics.metrics.catalogue import Metric, names_of
-from medclip.wording import list_of, real
+from medclip.wording import in_markdown, list_of, real
 
 NAMESPACE = "https://mc.chai.org/v0.2/schema.xsd"
 NOT_STATED = "not stated"
@@ -76,7 +76,7 @@ def _card(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
             "GlobalAvailability": NOT_STATED,
         },
         "ModelSummary": {
-            "Summary": " ".join([_PURPOSES, *map(_escaped, sentences.get("Size", ()))]),
+            "Summary": " ".join([_PURPOSES, *(in_markdown(s, one_line=True) for s in sentences.get("Size", ()))]),
             "Keywords": {"Keyword": [*result.labels]} if result.labels else "",
         },
         "UsesAndDirections": {
@@ -129,13 +129,8 @@ def _card(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
 
 def _text(sentences: Mapping[str, Sequence[str]], *heads: str) -> str:
     """Join the sentences under some headings; fields of the card are Markdown."""
-    lines = [f"- {_escaped(sentence)}" for head in heads for sentence in sentences.get(head, ())]
+    lines = [f"- {in_markdown(sentence, one_line=True)}" for head in heads for sentence in sentences.get(head, ())]
     return "\n".join(lines) or NOT_STATED
-
-
-def _escaped(text: str) -> str:
-    """Write text so that Markdown takes it as text."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))
 
 
 def _metric(goal: str, results: list[dict[str, str]], meaning: str, population: str, reasons: str) -> dict[str, Any]:

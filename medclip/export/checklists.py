@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult
-from medclip.wording import list_of
+from medclip.wording import in_markdown, list_of
 
 NOT_KNOWN = "not known to this run"
-_SPECIAL = "\\`*_[]<>|#"
 
 
 @dataclass(frozen=True)
@@ -153,10 +152,10 @@ def _filled(
         f"Filled from an audit of {_names(result)} by medclip {version}. It knows something of {num_answered} of "
         f"{len(items)} items; the others are for the authors. An entry is a beginning, not a finished report."
     )
-    lines = [f"# {title}", "", _escaped(about), "", f"Source: {source}", ""]
+    lines = [f"# {title}", "", in_markdown(about, one_line=True), "", f"Source: {source}", ""]
     lines += ["| item | what is asked | what this run knows |", "| --- | --- | --- |"]
     lines += [
-        f"| {item.number} | {item.text} | {_escaped(answer) if answer else NOT_KNOWN} |"
+        f"| {item.number} | {item.text} | {in_markdown(answer, one_line=True) if answer else NOT_KNOWN} |"
         for item, answer in zip(items, answers, strict=True)
     ]
     return "\n".join(lines) + "\n"
@@ -240,8 +239,3 @@ def _intervals(settings: Mapping[str, object]) -> str:
         f"95 % intervals from {settings['replicates']} resamples of patients; gaps tested by "
         f"{settings.get('permutations')} shuffles of groups; p adjusted by Holm, and by Benjamini and Hochberg."
     )
-
-
-def _escaped(text: str) -> str:
-    """Write text so that a Markdown table takes it as text."""
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in " ".join(text.split()))

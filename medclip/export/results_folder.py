@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
 from medclip.export.formats import FORMATS, check_formats, formats_of
 from medclip.export.source_headers import encode_study
@@ -39,6 +38,7 @@ from medclip.files.output import (
     write_note,
 )
 from medclip.files.readers.pool import ReadingPool
+from medclip.models.packs.manifest import file_sha256
 from medclip.progress import Progress, Silent
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import FILES, SCORES
@@ -206,7 +206,7 @@ class ResultsFolder:
         Raises:
             MedclipError: OUTPUT_IN_USE for results of another run.
         """
-        tables = {name: hash_of(run_folder / name) for name in (SCORES, FILES)}
+        tables = {name: file_sha256(run_folder / name) for name in (SCORES, FILES)}
         earlier = self._read_note(ledger)
         same = earlier is not None and earlier["tables"] == tables
         done = dict(earlier["done"]) if same and earlier is not None else {}

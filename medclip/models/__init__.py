@@ -1,4 +1,4 @@
-"""Towers, model packs and cards; as `medclip.models`, what can be done to a pack.
+"""Towers, packs, cards, and as `medclip.models` what can be done to a pack; how a tower is trained is in `training`.
 
 `list`, `show`, `cite`, `verify`, `calibrate`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do what the
 commands do, and are verbs of `medclip.api`; `load` and `load_hub` return a model. Type checkers find all names in

@@ -331,10 +331,14 @@ class Model:
             if image.dtype != dtype or not self._takes(image.shape):
                 square = f"{dtype} [N, {', '.join(map(str, shape))}]"
                 kind = square if budget is None else f"uint8 images [H, W, 3] within {budget}"
+                given = images if isinstance(images, np.ndarray) else image
+                stated = f"{given.dtype} {list(given.shape)}{' for an image' if given is image else ''}"
                 raise MedclipError(
                     Reason.WRONG_USE,
-                    f"{verb} was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
-                    hint="Make it with medclip.models.inputs.read_pixels.pixels_of(sample, model.preprocess)."
+                    f"{verb} was given {stated}; it takes {kind}.",
+                    hint="This is one image: say image[None]."
+                    if given.dtype == dtype and self._takes(given.shape)
+                    else "Make it with medclip.models.inputs.read_pixels.pixels_of(sample, model.preprocess)."
                     if self.preprocess.volume or self.preprocess.signal
                     else "Make it with model.preprocess.to_array(view).",
                 )

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.safe_header import ALLOWED
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.access import refuse_missing
 from medclip.models.packs.card import read_card
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
-from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.manifest import file_sha256, pack_digest
 from medclip.models.packs.pack import find_pack
 from medclip.models.packs.words import no_words, understands_words
 from medclip.models.prototypes.class_vectors import encode_phrasings
@@ -139,7 +138,7 @@ def row_of(embeddings: Embeddings, example: Example) -> int | None:
     from pyarrow import compute as pc
 
     units = embeddings.columns("units", ["row", "sha256"])
-    same = units.filter(pc.equal(units.column("sha256"), hash_of(path)))  # pyright: ignore[reportAttributeAccessIssue]
+    same = units.filter(pc.equal(units.column("sha256"), file_sha256(path)))  # pyright: ignore[reportAttributeAccessIssue]
     return same.column("row")[0].as_py() if same.num_rows else None
 
 

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason, printable
 from medclip.files.access import refuse_missing
+from medclip.models.packs.manifest import file_sha256
 from medclip.progress import Progress, Silent
 from medclip.retrieval.folder_search import rank_vectors
 from medclip.retrieval.hits import NOUNS, PatchHit, SearchResult, weak_ranks
@@ -262,7 +262,7 @@ def _known(store: SlideStore, searched: SearchablePatches, example: Example) -> 
         return _Known(_row_of(store, searched, text))
     refuse_missing(path)
     hashes = {row.sha256: number for number, row in enumerate(store.rows, start=1) if number in searched.slides}
-    number = hashes.get(hash_of(path)) if path.is_file() else None
+    number = hashes.get(file_sha256(path)) if path.is_file() else None
     return None if number is None else _Known(number)
 
 

@@ -1,4 +1,4 @@
-"""Samples to WebDataset-compatible tar shards and back; their captions are written in `pairs`, drawn in `training`.
+"""Samples to WebDataset-compatible tar shards and back; captions are written in `pairs`, and drawn by `text`.
 
 As `medclip.shards`, what can be done to a shard folder: `build`, `index` and `check` do what the commands do, and
 `open` reads samples.

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.elements import quiet
 from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
-from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode, after
 from medclip.files.discover import LEDGER
 from medclip.files.output import digest_of
 from medclip.files.tables.write import write_rows
 from medclip.imaging.slides.readers.open import open_slide
+from medclip.models.packs.manifest import file_sha256
 from medclip.result import Result
 from medclip.settings import Settings
 from medclip.slides.slide_features import SlideFeatures, read_feature_blocks, read_slide_features
@@ -120,7 +120,7 @@ class SlideStore(Result):
     @property
     def digest(self) -> str:
         """Hash of what says which slides, options and model the vectors are of."""
-        return digest_of([hash_of(self.folder / name) for name in (RUN, SLIDES)])
+        return digest_of([file_sha256(self.folder / name) for name in (RUN, SLIDES)])
 
     def check_pack(self, digest: str, *, image_tower: str = "", preprocessing: str = "") -> None:
         """Refuse a pack whose vectors these are not; arguments are those of `EmbeddingPack.answers_for`.

@@ -105,7 +105,8 @@ def loss_named(name: str) -> Loss:
         MedclipError: RECIPE_INVALID where there is none.
     """
     if name not in LOSSES:
-        hint = did_you_mean(name, LOSSES, "Losses are")
+        named = [loss for loss, row in LOSSES.items() if row.section is not None]
+        hint = did_you_mean(name, named, "Losses that stand below objective.losses are")
         raise MedclipError(Reason.RECIPE_INVALID, f"there is no loss {name!r}.", hint=hint)
     return LOSSES[name]
 

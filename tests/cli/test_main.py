@@ -230,3 +230,8 @@ def test_a_group_of_commands_has_both_words_for_help(capsys: pytest.CaptureFixtu
     short = capsys.readouterr().out
     assert cli.main(["models", "--help-all"]) == 0
     assert capsys.readouterr().out == short
+
+
+def test_a_command_that_went_is_answered_with_the_one_that_does_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["captions", "from-ecg", "t.csv"]) == 2
+    assert "medclip pairs captions --from ecg" in " ".join(capsys.readouterr().err.replace("│", " ").split())

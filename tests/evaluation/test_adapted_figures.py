@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from medclip.adaptation.run import ScoredTest
 from medclip.evaluation.adapted_figures import measure
+from medclip.statistics.metrics.classification import METRICS
 from medclip.statistics.metrics.ranks import auroc
+from medclip.text.vocabulary.task_kinds import TASK_KINDS
 from tests.kits.adapt_tables import findings, views
 
 
@@ -50,6 +54,20 @@ def test_figures_are_those_of_their_definitions_and_lie_in_their_intervals():
         float(auroc(logits[:, 1] - logits[:, 0], targets == 1))
     )
     assert found.metrics["balanced_accuracy"]["adapted"]["chance"] == 0.5
+
+
+def test_the_metrics_of_a_kind_are_measured_beside_those_of_every_adaptation(monkeypatch: pytest.MonkeyPatch):
+    targets, logits = made_up(0, 1.0)
+    usual = measure(run_of(targets, logits, logits)).figures
+    assert set(usual) == set(METRICS)
+    monkeypatch.setitem(TASK_KINDS, "multiclass", replace(TASK_KINDS["multiclass"], metrics=("accuracy", "macro_f1")))
+    found = measure(run_of(targets, logits, logits))
+    assert {name: found.figures[name] for name in usual} == usual
+    assert found.figures["macro_f1"].adapted.value == pytest.approx(
+        f1_score(targets, logits.argmax(axis=1), average="macro")
+    )
+    assert any(line.startswith("macro f1") for line in found.lines())
+    assert "macro_f1" in found.metrics
 
 
 def test_the_difference_is_paired():

@@ -10,7 +10,6 @@ is that of the server. At night every reading process is a program, and always w
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import json
@@ -30,9 +29,10 @@ from pathlib import Path
 from typing import Any, Self
 
 _PDEATHSIG, _SUBREAPER = 1, 36
-_ROOMS = ("adapters", "dicom", "ecg", "files", "imaging", "sample", "shards.writing", "slides.readers")
+_ROOMS = ("adapters", "dicom", "ecg", "files", "imaging", "models.inputs", "sample", "shards.writing")
 _BESIDE = (
-    "medclip.runs.reading",
+    "medclip.runs.units.read_unit",
+    "medclip.slides.stages.reading",
     "nibabel",
     "numpy.random",
     "PIL.Image",
@@ -139,23 +139,29 @@ class _NoTorch:
     def find_spec(name: str, *_: Any) -> None:
         """Refuse torch."""
         if name == "torch":
-            raise ImportError(name)
+            raise ImportError(name, name=name)
 
 
 def load() -> None:
     """Import what reading needs, and no torch: a reading process has none."""
     sys.meta_path.insert(0, _NoTorch)
     for name in _BESIDE:
-        with contextlib.suppress(ImportError):
-            import_module(name)
+        _import(name)
     for room in _ROOMS:
-        with contextlib.suppress(ImportError):
-            package = import_module(f"medclip.{room}")
-            for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"medclip.{room}."):
-                with contextlib.suppress(ImportError):
-                    import_module(module.name)
+        package = import_module(f"medclip.{room}")
+        for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"medclip.{room}."):
+            _import(module.name)
     sys.meta_path.remove(_NoTorch)
     assert "torch" not in sys.modules
+
+
+def _import(name: str) -> None:
+    """Import a module; one that needs a package of others that is not installed is left out."""
+    try:
+        import_module(name)
+    except ImportError as e:
+        if (e.name or "medclip").split(".")[0] == "medclip":
+            raise
 
 
 def _serve(listener: socket.socket, parent: int) -> None:

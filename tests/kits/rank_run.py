@@ -67,7 +67,7 @@ def main(jobs: Path) -> None:
     dist.barrier()
     dist.destroy_process_group()
     sys.stderr.flush()
-    os._exit(0)  # as medclip.cli.pretrain does: torch's threads sometimes abort a process that ends in the usual way
+    os._exit(0)  # as medclip.cli.train does: torch's threads sometimes abort a process that ends in the usual way
 
 
 def _run(job: dict[str, Any]) -> None:

@@ -156,6 +156,17 @@ def test_a_task_file_is_of_the_kind_that_it_names_or_of_the_first_that_has_its_k
     assert task.steps == (("none", "some") if "step" in words else ())
 
 
+def test_a_scale_without_an_order_is_refused_with_what_to_write() -> None:
+    assert parse_task(f"kind: multiclass\nordered: false\n{GRADES}", short_name="haze").steps == ()
+    assert parse_task(f"kind: ordinal\nordered: true\n{GRADES}", short_name="haze").steps == ("none", "some")
+    with pytest.raises(MedclipError, match="kind: ordinal means ordered: true, and ordered is false") as caught:
+        parse_task(f"kind: ordinal\nordered: false\n{GRADES}", where="haze.yaml", short_name="haze")
+    assert (caught.value.reason, caught.value.where) == (Reason.TABLE_INVALID, "haze.yaml")
+    assert caught.value.hint == "Leave ordered out, or name the kind multiclass."
+    with pytest.raises(MedclipError, match="ordered is 'no'"):
+        parse_task(f"kind: ordinal\nordered: 'no'\n{GRADES}", short_name="haze")
+
+
 def test_years_alone_make_a_risk() -> None:
     task = parse_task("modality: mammography\nhorizons_years: [1, 5]\n", short_name="relapse")
     assert (task.kind, task.has_words, task.years(["year_5"])) == ("risk", False, [5])

@@ -125,9 +125,12 @@ def test_chunks_give_the_loss_of_the_whole_batch(bright: dict[str, Any], tmp_pat
 
 def test_what_a_recipe_says_of_it_is_checked_by_its_section(bright: dict[str, Any]) -> None:
     for named, said in (
-        ({"brightness": {"wait": 1}}, "wait"),
-        ({"brightness": {"weight": -1}}, "greater than 0|above 0|weight"),
-        ({"brightnes": {}}, "there is no loss 'brightnes'.*brightness"),
+        (
+            {"brightness": {"wieght": 1}},
+            r"objective\.losses\.brightness\.wieght: is not a key of the loss brightness\. Did you mean 'weight'\?",
+        ),
+        ({"brightness": {"weight": -1}}, r"objective\.losses\.brightness\.weight: is -1, and must be more than 0"),
+        ({"brightnes": {}}, r"no loss 'brightnes'\. Did you mean 'brightness'\? Losses that .* are: brightness\.$"),
         ({"masked": {}}, "the loss masked has a place of its own"),
     ):
         with pytest.raises(MedclipError, match=said) as refused:

@@ -1,1 +1,1 @@
-"""What is learned from: the table, its task and labels, the shots, and their features."""
+"""What is learned from: the table, its task and labels, the shots and their features; no method is here."""

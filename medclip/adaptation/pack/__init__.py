@@ -1,1 +1,1 @@
-"""The adapted model as a pack: what is written, where, and what its card says."""
+"""The adapted model as a pack: what is written, where, and what its card says; nothing is learned here."""

@@ -39,11 +39,6 @@ class TrainableReport:
         """What learns, of the dense model."""
         return self.num_trainable / self.num_dense
 
-    @property
-    def share_of_total(self) -> float:
-        """What learns, of the model with U and V: the figure that papers state."""
-        return self.num_trainable / self.num_total
-
 
 def decompose(
     clip: nn.Module,

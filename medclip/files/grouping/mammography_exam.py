@@ -183,10 +183,6 @@ def _sides_named(file_name: str) -> frozenset[str]:
     return frozenset(sides)
 
 
-SLOTS = tuple(f"{side}-{position}" for position in POSITIONS for side in SIDES)
-"""The views of a screening examination, as they hang: R-CC, L-CC, R-MLO, L-MLO."""
-
-
 class Aside(StrEnum):
     """Why a mammogram of a study is none of its views."""
 

@@ -139,18 +139,6 @@ LEAD_FLAGS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Flags that name leads, and what they mean."""
-RECORD_FLAGS: Mapping[str, str] = MappingProxyType(
-    {
-        "short_record": "shorter than what the model takes; the rest is zeros",
-        "limb_leads_disagree": "a stored limb lead is not what leads I and II make it: names, gains or times differ",
-        "arms_swapped": "the electrodes of the arms look swapped: lead I is upside down, and aVR upright",
-        "no_beats": "no heart beat was found",
-        "rate_slow": "under 50 beats a minute",
-        "rate_fast": "over 100 beats a minute",
-        "irregular": "the distances of the beats scatter by more than 12 %",
-    }
-)
-"""Flags of a record, and what they mean. The last three are measured on QRS complexes, and no diagnosis."""
 _LEAD_OFF_MV = 0.03
 """A lead of 10 uV rms is amplifier noise; the lowest QRS of a pericardial effusion has ten times that."""
 _FLAT_S = 1.0

@@ -1,1 +1,1 @@
-"""Other people's checkpoints in, packs out."""
+"""Other people's checkpoints in, packs out; a pack's own form is in `packs`."""

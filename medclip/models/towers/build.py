@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from medclip.models.towers.table import (
     architecture_of,
     image_tower_of,
     refuse_alone,
+    refuse_keys,
     text_tower_of,
     tower_named,
 )
@@ -121,6 +123,7 @@ def _build_towers(model_cfg: Mapping[str, Any], base: Path | None) -> nn.Module:
         model.visual = _run(tower.finish, model.visual, model_cfg)
     elif model_cfg.get("text_cfg") is None:
         if tower.alone is None and tower.build is None:
+            _refuse_keys("vision_cfg", section)
             raise refuse_alone(tower)
         model = ImageOnly(_run(tower.alone, model_cfg) if tower.alone else _run(tower.build, section, None))
         if model_cfg.get("embed_dim", dim := int(model.visual.dim)) != dim:  # type: ignore[arg-type]
@@ -150,6 +153,8 @@ def _build_dual(tower: Tower, model_cfg: Mapping[str, Any], base: Path | None) -
     values["vision_cfg"] = {k: v for k, v in of_open_clip.items() if k not in absent} | {"timm_model_pretrained": False}
     if text.prepare is not None:
         values["text_cfg"] = _run(text.prepare, text_cfg, model_cfg, base)
+    _refuse_keys("vision_cfg", values["vision_cfg"])
+    _refuse_keys("text_cfg", values["text_cfg"])
     try:
         model: Any = (CustomTextCLIP if model_cfg.get("custom_text") or text.key else CLIP)(**values)
         if visual is not None:
@@ -170,6 +175,14 @@ def _run(target: Target | None, *values: Any) -> Any:
     """Call a function of a row."""
     assert target is not None
     return (import_name(target) if isinstance(target, str) else target)(*values)
+
+
+def _refuse_keys(part: str, section: Mapping[str, Any]) -> None:
+    """Refuse a key that open_clip does not know and no row has."""
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    known = fields(CLIPTextCfg if part == "text_cfg" else CLIPVisionCfg)
+    refuse_keys(part, section, [field.name for field in known])
 
 
 def _check_sizes(model_cfg: Mapping[str, Any]) -> None:

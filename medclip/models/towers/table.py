@@ -1,16 +1,19 @@
 """The towers that a model can be built of: one row each. No torch here.
 
 A row says by which key a config names the tower, and what builds it; its functions are "module:function". `build_clip`
-(`medclip.models.towers.build`) goes by the rows, in their order, and knows no tower itself.
+(`medclip.models.towers.build`) goes by the rows, and knows no tower itself. Of several that a config has the keys of,
+one in front of another tower comes first, and then one with a key of its own, that of timm, and one for any config;
+among equals their order counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.lazy import Table
 
 Takes = Literal["images", "volumes", "signals", "texts"]
 Target = Callable[..., Any] | str
@@ -43,7 +46,7 @@ class Tower:
     """Keys that name the architecture in the section, divided by a dot; that of the row where ""."""
 
 
-TOWERS: dict[str, Tower] = {
+_ROWS: dict[str, Tower] = {
     "lens": Tower(
         "a lens in front of a vision transformer of images",
         "lens",
@@ -94,21 +97,27 @@ TOWERS: dict[str, Tower] = {
     "text": Tower("a text transformer of open_clip", "", ("texts",)),
     "open_clip": Tower("a vision transformer or ResNet of open_clip", "", ("images",)),
 }
-"""A new tower is one file and one line here, above the rows that take any config."""
+TOWERS = Table("medclip.towers", _ROWS)
+"""A new tower is one file and one line here."""
 
 
 def image_tower_of(vision_cfg: Mapping[str, Any]) -> Tower:
     """Return the row of a model's image tower, or what stands in its place."""
-    return next(tower for tower in TOWERS.values() if "texts" not in tower.takes and _is_one(tower, vision_cfg))
+    return min((t for t in TOWERS.values() if "texts" not in t.takes and _is_one(t, vision_cfg)), key=_rank)
 
 
 def text_tower_of(text_cfg: Mapping[str, Any]) -> Tower:
     """Return the row of a model's text tower."""
-    return next(tower for tower in TOWERS.values() if "texts" in tower.takes and _is_one(tower, text_cfg))
+    return min((t for t in TOWERS.values() if "texts" in t.takes and _is_one(t, text_cfg)), key=_rank)
 
 
 def _is_one(tower: Tower, section: Mapping[str, Any]) -> bool:
     return not tower.key or section.get(tower.key) not in (None, False, "")
+
+
+def _rank(tower: Tower) -> tuple[bool, bool, bool]:
+    """Return the key that sorts rows that fit: in front of another tower, own key, key of timm, any config."""
+    return not tower.key, tower.key == tower.name, tower.inner is None
 
 
 def architecture_of(vision_cfg: Mapping[str, Any]) -> str:
@@ -133,6 +142,29 @@ def refuse_alone(tower: Tower) -> MedclipError:
         f"its image tower is {tower.title}, which no model without words can have.",
         hint="Name a tower of timm.",
     )
+
+
+def refuse_keys(part: str, section: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse a section with a key that neither open_clip nor any row has.
+
+    Args:
+        part: Name of the section, such as "vision_cfg".
+        section: Section as open_clip would get it.
+        known: Keys that open_clip has.
+
+    Raises:
+        MedclipError: PACK_INVALID, naming the key.
+    """
+    keys = [row.key for row in TOWERS.values() if row.key and ("texts" in row.takes) == (part == "text_cfg")]
+    right = [*keys, *known]
+    unknown = next((key for key in section if key not in right), None)
+    if unknown is not None:
+        hint = "If it is of a tower of your own, install the package that brings it (entry points medclip.towers)."
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's {part} has the key {unknown!r}, which no tower has.",
+            hint=f"{did_you_mean(str(unknown), right)} {hint}".strip(),
+        )
 
 
 ARGUMENTS = "timm_model_args"

@@ -158,6 +158,29 @@ def _mean_of(name: str, arguments: Mapping[str, Any]) -> str:
     return "mean" if hasattr(trunk, "num_prefix_tokens") else "avg"
 
 
+def takes_pooling(name: str, pooling: str, arguments: Mapping[str, Any], *, words: bool) -> bool:
+    """Return whether a tower of timm has what `token` or `map` needs; True where building it says what is wrong.
+
+    With words open_clip builds the tower as timm has it and changes its pooling afterwards, which adds no weights.
+    """
+    import timm
+
+    if pooling not in ("token", "map") or not timm.is_model(name):
+        return True
+    stated = {"num_classes": 0, **timm_arguments(arguments)}
+    try:
+        with torch.device("meta"):
+            if words:
+                timm.create_model(name, **stated).reset_classifier(0, global_pool=pooling)  # type: ignore[operator]
+            else:
+                timm.create_model(name, global_pool=pooling, **stated)
+    except AssertionError:  # what timm says of a pooling that a tower does not have
+        return False
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
+        return True
+    return True
+
+
 def build_timm_tower(config: Mapping[str, Any]) -> ImageTower:
     """Build a tower for a model without words, with random weights.
 

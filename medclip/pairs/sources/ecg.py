@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.random import Generator
 
-WRITTEN_IN = (ENGLISH, GERMAN)
 _TRIES = 20
 
 

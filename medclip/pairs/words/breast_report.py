@@ -26,7 +26,7 @@ from medclip.pairs.words.breast_phrases import (
     noun_phrases,
     places_of,
 )
-from medclip.text.breast_record import FINDINGS_TASK, SIDES, BreastFinding, BreastRecord
+from medclip.text.breast_record import FINDINGS_TASK, SIDES, BreastRecord
 from medclip.text.captions.record import weighted
 from medclip.text.vocabulary.load import load_task
 from medclip.wording import capital, list_of
@@ -80,19 +80,6 @@ def distinct_reports(record: BreastRecord, n: int, rng: Generator) -> tuple[str,
         if len(reports) == n:
             break
     return tuple(reports)
-
-
-def finding_sentences(finding: BreastFinding, side: str) -> Iterator[str]:
-    """Yield every sentence that states a finding of a side ("L", "R", or "" where it is not known)."""
-    places = places_of(finding.kind, finding.quadrant, finding.depth, side)
-    for noun, opener, place in product(noun_phrases(finding), OPENERS, places):
-        yield _sentence(opener, noun, place)
-
-
-def denial_sentences(kind: str, side: str) -> Iterator[str]:
-    """Yield every sentence that says of a side that a kind of finding is not there."""
-    for noun, opener, place in product(denied_nouns(kind), DENIALS, places_of(kind, "", "", side)):
-        yield _sentence(opener, noun, place)
 
 
 def clear_sentences(record: BreastRecord) -> Iterator[str]:

@@ -43,7 +43,7 @@ from medclip.reports.audit.summary import (
     tested,
 )
 from medclip.reports.html_page import Grid, Td, Tr, prose, render_page
-from medclip.wording import NONE, capital, figure, list_of, number, real
+from medclip.wording import NONE, capital, figure, in_markdown, list_of, number, real
 
 REPORT, CARD = "report.html", "model_card_section.md"
 STYLES = ("style.css", "drawings.css", "few_shot.css", "audit.css")
@@ -57,7 +57,6 @@ _THRESHOLDS = 8
 _HEADS = ("What and where", "Value", "Difference, 95 % interval", "Rests on", "p, adjusted")
 _METRICS = ("auroc", "c_index", "tpr")
 _MOST_ROWS = 30
-_SPECIAL = "\\`*_[]<>|#"
 
 
 def write_audit_report(result: AuditResult, out: Path) -> AuditResult:
@@ -266,7 +265,7 @@ def markdown(result: AuditResult) -> str:
     """Write the section as Markdown."""
     lines = ["## Performance by patient group", ""]
     for part in card(result):
-        lines += [f"**{part.head}.** {_escaped(' '.join(part.sentences))}".rstrip(), ""]
+        lines += [f"**{part.head}.** {in_markdown(' '.join(part.sentences))}".rstrip(), ""]
         if part.rows:
             lines += [_row(part.heads), _row(("---",) * len(part.heads), raw=True)]
             lines += [_row(row) for row in part.rows[:_MOST_ROWS]]
@@ -301,9 +300,4 @@ def _of_group(row: Row) -> str:
 
 
 def _row(cells: tuple[str, ...], *, raw: bool = False) -> str:
-    return f"| {' | '.join(cells if raw else map(_escaped, cells))} |"
-
-
-def _escaped(text: str) -> str:
-    """Write text so that Markdown takes it as text."""
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in text)
+    return f"| {' | '.join(cells if raw else map(in_markdown, cells))} |"

@@ -1,1 +1,1 @@
-"""A run from outside: its log, its metrics, where its time goes, and how its folder is cleared later."""
+"""A run from outside: log, metrics, where its time goes, clearing its folder later; nothing of it is computed here."""

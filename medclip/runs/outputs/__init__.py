@@ -1,1 +1,1 @@
-"""What a run leaves: its tables and run.json, early parts of them, copies in a store, and a finished run read back."""
+"""What a run leaves: tables, run.json, early parts and copies in a store, read back, too; the ledger is in `ledger`."""

@@ -20,10 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, make_file, write_file
 from medclip.files.stores import RemotePath, objects_below, place_of, read_whole, remove_object, write_object
+from medclip.models.packs.manifest import file_sha256
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import RUN, output_files
@@ -92,7 +92,7 @@ class Publication:
         self._end_early()
         self._check_marker()
         names, record, objects = output_files(self._folder), self._record(), objects_below(self.place)
-        hashes = {name: hash_of(self._folder / name) for name in names}
+        hashes = {name: file_sha256(self._folder / name) for name in names}
         lacking = [
             name
             for name in names
@@ -142,7 +142,7 @@ class Publication:
         """Write an object and remember it; first that it may be there: what is not remembered is never removed."""
         path = self._folder / name
         self._remember(name, "")
-        digest = hash_of(path)
+        digest = file_sha256(path)
         write_object(self.place / name, path)
         self._remember(name, digest)
 

@@ -1,1 +1,1 @@
-"""Units of a run: read, encoded, and turned into rows or skipped with a reason."""
+"""Units of a run: read, encoded, turned into rows or skipped with a reason; which they are is planned in `planning`."""

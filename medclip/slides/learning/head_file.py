@@ -15,13 +15,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from medclip.embeddings.embedded_unit import EmbeddingPack, from_dict
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_file, write_file
-from medclip.slides.learning.pooling import Kind, Shape, SlidePooling
+from medclip.slides.learning.pooling import Shape, SlidePooling
 from medclip.slides.slide_features import SlideFeatures
+from medclip.text.vocabulary.task_kinds import TASK_KINDS
 
 CARD, ARRAYS = "slide_head.json", "slide_head.safetensors"
 FORMAT = 1
@@ -35,7 +36,7 @@ class HeadCard:
     """Column or question that it learned."""
     names: tuple[str, ...]
     """Classes, or years of a risk, in the order of logits."""
-    kind: Kind
+    kind: str
     shape: Shape
     pack: EmbeddingPack
     """Whose vectors it takes."""
@@ -128,7 +129,7 @@ def read_head(folder: Path | str) -> SlideHead:
 
 
 def _card(values: Mapping[str, Any]) -> HeadCard:
-    if values["format"] != FORMAT or values["kind"] not in get_args(Kind):
+    if values["format"] != FORMAT or values["kind"] not in TASK_KINDS:
         raise ValueError("another format")
     of_card = {field.name: values[field.name] for field in fields(HeadCard)}
     shape = Shape(**values["shape"])

@@ -16,9 +16,9 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import PATIENTS, Table
 from medclip.sample import Modality
-from medclip.slides.learning.pooling import Kind
 from medclip.slides.slide_store import DONE, SlideRow, SlideStore
 from medclip.text.vocabulary.task import EVENT, FOLLOWUP, Task
+from medclip.text.vocabulary.task_kinds import TaskKind, kind_named
 from medclip.wording import count
 
 
@@ -29,24 +29,25 @@ class Bags:
     read: Callable[[int], NDArray[np.floating]]
     """Patch vectors of a slide by its number, float [N, D], N at least 1."""
     targets: NDArray
-    """int64 [S], the class (multiclass); float32 [S, C] with 1, 0 and NaN where nobody knows (multilabel); float64
-    [S, 2], months to the event (NaN: none seen) and months followed (risk)."""
+    """int64 [S], the class, for a kind of one answer; float32 [S, C] with 1, 0 and NaN where nobody knows, for one of
+    findings; float64 [S, 2], months to the event (NaN: none seen) and months followed, for one of years."""
     patients: tuple[str, ...]
     """Whose each slide is."""
     names: tuple[str, ...]
     """Classes, or years of a risk, in the order of logits."""
-    kind: Kind
+    kind: str
+    """Of the task, a row of `TASK_KINDS`."""
     keys: tuple[str, ...] = ()
     """What each slide is called in tables."""
 
     def __post_init__(self) -> None:
-        kinds = {"multiclass": (1, np.integer), "multilabel": (2, np.floating), "risk": (2, np.floating)}
-        axes, number = kinds[self.kind]
+        rules = self.rules
+        axes, number = (1, np.integer) if rules.one_answer else (2, np.floating)
         fits = self.targets.ndim == axes and np.issubdtype(self.targets.dtype, number)
-        if fits and self.kind == "multiclass":
+        if fits and rules.one_answer:
             fits = bool(((self.targets >= 0) & (self.targets < len(self.names))).all())
         elif fits:
-            fits = self.targets.shape[1] == (2 if self.kind == "risk" else len(self.names))
+            fits = self.targets.shape[1] == (2 if rules.timed else len(self.names))
         if not fits or len(self.targets) != len(self.patients) or len(self.keys) not in (0, len(self.patients)):
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -59,6 +60,11 @@ class Bags:
         return len(self.patients)
 
     @property
+    def rules(self) -> TaskKind:
+        """The row of the task's kind."""
+        return kind_named(self.kind)
+
+    @property
     def num_patients(self) -> int:
         """How many patients the slides are of."""
         return len(set(self.patients))
@@ -66,9 +72,9 @@ class Bags:
     @property
     def strata(self) -> NDArray[np.int64]:
         """What folds are balanced by, int64 [S]: the class; whether there is a finding; whether an event was seen."""
-        if self.kind == "multiclass":
+        if self.rules.one_answer:
             return self.targets.astype(np.int64)
-        if self.kind == "risk":
+        if self.rules.timed:
             return np.asarray(~np.isnan(self.targets[:, 0]), np.int64)
         return np.asarray((np.nan_to_num(self.targets) > 0).any(axis=1), np.int64)
 
@@ -90,7 +96,7 @@ def bags_in_memory(
     targets: NDArray,
     patients: Sequence[str],
     names: Sequence[str],
-    kind: Kind = "multiclass",
+    kind: str = "multiclass",
 ) -> Bags:
     """Take slides whose vectors are held.
 
@@ -187,10 +193,10 @@ def read_slide_labels(
     keys_of_rows = [keys[row] for row in rows]
     bags = Bags(
         lambda i: store.read(keys_of_rows[i]).features_ND,
-        targets if kind != "risk" else targets[rows],
+        targets[rows] if years else targets,
         tuple(whose[row] for row in rows),
         tuple(names),
-        kind,  # pyright: ignore[reportArgumentType]
+        kind,
         tuple(keys_of_rows),
     )
     return LabelledSlides(bags, title, (*notes, *more))
@@ -260,7 +266,7 @@ def _patients(table: Table, column: str, key: bytes) -> list[str]:
 
 
 def _targets(values: Sequence[Any], kind: str) -> NDArray[Any]:
-    if kind == "multiclass":
+    if kind_named(kind).one_answer:
         return np.array(values, np.int64)
     return np.array([[np.nan if v is None else v for v in row] for row in values], np.float32)
 

@@ -164,7 +164,7 @@ def _figures(
     bags: Bags, logits_SC: NDArray[np.float32], weights_PB: NDArray[Any]
 ) -> tuple[dict[str, Estimate], dict[str, Resampled]]:
     patients = numbered(bags.patients)
-    if bags.kind == "risk":
+    if bags.rules.timed:
         return _risk_figures(bags, logits_SC, patients, weights_PB), {}
     test = HeldOut(bags.targets, patients, len(bags.names))
     measured = figures(logits_SC[None].astype(np.float64), test, weights_PB, METRICS)
@@ -176,7 +176,7 @@ def _risk_figures(
 ) -> dict[str, Estimate]:
     """Measure concordance of all years, then each year; slides show what is there, so nobody is left out."""
     years = tuple(range(1, len(bags.names) + 1))
-    chances = probabilities(logits_SC, "risk").astype(np.float64)
+    chances = probabilities(logits_SC, bags.kind).astype(np.float64)
     risk = Risk("event", chances, years, bags.targets[:, 0], bags.targets[:, 1])
     cohort = Cohort(patients.astype(np.int32), (), ())
     measured: dict[str, Estimate] = {}
@@ -375,7 +375,7 @@ def _answers(slides: LabelledSlides, compared: Compared, files: Mapping[str, str
         chances = probabilities(answer.logits_SC, bags.kind)
         for i, key in enumerate(bags.keys):
             truth = bags.targets[i]
-            written = bags.names[int(truth)] if bags.kind == "multiclass" else json.dumps(_plain(truth))
+            written = bags.names[int(truth)] if bags.rules.one_answer else json.dumps(_plain(truth))
             row: dict[str, Any] = {"slide": key, "file": files[key], "patient": bags.patients[i], "pooling": name}
             row["fold"] = int(answer.fold_S[i])
             values = {f"p_{n}": float(p) for n, p in zip(bags.names, chances[i], strict=True)}

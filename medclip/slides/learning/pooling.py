@@ -16,7 +16,6 @@ multiple instance learning, ECCV 2024.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,8 @@ from torch.nn.functional import relu
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.objectives.hazard import AdditiveHazard
+from medclip.text.vocabulary.task_kinds import kind_named
 
-Kind = Literal["multiclass", "multilabel", "risk"]
 POOLINGS = ("mean", "abmil", "acmil")
 BRANCHES = {"mean": 1, "abmil": 1, "acmil": 5}
 HIDDEN = 128
@@ -47,7 +46,8 @@ class Shape:
     """D, of the patch vectors."""
     num_outputs: int
     """C classes, or K years of a risk."""
-    kind: Kind = "multiclass"
+    kind: str = "multiclass"
+    """Of the task, a row of `TASK_KINDS`."""
     num_branches: int = 0
     """T; 0: one, and five for acmil."""
     reduced: int = 0
@@ -183,6 +183,6 @@ def hide_top(
 
 
 def _head(shape: Shape) -> nn.Module:
-    if shape.kind == "risk":
+    if kind_named(shape.kind).timed:
         return AdditiveHazard(shape.reduced, shape.num_outputs)
     return nn.Linear(shape.reduced, shape.num_outputs)

@@ -25,6 +25,7 @@ from medclip.slides.parametric_map import PatchMap, evidence_for, patch_map
 from medclip.slides.slide_features import SlideFeatures
 from medclip.slides.slide_store import DONE, SlideRow, SlideStore, StepResult, StepRow
 from medclip.text.vocabulary.task import Task
+from medclip.text.vocabulary.task_kinds import kind_named
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -153,8 +154,9 @@ def _predicted(
     chances = probabilities(logits_C[None], question.kind)[0]  # pyright: ignore[reportArgumentType]
     named = {name: float(p) for name, p in zip(question.names, chances, strict=True)}
     top, left = (float(um) for um in features.corners_um_N2[drawn.peak])
-    best = None if question.kind == "risk" else question.names[int(logits_C.argmax())]
-    if question.kind == "multilabel":
+    rules = kind_named(question.kind)
+    best = None if rules.timed else question.names[int(logits_C.argmax())]
+    if rules.independent:
         best = ", ".join(name for name, p in named.items() if p >= 0.5) or "none"
     return replace(
         blank,
@@ -178,7 +180,7 @@ def question_of_head(head: SlideHead | str | Path) -> SlideQuestion:
         bag_ND = torch.from_numpy(np.asarray(features.features_ND, np.float32))
         with torch.no_grad():
             logits_C = head.model(bag_ND).slide_C.numpy()
-            if card.kind == "risk":
+            if kind_named(card.kind).timed:
                 return (logits_C, patch_map(features, head.model.attention_of(bag_ND).numpy(), "attention"))
             evidence_NC = head.model.evidence_of(bag_ND).numpy()
         return (logits_C, map_for(features, evidence_NC, logits_C, card.names, card.kind))
@@ -254,7 +256,7 @@ def map_for(
 ) -> PatchMap:
     """Map the most probable class against the others; findings that exclude no other by themselves."""
     best = int(slide_C.argmax())
-    if kind == "multilabel":
+    if kind_named(kind).independent:
         return patch_map(features, logits_NC[:, best], f"evidence for {names[best]}")
     others = names[1 - best] if len(names) == 2 else "the others"
     against = f" against {others}" if len(names) > 1 else ""
@@ -274,12 +276,12 @@ def _table(predictions: SlidePredictions) -> pa.Table:
 def patch_logits(
     features_ND: NDArray[np.floating], vectors: ClassVectors, kind: str, logit_scale: float
 ) -> NDArray[np.float32]:
-    """Score every patch as scoring does an image: a·cos, or a·(cos⁺ − cos⁻) for multilabel tasks; float32 [N, C].
+    """Score every patch as scoring does an image: a·cos, or a·(cos⁺ − cos⁻) for findings; float32 [N, C].
 
     Args:
         features_ND: Patch vectors of unit norm.
         vectors: The task's class vectors.
-        kind: Kind of the task, multiclass or multilabel.
+        kind: Kind of the task, a row of `TASK_KINDS`.
         logit_scale: a, the model's exp(logit_scale).
     """
     return class_logits(np.asarray(features_ND, np.float32), vectors, kind, logit_scale)

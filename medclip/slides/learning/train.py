@@ -20,8 +20,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.branch_diversity import branch_diversity
 from medclip.objectives.hazard import hazard_targets, masked_hazard_loss
 from medclip.slides.learning.labels import Bags
-from medclip.slides.learning.pooling import MASKED_SHARE, Kind, Pooled, Shape, SlidePooling
+from medclip.slides.learning.pooling import MASKED_SHARE, Pooled, Shape, SlidePooling
 from medclip.statistics.metrics.selection_score import log_loss, mean_auroc
+from medclip.text.vocabulary.task_kinds import kind_named
 
 LEAST_VALIDATION = 2
 """Patients of each stratum that validation slides are of, at least; with fewer the epoch would be chosen by chance."""
@@ -190,21 +191,21 @@ def _drawn(bag_ND: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def _truth(bags: Bags) -> tuple[Tensor, Tensor | None]:
-    if bags.kind != "risk":
+    if not bags.rules.timed:
         return targets_of(bags.targets, torch.device("cpu")), None
     return hazard_targets(bags.targets[:, 0], bags.targets[:, 1], len(bags.names))
 
 
 def _quality(logits_NC: NDArray[np.float32], bags: Bags) -> float:
-    """Score an epoch, the greater the better: AUROC + macro F1 (multiclass), AUROC (multilabel), −loss (risk).
+    """Score an epoch, the greater the better: AUROC + macro F1 (one answer), AUROC (findings), −loss (years).
 
     The log loss decides between equal epochs, of which a handful of slides makes many.
     """
-    if bags.kind == "risk":
+    if bags.rules.timed:
         truth, mask = hazard_targets(bags.targets[:, 0], bags.targets[:, 1], len(bags.names))
         return -float(masked_hazard_loss(torch.from_numpy(logits_NC), truth, mask))
     tie = 1e-6 * log_loss(logits_NC, bags.targets)
-    if bags.kind == "multilabel":
+    if bags.rules.independent:
         return float(mean_auroc(logits_NC[None], bags.targets)[0]) - tie
     from sklearn.metrics import f1_score
 
@@ -246,7 +247,7 @@ class SlideLoss:
 
 
 def slide_loss(
-    pooled: Pooled, target_1X: Tensor, kind: Kind, mask_1K: Tensor | None = None, *, diversity: float = 1.0
+    pooled: Pooled, target_1X: Tensor, kind: str, mask_1K: Tensor | None = None, *, diversity: float = 1.0
 ) -> SlideLoss:
     """Compute the loss of one slide.
 
@@ -254,7 +255,7 @@ def slide_loss(
         pooled: Answer of the pooling.
         target_1X: int64 [1], the class; float32 [1, C] with NaN for unknown (multilabel); float32 [1, K], truth of each
             year (risk).
-        kind: Kind of the task.
+        kind: Kind of the task, a row of `TASK_KINDS`.
         mask_1K: Mask of a risk's years, [1, K]: 1 where the year is known.
         diversity: Weight of how alike the branches look; the other terms have 1.
     """
@@ -269,8 +270,8 @@ def slide_loss(
     return SlideLoss(branches, slide, alike)
 
 
-def _answer_loss(logits: Tensor, target: Tensor, kind: Kind, mask: Tensor | None) -> Tensor:
-    if kind == "risk":
+def _answer_loss(logits: Tensor, target: Tensor, kind: str, mask: Tensor | None) -> Tensor:
+    if kind_named(kind).timed:
         assert mask is not None
         return masked_hazard_loss(logits, target, mask)
     return task_loss(logits, target)

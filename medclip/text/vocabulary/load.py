@@ -226,6 +226,8 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
         values = _with_shared_classes(values, where)
         values = with_kind(values) if isinstance(values, dict) else values
         parsed = TaskFile.model_validate(values)
+    except MedclipError as e:
+        raise e.at(where if e.where is None else e.where) from e
     except (yaml.YAMLError, RecursionError) as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML ({' '.join(str(e).split())}).", where=where) from e
     except ValidationError as e:

@@ -35,7 +35,8 @@ class TaskKind:
     check: Target
     """(file): raises ValueError for a `medclip.text.vocabulary.schema.TaskFile` that is none of this kind."""
     metrics: tuple[str, ...]
-    """Names of metrics that it is evaluated with, as `medclip.statistics.metrics.classification.shares_of` has them."""
+    """Names of metrics, as `medclip.statistics.metrics.classification.shares_of` has them: those of zero-shot
+    evaluation, and what an adaptation is measured by beside `METRICS`; few-shot comparisons have `METRICS` alone."""
     labels: str = "label:{task}"
     """Column of a table that holds its labels."""
     one_answer: bool = False
@@ -114,6 +115,9 @@ def independent_kinds() -> frozenset[str]:
 def with_kind(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a task file with its kind: the named one, or the first of which it has a key.
 
+    Raises:
+        MedclipError: TABLE_INVALID where the file sets a key otherwise than the kind that it names.
+
     Example:
         >>> with_kind({"ordered": True})["kind"], with_kind({"kind": "ordinal"})["ordered"]
         ('multiclass', True)
@@ -124,7 +128,19 @@ def with_kind(values: Mapping[str, Any]) -> dict[str, Any]:
     recognised = (name for name, row in TASK_KINDS.items() if present & {*row.keys})
     kind = values["kind"] if "kind" in values else next(recognised, None)
     row = TASK_KINDS.get(kind) if isinstance(kind, str) else None
-    return {**values, **({} if kind is None else {"kind": kind}), **({} if row is None else row.stands_for)}
+    sets = {} if row is None else row.stands_for
+    for key in sets.keys() & values.keys() - {"kind"}:
+        if values[key] != sets[key]:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"kind: {kind} means {key}: {_in_yaml(sets[key])}, and {key} is {_in_yaml(values[key])}.",
+                hint=f"Leave {key} out, or name the kind {sets.get('kind', kind)}.",
+            )
+    return {**values, **({} if kind is None else {"kind": kind}), **sets}
+
+
+def _in_yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _function(target: Target) -> Callable[..., Any]:

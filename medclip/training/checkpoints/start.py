@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.lens_tower import LensShape, add_lens
 from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
-from medclip.models.towers.table import ARGUMENTS
-from medclip.models.towers.timm_tower import without_words
+from medclip.models.towers.table import ARGUMENTS, tower_named
+from medclip.models.towers.timm_tower import takes_pooling, without_words
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
@@ -218,6 +219,7 @@ def _built_alone(recipe: Recipe) -> Started:
     tower, pixels = _tower_of(recipe, source), _pixels_of(recipe, source)
     arguments = {} if source is None or not source.arguments else {ARGUMENTS: dict(source.arguments)}
     of_signals = _signal_tower(recipe, source)
+    _check_pooling(recipe, tower, {} if source is None else source.arguments or {})
     config: dict[str, Any]
     if of_signals is not None:
         tower, config = of_signals["tower"], {"vision_cfg": {SIGNAL: of_signals}}
@@ -253,6 +255,33 @@ def _tower_of(recipe: Recipe, source: PackTrunk | None) -> str:
     """Return timm's name of the tower: that of the pack, where the recipe names none."""
     return (
         recipe.model.image_tower if source is None or "image_tower" in recipe.model.model_fields_set else source.tower
+    )
+
+
+def _check_pooling(recipe: Recipe, tower: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse a `model.image_pooling` that the tower does not have, or that does nothing for it."""
+    pooling, words = recipe.model.image_pooling, recipe.needs_words
+    if pooling is None:
+        return
+    if tower_named(tower) is not None:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.image_pooling does nothing for the tower {tower!r}, which is a row of TOWERS and makes its vector "
+            "itself.",
+            hint="Leave it out.",
+        )
+    if takes_pooling(tower, pooling, arguments, words=words):
+        return
+    lacks, other = "class token", "a vision transformer that has one"
+    if pooling == "map":
+        lacks, other = "attention pooling", "a vision transformer"
+        if words:
+            lacks = "attention pooling of its own, which it needs beside words"
+            other = "one that timm builds with it, such as vit_base_patch16_siglip_224"
+    raise MedclipError(
+        Reason.RECIPE_INVALID,
+        f"model.image_pooling is {pooling}, and the tower {tower!r} has no {lacks}.",
+        hint=f"Say model.image_pooling: avg, or name as model.image_tower {other}.",
     )
 
 
@@ -365,12 +394,14 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
             f"({', '.join(source.arguments)}), which no tower under a text tower of a recipe takes.",
             hint="Begin with a pack whose tower timm builds by its name alone.",
         )
+    tower = _tower_of(recipe, source)
+    _check_pooling(recipe, tower, {})
     config = default_config(
         vocab_size=tokenizer.vocab_size,
         context_length=tokenizer.context_length,
         embed_dim=m.embed_dim,
         size_px=pixels.size_px,
-        image_tower=_tower_of(recipe, source),
+        image_tower=tower,
         image_pooling=m.image_pooling or "avg",
         text_width=m.text_width,
         text_heads=m.text_heads,

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medclip.models.inputs.signal_input import MEAN_MV, STD_MV, Normalise, SignalInput, signal_input
 from medclip.models.inputs.volume_input import VolumeInput, volume_input
+from medclip.models.towers.table import POOLINGS
 from medclip.training.recipe.section import Section
 
 
@@ -142,8 +143,9 @@ class ModelPart(Section):
     or folder; image_tower and size_px are then the pack's, where they are not named), or None for random weights."""
     image_pooling: Literal["token", "avg", "map", "mean", "token+mean"] | None = None
     """How the tokens of a vision transformer of timm become one vector: token (the class token, which the back-ends
-    tome and pitome and bits by layer need), avg (their mean), map (attention); without words also mean (behind the last
-    norm) and token+mean. None is avg, and mean for a masked autoencoder."""
+    tome and pitome and bits by layer need), avg (their mean), map (attention; with words only in a tower that timm
+    builds with it, as those of SigLIP); without words also mean (behind the last norm) and token+mean. None is avg, and
+    mean for a masked autoencoder. A row of `TOWERS` of one's own makes its vector itself."""
     preset: str | None = None
     """How images are treated where `start` is weights without a file that says so: a name that `medclip models presets`
     lists, or a file like one."""
@@ -194,6 +196,17 @@ class ModelPart(Section):
         if not isinstance(values, dict):
             raise ValueError("volume takes keys such as num_frames and spacing_mm")
         return volume_input(values)
+
+    @field_validator("image_pooling", mode="before")
+    @classmethod
+    def _of_poolings(cls, name: Any) -> Any:
+        """Refuse a name that no pooling has, saying which go with what."""
+        if isinstance(name, str) and name not in POOLINGS:
+            raise ValueError(
+                f"is {name!r}, and must be token, avg or map (with words map only in a tower that timm builds with it, "
+                "as those of SigLIP), or, without words, mean or token+mean"
+            )
+        return name
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from medclip.errors import MedclipError, did_you_mean
 from medclip.text.vocabulary.find_task import find_task
@@ -260,6 +261,19 @@ def _loss_named(name: str) -> Loss:
         raise ValueError(f"{e.message.rstrip('.')}. {e.hint}") from e
 
 
+def _placed(error: ValidationError, name: str, section: type[Section]) -> ValidationError:
+    """Return the faults of a loss's section at their place below `objective.losses`, with the keys that it has."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        kind: Any = fault["type"]
+        if kind == "extra_forbidden" and len(fault["loc"]) == 1:
+            hint = did_you_mean(str(fault["loc"][0]), section.model_fields, "Its keys are")
+            kind = PydanticCustomError("value_error", f"is not a key of the loss {name}. {hint}")  # type: ignore[arg-type]
+        place = (name, *fault["loc"])
+        lines.append(InitErrorDetails(type=kind, loc=place, input=fault["input"], ctx=fault.get("ctx", {})))
+    return ValidationError.from_exception_data("losses", lines)
+
+
 class Objective(Section):
     """Weighted sum of losses."""
 
@@ -346,7 +360,10 @@ class Objective(Section):
             section = _loss_named(name).section
             if section is None:
                 raise ValueError(f"the loss {name} has a place of its own in a recipe")
-            read[name] = section.model_validate(values or {})
+            try:
+                read[name] = section.model_validate(values or {})
+            except ValidationError as e:
+                raise _placed(e, name, section) from e
         return read
 
     @field_serializer("supervised")

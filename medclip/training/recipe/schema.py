@@ -170,7 +170,8 @@ class Recipe(Section):
         if not self.needs_words:
             self._check_without_words()
         elif self.model.image_pooling in ("mean", "token+mean"):
-            raise ValueError(f"model.image_pooling: {self.model.image_pooling} is of a tower without words: say avg")
+            pooling = self.model.image_pooling
+            raise ValueError(f"model.image_pooling: {pooling} is of a tower without words: say token or avg")
         if self.train.keep is not None:
             self._check_keep()
         self._check_inputs()

@@ -1,1 +1,1 @@
-"""What one training step computes, of tensors alone: no file and no schedule."""
+"""What one training step computes: terms, gradients, learning rate, weights; its samples come from `batches`."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medclip.imaging.ecg.filters import prepare
 from medclip.imaging.ecg.lead_names import TWELVE
-from medclip.imaging.ecg.quality import LEAD_FLAGS, RECORD_FLAGS
+from medclip.imaging.ecg.quality import LEAD_FLAGS
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.sample import Signal
 from medclip.settings import EcgOptions
@@ -155,8 +155,6 @@ def test_only_the_part_that_is_kept_is_judged() -> None:
     assert canonical(recording(leads)).flags == ("lead_flat:V1",)
 
 
-def test_flags_are_words_without_blanks_and_no_flag_is_in_both_lists() -> None:
-    words = [*LEAD_FLAGS, *RECORD_FLAGS]
-    assert len(set(words)) == len(words)
-    assert not any(set(" :,") & set(word) for word in words)
+def test_flags_of_leads_are_words_without_blanks() -> None:
+    assert not any(set(" :,") & set(word) for word in LEAD_FLAGS)
     assert all(lead.isascii() and not set(" :,") & set(lead) for lead in TWELVE)

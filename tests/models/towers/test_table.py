@@ -13,12 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 import medclip
+from medclip import lazy
 from medclip.errors import MedclipError, Reason
 from medclip.models.backends.known import BACKENDS
 from medclip.models.backends.load import load_backend
 from medclip.models.layer_bits import allocate_bits, layer_relevance, linear_layers
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.table import TOWERS, Tower, architecture_of, image_tower_of, text_tower_of
+from medclip.models.towers.timm_tower import takes_pooling
 from medclip.models.towers.tokens import Tokens
 from tests.kits.training import make_shards, tiny_recipe
 
@@ -53,14 +55,10 @@ ROW = Tower("brightness by square", "quadrants", ("images",), build=build_quadra
 
 
 @pytest.fixture
-def quadrants() -> Any:
-    """A row of this file, above those of the library."""
-    before = dict(TOWERS)
-    TOWERS.clear()
-    TOWERS.update({"quadrants": ROW} | before)
-    yield ROW
-    TOWERS.clear()
-    TOWERS.update(before)
+def quadrants(monkeypatch: pytest.MonkeyPatch) -> Tower:
+    """A row of this file, behind those of the library."""
+    monkeypatch.setitem(TOWERS, "quadrants", ROW)
+    return ROW
 
 
 def pretrained(folder: Path, **model: Any) -> tuple[Any, Path]:
@@ -89,6 +87,51 @@ def test_a_tower_of_this_file_is_trained_and_encoded_by_the_name_that_a_recipe_g
         torch.manual_seed(0)
         fresh = QuadrantTower(16)
     assert not torch.equal(model.clip.visual.line.weight, fresh.line.weight)
+
+
+def test_a_tower_of_another_package_opens_a_pack_that_is_refused_by_its_key_without(
+    quadrants: Tower, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    _, pack = pretrained(tmp_path, image_tower="quadrants")
+    monkeypatch.delitem(TOWERS, "quadrants")
+    with pytest.raises(MedclipError, match=r"vision_cfg has the key 'quadrants', which no tower has.*medclip\.towers"):
+        medclip.models.load(pack)
+    with pytest.raises(MedclipError, match="has the key 'quadrants'"):
+        build_clip({"vision_cfg": {"quadrants": {}}})
+    brought = {"quadrants": f"{__name__}:ROW"}
+    monkeypatch.setattr(lazy, "_entries", lambda group: brought if group == "medclip.towers" else {})
+    assert isinstance(medclip.models.load(pack).clip.visual, QuadrantTower)
+
+
+def test_a_row_with_a_key_of_its_own_is_taken_before_that_of_timm_wherever_it_stands(quadrants: Tower):
+    assert list(TOWERS)[-1] == "quadrants"
+    assert image_tower_of({"timm_model_name": "test_vit", "quadrants": {}}) is quadrants
+    assert image_tower_of({"timm_model_name": "test_vit"}) is TOWERS["timm"]
+
+
+def test_a_pooling_that_a_tower_does_not_have_is_refused_by_what_it_lacks(quadrants: Tower, tmp_path: Path):
+    recipe = tiny_recipe(make_shards(tmp_path))
+
+    def refusal(without_words: bool = False, **model: Any) -> str:
+        changed = {**recipe, "model": {**recipe["model"], **model}}
+        if without_words:
+            kept = {"image_weights": None, "size_px": 32, **model}
+            changed = {**{k: v for k, v in recipe.items() if k != "text"}, "model": kept, "objective": "masked"}
+        with pytest.raises(MedclipError) as refused:
+            medclip.pretrain(changed, out=tmp_path / "run")
+        assert refused.value.reason is Reason.RECIPE_INVALID
+        return str(refused.value)
+
+    assert "'quadrants', which is a row of TOWERS" in refusal(image_tower="quadrants", image_pooling="token")
+    assert "'test_efficientnet' has no class token" in refusal(image_tower="test_efficientnet", image_pooling="token")
+    assert "'test_vit' has no attention pooling of its own" in refusal(image_tower="test_vit", image_pooling="map")
+    assert "'resnet18' has no class token" in refusal(True, image_tower="resnet18", image_pooling="token")
+    assert "'resnet18' has no attention pooling." in refusal(True, image_tower="resnet18", image_pooling="map")
+    said = refusal(image_tower="test_vit", image_pooling="cls")
+    assert "image_pooling: is 'cls', and must be token, avg or map (with words map only" in said
+    assert "without words, mean or token+mean" in said
+    assert takes_pooling("vit_base_patch16_siglip_224", "map", {}, words=True)
+    assert takes_pooling("test_vit", "map", {}, words=False)
 
 
 def test_every_row_says_what_it_takes_and_configs_name_one_each():
@@ -146,5 +189,3 @@ def test_a_vit_trained_with_a_class_token_can_be_merged_and_gets_bits_by_layer(t
     assert len(set(bits)) > 1
     with pytest.raises(MedclipError, match="image_pooling: mean is of a tower without words"):
         pretrained(tmp_path / "words", image_tower="test_vit", image_pooling="mean")
-    with pytest.raises(MedclipError, match="cannot build"):
-        pretrained(tmp_path / "none", image_tower="test_efficientnet", image_pooling="token")

@@ -318,6 +318,12 @@ def test_what_has_no_tokens_is_refused(tmp_path: Path):
     black = np.zeros((1, 32, 32, 3), np.uint8)
     with pytest.raises(MedclipError, match="encode_tokens was given uint8"):
         model.encode_tokens(black[:, :8])
+    with pytest.raises(
+        MedclipError, match=r"given uint8 \[32, 32, 3\]; it takes uint8 \[N, 32, 32, 3\].*image\[None\]"
+    ):
+        model.encode_tokens(black[0])
+    with pytest.raises(MedclipError, match=r"given uint8 \[8, 32, 3\] for an image"):
+        model.encode_tokens([black[0, :8]])
     with pytest.raises(MedclipError, match="no image and no text"):
         model.encode_tokens(black[:0])
     with pytest.raises(MedclipError, match="back-end that gives vectors alone"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from medclip.slides.learning.labels import read_slide_labels
 from medclip.slides.learning.learn import recipe_of
 from medclip.slides.learning.predict import SlidePredictions, map_for
 from medclip.slides.slide_store import SlideRow, open_slide_store
+from medclip.text.vocabulary.task_kinds import TASK_KINDS
 from tests.kits.slide_cohort import write_cohort
 from tests.kits.slide_store import make_slide_features
 from tests.kits.slides import draw_section, write_pyramid
@@ -110,6 +112,54 @@ def test_the_map_of_findings_that_may_go_together_is_of_the_most_probable_one_al
     assert (alone.title, alone.values_N.tolist()) == ("evidence for b", [4.0, 6.0])
     against = map_for(features, logits, answer, ("a", "b", "c"), "multiclass")
     assert (against.title, against.values_N.tolist()) == ("evidence for b against the others", [-1.0, 5.0])
+
+
+OWN = """
+kind: {kind}
+modality: pathology
+classes:
+  - {{name: high, prompts: [high grade], negative_prompts: [no high grade]}}
+  - {{name: low, prompts: [low grade], negative_prompts: [no low grade]}}
+"""
+
+
+@pytest.mark.parametrize("like", ["multiclass", "multilabel"])
+def test_a_kind_of_ones_own_is_learned_and_answered_as_the_one_that_it_is_like(
+    like: str, learned: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(TASK_KINDS, "own", TASK_KINDS[like])
+    store, table, _ = learned
+    text, labels, rows = OWN, ["grade"], rows_of(table)
+    if like == "multiclass":
+        text = re.sub(", negative_prompts: .*]", "", OWN)
+    else:
+        rows = [row | {g: str(int(row["grade"] == g)) for g in ("high", "low")} for row in rows]
+        labels = ["high", "low"]
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    found = []
+    for kind in (like, "own"):
+        place = tmp_path / kind
+        place.mkdir()
+        (place / "grading.yaml").write_text(text.format(kind=kind))
+        learn(
+            store,
+            tmp_path / "labels.csv",
+            labels,
+            out=place / "head",
+            task=place / "grading.yaml",
+            num_folds=2,
+            num_resamples=50,
+            overrides={**QUICK, "epochs": 2},
+            settings=Settings(home=tmp_path / "home"),
+        )
+        predict(store, head=place / "head", out=place / "answers")
+        assert read_head(place / "head").card.kind == kind
+        tables = ("head/figures.csv", "head/out_of_fold.csv", "answers/predictions.csv")
+        found.append([(place / name).read_bytes() for name in tables])
+    assert found[0] == found[1]
 
 
 def test_maps_lie_over_their_slides_and_become_dicom_where_asked(learned: tuple[Path, Path, Path], tmp_path: Path):
