@@ -30,6 +30,8 @@ from medclip.wording import list_of
 
 _O = TypeVar("_O")
 MISSING: Any = dataclasses.MISSING
+_TEXTS = frozenset({"str", "None", "Sequence", "Mapping", "list", "tuple", "Asked"})
+"""Words of the annotation of an option whose values are texts and nothing else."""
 RECIPE = "recipe"
 """The option that names a file with values of the others."""
 
@@ -311,7 +313,7 @@ def _check_value(one: Option, value: Any) -> None:
         if one.kind in (int, float, bool) and isinstance(each, str):
             what = "true or false" if one.kind is bool else "a number"
             raise MedclipError(Reason.WRONG_USE, f"{one.key} takes {what}, not {each!r}.")
-        if one.kind is str and is_number and not re.search(r"\b(?:int|float|Any|Overrides)\b", one.annotation):
+        if is_number and set(re.findall(r"\w+", one.annotation)) <= _TEXTS:
             raise MedclipError(Reason.WRONG_USE, f"{one.key} takes text, not {each:g}.")
         if one.choices and isinstance(each, str) and each not in one.choices:
             raise MedclipError(
