@@ -131,8 +131,7 @@ def test_a_ledger_that_is_as_large_as_files_may_be_is_no_broken_disk(tmp_path: P
         import resource, sys
         from pathlib import Path
         from medclip.errors import MedclipError
-        from medclip.runs.rows import DONE, Look
-from medclip.runs.ledger.ledger import Ledger
+        from medclip.runs.ledger.ledger import Ledger
         from tests.kits.ledger import fill_ledger
         from tests.runs.ledger.test_ledger import _rows
 
