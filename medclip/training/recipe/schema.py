@@ -80,6 +80,7 @@ _CAME_LATER = (
     ("objective.supervised.sources", []),
     ("train.patience", None),
     ("objective.losses", {}),
+    ("model.image_pooling", None),
     ("data.num_negatives", 1),
     ("data.tags", []),
 )

@@ -8,6 +8,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.training.recipe.schema import Recipe, load_recipe, package_folder
+from tests.kits.training import masked_recipe, tiny_recipe
 
 TEXT = "name: m\ndata: {shards: s}\ntrain:\n  lr: 1e-3\n"
 
@@ -252,3 +253,10 @@ def test_towers_that_a_start_brings_stay_as_they_are(tmp_path: Path) -> None:
     assert "image_tower" not in recipe.model.model_fields_set
     recipe = load_recipe(_write(tmp_path, TEXT), ["objective=masked", "model.image_weights=a-pack"])
     assert "image_tower" not in recipe.model.model_fields_set
+
+
+def test_a_training_that_was_begun_with_0_2_0_goes_on() -> None:
+    # Computed at the commit of 0.2.0: a key that came later must not change them (`_CAME_LATER`).
+    assert load_recipe(tiny_recipe(Path("/shards/some"))).digest() == load_recipe(tiny_recipe(Path("/some"))).digest()
+    assert load_recipe(tiny_recipe(Path("/shards/nosuch"))).digest() == "a942e9bbd4e3fedb"
+    assert load_recipe(masked_recipe(Path("/shards/nosuch"))).digest() == "0d4b8316e426c245"
