@@ -294,7 +294,7 @@ def signature_of(declared: Any, function: Callable[..., Any] | None = None) -> i
 
 
 def _with_arguments(doc: str, declared: Mapping[str, Option]) -> str:
-    """Put the section `Args` before the first other section of a docstring."""
+    """Insert the section `Args` before the first other section of a docstring."""
     lines = ["Args:", *(f"    {one.name}: {_described(one)}" for one in declared.values())]
     head, section, rest = doc, "", ""
     for match in re.finditer(r"^(Returns|Raises|Yields|Example|Examples|Note):$", doc, re.MULTILINE):

@@ -4,8 +4,8 @@ Against "no pneumonia" the sentence "pneumonia" may rank chest X-rays well becau
 against "no happy dog" then does the same. So a set is measured once more with words of other findings of its modality,
 and with words of nothing medical, each in the sentences of that modality: against "no" before them where the set asks
 whether something is there, else one phrase for each class. The figure of other words is the mean over all of them, and
-the difference from it is paired over the same resamples of patients. Only where the whole interval lies above 0 do the
-set's own words say more than others would.
+the difference from it is paired over the same resamples of patients. Only where the whole interval lies above 0, and
+not all of it below `MARGIN`, do the set's own words say more than others would.
 
 The lists and draws below are fixed: nobody chooses words by the figures they give.
 """
@@ -60,6 +60,9 @@ UNRELATED = (
 """Words of nothing medical."""
 MOST_WORDS = len(UNRELATED)
 """Phrases of other findings that are asked at most."""
+MARGIN = 0.05
+"""Difference that would matter. Where the whole interval lies below it other words do as well, however sure a smaller
+difference is; where it reaches from 0 beyond it, these images are too few to say."""
 NUM_DRAWS = 12
 """Ways in which phrases are dealt to the classes of a set that does not ask for presence."""
 
@@ -81,8 +84,13 @@ class OtherWords:
 
     @property
     def do_as_well(self) -> bool:
+        """Whether the set's own words do better by less than would matter, if at all."""
+        return self.difference.high is not None and self.difference.high < MARGIN
+
+    @property
+    def may_do_as_well(self) -> bool:
         """Whether it has not been shown that the set's own words do better."""
-        return self.difference.low is None or self.difference.low <= 0
+        return self.do_as_well or self.difference.low is None or self.difference.low <= 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class WordControl:
 
     metric: str
     """`auroc` of two classes, else `balanced_accuracy`."""
+    num_images: int
+    """Images that it is over."""
     own_words: Figure
     unrelated: OtherWords
     other_findings: OtherWords | None
@@ -108,15 +118,25 @@ class WordControl:
 
         unrelated = of_others(values["unrelated"])
         assert unrelated is not None
-        return cls(values["metric"], Figure(**values["own_words"]), unrelated, of_others(values["other_findings"]))
+        return cls(
+            values["metric"],
+            values["num_images"],
+            Figure(**values["own_words"]),
+            unrelated,
+            of_others(values["other_findings"]),
+        )
 
     @property
     def caution(self) -> str:
         """What must be said beside the figure; "" where the words were shown to matter."""
         if self.unrelated.do_as_well:
             return "Unrelated words rank these images as well: this is not an answer to this question."
+        if self.unrelated.may_do_as_well:
+            return "On these images it is not shown that the words asked do better than unrelated ones."
         if self.other_findings is not None and self.other_findings.do_as_well:
             return "Words of other findings rank these images as well: it is not known which finding is answered."
+        if self.other_findings is not None and self.other_findings.may_do_as_well:
+            return "On these images it is not shown that the words asked do better than those of other findings."
         return ""
 
     def lines(self) -> Iterator[str]:
@@ -192,7 +212,7 @@ def measure_word_control(
     assert unrelated is not None
     others = [] if modality is None else _other_findings(modality, prompts, of_presence=absent is not None)
     other_findings = with_words(others)
-    return WordControl(metric, Figure.of(interval_of(own)), unrelated, other_findings)
+    return WordControl(metric, len(labels_N), Figure.of(interval_of(own)), unrelated, other_findings)
 
 
 def _denying_class(prompts: Sequence[Sequence[str]]) -> int | None:

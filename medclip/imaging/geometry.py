@@ -444,7 +444,7 @@ class TokenBudget:
         return packed
 
     def unpack(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Put an image together again that `pack` cut; uint8 [rows * patch_px, columns * patch_px, 3]."""
+        """Join the patches of an image that `pack` cut; uint8 [rows * patch_px, columns * patch_px, 3]."""
         rows, columns = packed[0, :4].view("<u2").tolist()
         pieces = packed[1 : 1 + rows * columns].reshape(rows, columns, self.patch_px, self.patch_px, 3)
         return pieces.swapaxes(1, 2).reshape(rows * self.patch_px, columns * self.patch_px, 3)

@@ -168,7 +168,7 @@ def grid_of(images: Tensor, patch_px: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def apply_patch_mask(images_BCHW: Tensor, mask_BL: Tensor, patch_px: int, fill: Tensor | float = 0.0) -> Tensor:
-    """Put a value where patches are hidden, for towers that take whole images.
+    """Fill hidden patches with a value, for towers that take whole images.
 
     Args:
         images_BCHW: [B, C, H, W]; not changed.

@@ -25,7 +25,7 @@ def rank_and_size(group: ProcessGroup | None) -> tuple[int, int]:
 
 
 def gather(local_bD: Tensor, group: ProcessGroup | None) -> Tensor:
-    """Put the rows of all ranks under each other; in the backward pass each rank gets the sum of its rows' gradients.
+    """Stack the rows of all ranks; in the backward pass each rank gets the sum of its rows' gradients.
 
     Every rank must call it with the same shape, and must run the backward pass if any does.
 
@@ -42,7 +42,7 @@ def gather(local_bD: Tensor, group: ProcessGroup | None) -> Tensor:
 
 
 def gather_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
-    """Put the rows of all ranks under each other, without gradients."""
+    """Stack the rows of all ranks, without gradients."""
     size = rank_and_size(group)[1]
     if size == 1:
         return local
@@ -70,7 +70,7 @@ def max_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
 
 
 def gather_pairs(pairs: Pairs | None, group: ProcessGroup | None) -> Pairs | None:
-    """Put the pairs of all ranks under each other, all fields at once.
+    """Stack the pairs of all ranks, all fields at once.
 
     Every rank must give the same fields with the same columns.
     """

@@ -14,7 +14,7 @@ MARK = "<!-- rooms -->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put the table into its page."""
+    """Insert the table into its page."""
     return markdown.replace(MARK, rooms_table()) if page.file.src_uri == PAGE else markdown
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medclip.evaluation.word_control import UNRELATED, WordControl, measure_word_control
+from medclip.evaluation.word_control import UNRELATED, OtherWords, WordControl, measure_word_control
+from medclip.evaluation.zero_shot.figures import Change, Figure
 from medclip.sample import Modality
 
 DIM = 64
@@ -80,7 +81,39 @@ def test_a_model_that_hears_no_alone_is_said_to_rank_as_well_with_a_happy_dog():
 
 
 def test_where_nothing_is_heard_the_words_are_not_said_to_matter():
-    assert control(None).caution.startswith("Unrelated words")
+    found = control(None)
+    assert found.caution
+    assert found.unrelated.may_do_as_well
+
+
+def test_few_images_show_nothing_and_are_not_said_to_show_that_words_do_not_matter():
+    features, labels = images(PNEUMONIA)
+    few = measure_word_control(
+        Encoder(), FINDING, features[:8], labels[:8], list(range(8)), Modality.XRAY, num_resamples=300
+    )
+    assert few is not None
+    assert few.num_images == 8
+    assert not few.unrelated.do_as_well
+
+
+def _others(value: float, low: float | None, high: float | None) -> OtherWords:
+    return OtherWords(24, Figure(0.8), 0.8, "a red car", Change(value, low, high))
+
+
+@pytest.mark.parametrize(
+    ("unrelated", "caution"),
+    [
+        (_others(0.01, 0.002, 0.02), "Unrelated words rank these images as well"),  # sure, and of no use
+        (_others(0.0, -0.01, 0.01), "Unrelated words rank these images as well"),
+        (_others(0.1, -0.05, 0.25), "On these images it is not shown that the words asked do better than unrelated"),
+        (_others(0.1, None, None), "On these images it is not shown that the words asked do better than unrelated"),
+        (_others(0.2, 0.1, 0.3), ""),
+    ],
+)
+def test_the_warning_goes_by_the_whole_interval(unrelated: OtherWords, caution: str):
+    written = WordControl("auroc", 100, Figure(0.8), unrelated, None).caution
+    assert written.startswith(caution)
+    assert bool(written) == bool(caution)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

@@ -85,7 +85,7 @@ def check_ratio(rank_ratio: float) -> None:
 
 
 def merge(clip: nn.Module) -> None:
-    """Put dense layers and fused attention back, in place, with the singular values of now in their weights.
+    """Restore dense layers and fused attention, in place, with the singular values of now in their weights.
 
     Nothing is sorted: singular values that learned may be negative or out of order.
     """

@@ -168,7 +168,7 @@ def split_attention(clip: nn.Module) -> list[str]:
 
 
 def join_attention(clip: nn.Module) -> None:
-    """Put the fused modules back, in place, with the weights of the split ones; names are those of before."""
+    """Restore the fused modules, in place, with the weights of the split ones; names are those of before."""
     for name, module in list(clip.named_modules()):
         if isinstance(module, SplitQkv | SplitMultihead):
             replace_module(clip, name, module.join())
@@ -221,7 +221,7 @@ def _added(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
-    """Put another module where one is, by its path."""
+    """Replace a module by another, by its path."""
     parent, _, last = name.rpartition(".")
     setattr(root.get_submodule(parent), last, module)
 

@@ -149,7 +149,7 @@ def age_edges(bins: str | Sequence[float] | None) -> tuple[float, ...]:
 def age_attribute(
     name: str, years_N: NDArray[np.float64], bins: str | Sequence[float] | None
 ) -> tuple[Attribute, tuple[str, ...]]:
-    """Put ages into bands, left-closed: 18 is in 18-24, and 24.9 as well.
+    """Divide ages into bands, left-closed: 18 is in 18-24, and 24.9 as well.
 
     Args:
         name: Name of the attribute.

@@ -402,7 +402,7 @@ def _tasks(kind: Coded, task: Coded, pairs: Coded) -> dict[str, tuple[str, ...]]
 
 
 def _with_patients(files: Table, scores: Table, study: Coded, unit_R: NDArray[np.intp]) -> Table:
-    """Put the patient hash of a study beside its files, where the scores have one."""
+    """Add the patient hash of a study to its files, where the scores have one."""
     import pyarrow as pa
 
     if "patient" not in scores.names or "patient" in files.names:

@@ -201,7 +201,7 @@ def novel_head(base: Model, fitted: Fitted, text: ClassText) -> Head:
 
 
 def _prompt(base: Model, vectors: Tensor, position: Position, text: ClassText) -> Head:
-    """Put the learned context of CoOp around other names."""
+    """Place the learned context of CoOp around other names."""
     import torch
 
     from medclip.adaptation.prompts.coop import Context, head_of
@@ -223,7 +223,7 @@ def _prompt(base: Model, vectors: Tensor, position: Position, text: ClassText) -
 
 
 def _moved_prompt(base: Model, head: Any, text: ClassText) -> Head:
-    """Put the learned context of CoCoOp before other names."""
+    """Place the learned context of CoCoOp before other names."""
     from medclip.adaptation.prompts.prompted_text_tower import placeholders
 
     words = placeholders(base.tokenizer, (*text.phrases, *text.negative_phrases), len(head.vectors_MW))

@@ -250,7 +250,7 @@ def suite_result(
     model: Any,
     model_digest: str,
 ) -> SuiteResult:
-    """Put the sets together: means by group, the average, and what has to be said about them."""
+    """Join the sets: means by group, the average, and what has to be said about them."""
     values = {s.id: s.value for s in sets if s.value is not None}
     groups = []
     for group in suite.groups:

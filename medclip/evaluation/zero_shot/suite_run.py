@@ -384,8 +384,18 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     features_ND = np.array(features).reshape(-1, vectors.positive.shape[1])
     order = {patient: n for n, patient in enumerate(dict.fromkeys(patients.tolist()))}
     numbered, modality = [order[p] for p in patients.tolist()], None if part.modality == "generic" else part.modality
+    # What the model was trained on it may know by its words without knowing anything else: without it where it can be.
+    rows_N = ~np.isin(patients, patients[seen])
+    if len(set(labels[rows_N].tolist())) < 2:
+        rows_N = np.ones(len(labels), bool)
     control = measure_word_control(
-        run.model, prompts, features_ND, labels, numbered, modality, num_resamples=run.num_resamples
+        run.model,
+        prompts,
+        features_ND[rows_N],
+        labels[rows_N],
+        np.unique(np.array(numbered, np.int64)[rows_N], return_inverse=True)[1].tolist(),
+        modality,
+        num_resamples=run.num_resamples,
     )
     sensitivity = None
     if run.sensitivity:

@@ -172,7 +172,7 @@ def _captures(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
 
 
 def _slide(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
-    """Put the largest level first, labels and overviews last."""
+    """Order files: the largest level first, labels and overviews last."""
 
     def rank(pair: _Pair) -> tuple[bool, int, str]:
         ref, facts = pair

@@ -34,7 +34,7 @@ _FLAT_S = 1.0
 
 
 def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float | None = None) -> Signal:
-    """Put a record's leads into the canonical order, and compute limb leads that are not stored.
+    """Order a record's leads as is canonical, and compute limb leads that are not stored.
 
     Args:
         recording: Recording as it was read.

@@ -149,7 +149,7 @@ def finish(
     steps: list[Step],
     decoders: list[str],
 ) -> VolumeRead:
-    """Put slices, in the stack's order, into a volume laid out to be shown.
+    """Stack slices, in their order, to a volume laid out to be shown.
 
     The array is allocated in its final layout, so that nothing is copied twice.
     """
@@ -382,7 +382,7 @@ def _odd(places: Sequence[Sequence[int]]) -> str:
 
 
 def _places(groups: Sequence[_Group]) -> list[list[int]]:
-    """Put the frames of one place together, by their distance along the normal."""
+    """Group the frames of one place, by their distance along the normal."""
     positions = [group.place.position for group in groups]
     if any(position is None for position in positions):
         raise MedclipError(Reason.UNEVEN_SLICES, "some frames of the object do not say where they lie.")
@@ -406,7 +406,7 @@ def _unit(header: DicomHeader, groups: Sequence[_Group], *, rescaled: bool) -> s
 
 
 def _joined(volumes: Sequence[VolumeRead], firsts: Sequence[_Group]) -> VolumeRead:
-    """Put volumes of one place in the order of time."""
+    """Order volumes of one place by time."""
     first = volumes[0]
     headers: dict[str, Any] = dict(first.headers)
     echoes, b_values = [group.echo_ms for group in firsts], [group.b_value for group in firsts]

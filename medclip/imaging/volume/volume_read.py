@@ -76,7 +76,7 @@ def extent(voxels: NDArray[Any]) -> tuple[float, float]:
 
 
 def fill(voxels: NDArray[Any], unit: str, low: float) -> tuple[NDArray[Any], tuple[Step, ...]]:
-    """Put a value where there is none: air in CT, else the lowest value that occurs, which is shown black.
+    """Fill what has no value: air in CT, else the lowest value that occurs, which is shown black.
 
     CT values under `AIR_HU` are set to it: scanners mark what lies outside their round field with -2000 or -3024, and
     resampling overshoots; neither is a density.

@@ -228,7 +228,7 @@ class Preprocess:
         return side, side
 
     def together(self, images: Sequence[NDArray[np.uint8]]) -> Images:
-        """Put images from `fit` together: one array of squares, a tuple of images of any shape."""
+        """Join images from `fit`: one array of squares, a tuple of images of any shape."""
         import numpy as np
 
         return np.stack(images) if self.budget is None else tuple(images)

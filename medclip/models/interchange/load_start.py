@@ -343,7 +343,7 @@ def _check_tokens(model: Any, config: Mapping[str, Any], tokenizer: Tokenizer, s
 
 
 def _merge(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Put overrides into a config, in place; a table within is merged key by key."""
+    """Merge overrides into a config, in place; a table within is merged key by key."""
     for key, value in overrides.items():
         if isinstance(value, Mapping) and isinstance(config.get(key), dict):
             _merge(config[key], value)

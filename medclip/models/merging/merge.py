@@ -359,7 +359,7 @@ def united_licence(cards: Sequence[Card]) -> str:
 
 
 def hash_lists(ingredients: Sequence[Ingredient]) -> dict[str, bytes]:
-    """Put the lists of training files and patients of packs together, as files of a pack."""
+    """Join the lists of training files and patients of packs, as files of a pack."""
     lists = {
         TRAIN_HASHES: [training_hashes(one.path, one.card) for one in ingredients],
         PATIENT_HASHES: [training_patients(one.path, one.card) for one in ingredients],

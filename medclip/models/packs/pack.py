@@ -284,7 +284,7 @@ def save_pack(
 
 
 def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[str, bytes] | None = None) -> Manifest:
-    """Put a new card or more files (figures, hash lists, the open-set guard) into a pack and seal it again."""
+    """Add a new card or more files (figures, hash lists, the open-set guard) to a pack and seal it again."""
     manifest = read_manifest(path)
     if card is not None:
         write_file(path / cards.FILE_NAME, card.to_json())

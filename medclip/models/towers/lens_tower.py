@@ -289,12 +289,12 @@ def behind_lens(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finish_lens(visual: nn.Module, model_cfg: Mapping[str, Any]) -> nn.Module:
-    """Put a lens with random weights in front of a tower that was built."""
+    """Place a lens with random weights in front of a tower that was built."""
     return add_lens(visual, model_cfg["vision_cfg"])
 
 
 def add_lens(visual: nn.Module, vision_cfg: Mapping[str, Any]) -> LensTower:
-    """Put a lens with random weights in front of a tower.
+    """Place a lens with random weights in front of a tower.
 
     Args:
         visual: Tower of a pack, as `LensTower` takes it.

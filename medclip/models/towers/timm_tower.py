@@ -240,7 +240,7 @@ def timm_section(section: Mapping[str, Any], model_cfg: Mapping[str, Any], base:
 
 
 def finish_timm(visual: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
-    """Put in what open_clip's wrapper cannot build: a trunk with arguments, CONCH's pooling, the size of its images."""
+    """Replace what open_clip's wrapper cannot build: trunks with arguments, CONCH's pooling, the size of images."""
     import timm
 
     section = model_cfg["vision_cfg"]

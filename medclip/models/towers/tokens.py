@@ -35,7 +35,7 @@ def unpack_batch(packed_BMP: Tensor, mean: Tensor, std: Tensor) -> Patches:
 
 
 def place_patches(patches_BNP: Tensor, grid_B2: Tensor) -> Patches:
-    """Put normalised patches with their places into the form that the towers take.
+    """Write normalised patches with their places in the form that the towers take.
 
     Args:
         patches_BNP: float [B, N, p * p * 3], row by row of each image, anything after its last patch.

@@ -126,7 +126,7 @@ def _as_list(cell: Any) -> list[str]:
 
 
 def _joined(held: Sequence[str], captions: Sequence[str]) -> list[str]:
-    """Put captions behind the texts that a cell holds; one that it holds already is not written again."""
+    """Append captions to the texts that a cell holds; one that it holds already is not written again."""
     return list(dict.fromkeys(t for t in [*(h.strip() for h in held), *captions] if t))
 
 

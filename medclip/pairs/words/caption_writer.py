@@ -51,7 +51,7 @@ class CaptionWriter(Protocol):
 
 
 def facts_of(record: CaptionRecord) -> CaptionFacts:
-    """Put a record into the plain words that a writer is told.
+    """Write a record in the plain words that a writer is told.
 
     Example:
         >>> facts_of(CaptionRecord(None, labels={"fundus_cataract": {"cataract": 1}})).present

@@ -243,7 +243,7 @@ class CardPart(NamedTuple):
 
 
 def card(result: AuditResult) -> tuple[CardPart, ...]:
-    """Put the audit into the headings of a model card, in less than 60 lines of Markdown.
+    """Write the audit under the headings of a model card, in less than 60 lines of Markdown.
 
     Reference: Mitchell et al., Model cards for model reporting, FAT* (2019).
     """

@@ -408,7 +408,7 @@ def _without_tissue(seen: SeenSlide) -> Problem | None:
 
 
 def _joined(single: list[ReadBlock | None]) -> ReadBlock:
-    """Put patches that were read one by one together; those that are None, or that lost theirs, are lost."""
+    """Join patches that were read one by one; those that are None, or that lost theirs, are lost."""
     kept = [block for block in single if block is not None and not block.lost]
     lost = tuple(place for place, block in enumerate(single) if block is None or block.lost)
     images: list[Any] = [image for block in kept for image in block.images]

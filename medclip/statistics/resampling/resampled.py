@@ -216,7 +216,7 @@ def _satterthwaite(variances: Floats, dfs: Floats) -> float:
 
 
 def _spread(drawn_B: Floats) -> Floats:
-    """Put the mean where a resample is undefined, and spread the others so that the variance stays."""
+    """Fill undefined resamples with the mean, and spread the others so that the variance stays."""
     known_B = ~np.isnan(drawn_B)
     if known_B.all() or not known_B.any():
         return drawn_B

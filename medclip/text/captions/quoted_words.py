@@ -43,81 +43,14 @@ _PREPOSITIONS = re.compile(r"\b(?:in|on|at|of|within|near|under|above|below|outs
 _MODALITY = re.compile(r"\b(?:modality|(?:kind|type|sort) of (?:image|scan|imaging|study|medical))", re.I)
 _PLANE = re.compile(r"\b(?:plane|cross[- ]section|orientation)\b", re.I)
 _ORGAN = re.compile(r"\b(?:organ(?: system)?|part of the body|body part)\b", re.I)
-_PREDICATES = frozenset(
-    (
-        "normal",
-        "abnormal",
-        "present",
-        "absent",
-        "visible",
-        "intact",
-        "clear",
-        "large",
-        "small",
-        "big",
-        "midline",
-        "symmetric",
-        "symmetrical",
-        "asymmetric",
-        "bilateral",
-        "unilateral",
-        "patent",
-        "sharp",
-        "smooth",
-        "irregular",
-        "homogeneous",
-        "heterogeneous",
-        "hyperdense",
-        "hypodense",
-        "hyperintense",
-        "hypointense",
-        "isodense",
-        "isointense",
-        "dense",
-        "cystic",
-        "solid",
-        "acute",
-        "chronic",
-        "benign",
-        "malignant",
-        "singular",
-        "multiple",
-        "diffuse",
-        "focal",
-        "calcified",
-        "thick",
-        "thin",
-        "wide",
-        "narrow",
-        "open",
-        "flat",
-        "bright",
-        "dark",
-        "radiolucent",
-        "radiopaque",
-        "in",
-        "on",
-        "at",
-        "within",
-        "near",
-        "above",
-        "below",
-        "under",
-        "behind",
-        "along",
-        "throughout",
-        "from",
-        "a",
-        "an",
-        "too",
-        "very",
-        "evident",
-        "homogenous",
-        "heterogenous",
-        "identical",
-        "suspicious",
-    )
-)
+_PREDICATE_WORDS = """
+normal abnormal present absent visible intact clear large small big midline symmetric symmetrical asymmetric bilateral
+unilateral patent sharp smooth irregular homogeneous heterogeneous hyperdense hypodense hyperintense hypointense
+isodense isointense dense cystic solid acute chronic benign malignant singular multiple diffuse focal calcified thick
+thin wide narrow open flat bright dark radiolucent radiopaque in on at within near above below under behind along
+throughout from a an too very evident homogenous heterogenous identical suspicious
+"""
+_PREDICATES = frozenset(_PREDICATE_WORDS.split())
 _PARTICIPLE = re.compile(r"(?:[^e]ed|ing|own|een|ly)$")
 _DETERMINERS = frozenset(("the", "a", "an", "any", "this", "these", "both", "all"))
 _MOST_WORDS, _SHORT_WORDS = 24, 4

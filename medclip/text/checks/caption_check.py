@@ -61,7 +61,7 @@ class Known:
         return frozenset(f"no {w}" if kind == ABSENT else w for w, kind in self.kinds.items())
 
     def mark(self, caption: str) -> str:
-        """Put a letter in the place of each wording, the longest first.
+        """Replace each wording by a letter, the longest first.
 
         Args:
             caption: The caption in lower case, with single spaces.

@@ -237,7 +237,7 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
 
 
 def _with_shared_classes(values: Any, where: object) -> Any:
-    """Put classes of another task in the place of their names: `classes_of` says which packaged task has them."""
+    """Replace the names of classes of another task by these classes: `classes_of` says which packaged task has them."""
     if not isinstance(values, dict) or "classes_of" not in values:
         return values
     values = dict(values)

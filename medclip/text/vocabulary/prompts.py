@@ -30,7 +30,7 @@ class ClassPrompts:
 
 
 def expand(task: Task, classes: Sequence[str] | None = None) -> tuple[ClassPrompts, ...]:
-    """Put every wording into every template.
+    """Fill every template with every wording.
 
     Args:
         task: The vocabulary entry.

@@ -124,7 +124,7 @@ def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:
 
 
 def _with_lens(recipe: Recipe, started: Started, lens: LensPart) -> Started:
-    """Put a lens in front of the image tower; nothing else learns but what the recipe unlocks."""
+    """Place a lens in front of the image tower; nothing else learns but what the recipe unlocks."""
     m, old, model = recipe.model, started.preprocess, started.model
     if old.takes != "images" or old.budget is not None:
         raise MedclipError(

@@ -81,7 +81,7 @@ def freeze(model: nn.Module, blocks: int) -> None:
 
 
 def training_mode(model: nn.Module, *, freeze_bn: bool) -> None:
-    """Put a model into training mode; with `freeze_bn`, and in layers that do not learn, running statistics stay.
+    """Set a model to training mode; with `freeze_bn`, and in layers that do not learn, running statistics stay.
 
     A tower that does not learn at all stays in evaluation mode: no drop-out in it.
     """

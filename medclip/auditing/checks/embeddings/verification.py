@@ -49,7 +49,7 @@ class Pairs:
 
     @staticmethod
     def joined(parts: list[Pairs]) -> Pairs:
-        """Put pairs together."""
+        """Join pairs."""
         if not parts:
             nobody = np.empty(0, np.int32)
             return Pairs(np.empty(0, np.float32), nobody, nobody)

@@ -228,7 +228,7 @@ def collected(
     burned_in: tuple[bool | None, ...] = (),
     problems: Mapping[str, int] | None = None,
 ) -> HashedFiles:
-    """Put together what each row looks like.
+    """Join what each row looks like.
 
     Args:
         sha256: SHA-256 of each row's bytes, "" where it is not known.

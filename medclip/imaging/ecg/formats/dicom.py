@@ -84,7 +84,7 @@ def pick(groups: Sequence[GroupFacts]) -> tuple[int, ...]:
 
 
 def join(parts: Sequence[tuple[GroupFacts, Recording]], settings: Settings) -> Recording:
-    """Put groups where they belong in time; a lead that is in several is taken from the longest.
+    """Place groups where they belong in time; a lead that is in several is taken from the longest.
 
     Args:
         parts: Groups with what was read of them, at least two.

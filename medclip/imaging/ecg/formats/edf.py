@@ -214,7 +214,7 @@ def _onsets(data: NDArray[np.uint8], channels: list[_Channel]) -> NDArray[np.flo
 def _spread(
     values: NDArray[np.float32], onsets: NDArray[np.float64], per_record: int, hz: float, settings: Settings
 ) -> NDArray[np.float32]:
-    """Put data records where they belong in time."""
+    """Place data records where they belong in time."""
     starts = np.round(onsets * hz).astype(np.int64)
     if (np.diff(starts) < per_record).any():
         raise MedclipError(Reason.CORRUPT, "the parts of the discontinuous EDF record overlap.")

@@ -248,7 +248,7 @@ def read_wfdb(path: Path, settings: Settings) -> Recording:
 
 
 def _join(header: WfdbHeader, settings: Settings) -> Recording:
-    """Put the segments of a record one after the other; gaps and leads that a segment lacks are NaN."""
+    """Join the segments of a record; gaps and leads that a segment lacks are NaN."""
     segments = header.segments or ()
     frames = sum(length for _, length in segments)
     if header.samples is not None and frames < header.samples:
