@@ -72,6 +72,7 @@ def test_embeddings_are_probed_shown_and_searched_for_patients(study, tmp_path: 
     options = replace(QUICK, image_checks=ImageChecks(model=pack, images=folder, study="visit", attacker=True))
     found = run_audit(frame, by=["sex"], options=options, settings=SETTINGS).result
     assert {r["what"] for r in found.embeddings} >= {"probe", "centroid", "reident"}
+    assert {"mAP, re-ranked", "CMC@1, re-ranked"} <= {r["name"] for r in found.embeddings}
     assert {r["group"] for r in found.projection} == {"F", "M"}
     text = found.to_json()
     assert not any(name in text for name in (*frame.file[:4], frame.patient[0]))

@@ -9,13 +9,14 @@ than sex, age and site. No patient, study or file is in what comes out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.auditing.checks.embeddings.reciprocal_neighbours import encode_neighbours
 from medclip.auditing.checks.embeddings.vectors import FEWEST_PATIENTS, about, estimated_mean, row, whole_patients
 from medclip.auditing.checks.embeddings.verification import (
     FALSE_POSITIVES,
@@ -172,8 +173,9 @@ def reident(
         seed: Seed of the draws.
 
     Returns:
-        Rows of the table `embeddings`, `what` "reident", `attribute` the gallery: mAP, CMC@1, 5 and 10, AUROC, equal
-        error rate, linkage at a false positive rate of 0.001, and the verdict, whose note is a sentence.
+        Rows of the table `embeddings`, `what` "reident", `attribute` the gallery: mAP, CMC@1, 5 and 10, mAP and CMC@1
+        after k-reciprocal re-ranking, AUROC, equal error rate, linkage at a false positive rate of 0.001, and the
+        verdict, whose note is a sentence.
 
     Raises:
         MedclipError: WRONG_USE where lengths differ.
@@ -189,24 +191,28 @@ def reident(
     patients_N, groups = patients_N.astype(np.int32), images.groups()
     weights_PB = draw_weights(int(patients_N.max(initial=0)) + 1, num_replicates, seed=seed)
     notes = _notes(images, len(present), len(rows))
-    compare = _Compare(vectors_ND, patients_N, groups)
+    galleries = {
+        gallery: genuine_pairs(vectors_ND, patients_N, (*groups, *gallery.apart)) for gallery in images.galleries()
+    }
+    enough = [gallery for gallery, pairs in galleries.items() if len(np.unique(pairs.first_M)) >= FEWEST_PATIENTS]
+    compared = dict(zip(enough, _compare(vectors_ND, patients_N, groups, enough), strict=True))
     table: list[dict[str, Any]] = []
-    for gallery in images.galleries():
-        genuine = genuine_pairs(vectors_ND, patients_N, (*groups, *gallery.apart))
-        if len(np.unique(genuine.first_M)) < FEWEST_PATIENTS:
+    for gallery, genuine in galleries.items():
+        if gallery not in compared:
             where = "two studies" if gallery.name == ANYBODY else f"two studies ({gallery.name})"
             note = f"cannot tell: fewer than {FEWEST_PATIENTS} patients have images of {where}."
             table.append(row("reident", gallery.name, "verdict", note=note))
             if gallery.name == ANYBODY:
                 return table
             continue
-        ranked, impostors = compare.walk(gallery)
+        ranked, reranked, impostors = compared[gallery]
         if impostors.count == 0:
             note = "cannot tell: no two patients are alike in all of it."
             table.append(row("reident", gallery.name, "verdict", note=note))
             continue
         linked = linkage(genuine, impostors, weights_PB)
         table += _retrieval_rows(gallery.name, ranked, patients_N, weights_PB)
+        table += _retrieval_rows(gallery.name, reranked, patients_N, weights_PB, ranks=RANKS[:1], how=", re-ranked")
         table += _linkage_rows(gallery.name, linked, notes)
     return table
 
@@ -262,30 +268,35 @@ def verdict(linked: Linkage) -> str:
     return "not shown" if clear else "cannot tell"
 
 
-class _Compare:
-    """Walks over the matrix of cosines in blocks of rows."""
+def _compare(
+    vectors_ND: NDArray[np.float32],
+    patients_N: NDArray[np.int32],
+    groups: tuple[NDArray[np.integer], ...],
+    galleries: Sequence[Gallery],
+) -> list[tuple[Ranked, Ranked, Impostors]]:
+    """Rank each gallery for every image, by distance and re-ranked, and collect the impostor pairs.
 
-    def __init__(
-        self, vectors_ND: NDArray[np.float32], patients_N: NDArray[np.int32], groups: tuple[NDArray[np.integer], ...]
-    ) -> None:
-        self.vectors_ND, self.patients_N, self.groups = vectors_ND, patients_N, groups
-
-    def blocks(self, gallery: Gallery) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Yield the first row of each block, and which answers are right and which wrong for its rows."""
-        for start in range(0, len(self.vectors_ND), _ROWS):
-            yield start, *gallery.answers(slice(start, start + _ROWS), self.patients_N, self.groups)
-
-    def walk(self, gallery: Gallery) -> tuple[Ranked, Impostors]:
-        """Rank the gallery of every image, and collect the impostor pairs."""
-        count = len(self.vectors_ND)
-        impostors = Impostors(count * (count - 1) // 2)
-        parts = []
-        for start, right, wrong in self.blocks(gallery):
-            cosines = rounded(self.vectors_ND[start : start + _ROWS] @ self.vectors_ND.T)
-            parts.append(rank(-cosines, right, wrong, start))
+    The matrix of cosines is made in blocks of rows, once for all galleries. Re-ranking reads the neighbours among all
+    images, whatever the gallery.
+    """
+    if not galleries:
+        return []
+    count, neighbours = len(vectors_ND), encode_neighbours(vectors_ND)
+    impostors = [Impostors(count * (count - 1) // 2) for _ in galleries]
+    ranked: list[list[Ranked]] = [[] for _ in galleries]
+    reranked: list[list[Ranked]] = [[] for _ in galleries]
+    for start in range(0, count, _ROWS):
+        part = slice(start, start + _ROWS)
+        cosines, distances = rounded(vectors_ND[part] @ vectors_ND.T), neighbours.distances(part)
+        for g, gallery in enumerate(galleries):
+            right, wrong = gallery.answers(part, patients_N, groups)
+            ranked[g].append(rank(-cosines, right, wrong, start))
+            reranked[g].append(rank(distances, right, wrong, start))
             i, j = np.nonzero(np.triu(wrong, start + 1))
-            impostors.add(Pairs(cosines[i, j], self.patients_N[i + start], self.patients_N[j]))
-        return _joined(parts), impostors
+            impostors[g].add(Pairs(cosines[i, j], patients_N[i + start], patients_N[j]))
+    return [
+        (_joined(plain), _joined(again), pairs) for plain, again, pairs in zip(ranked, reranked, impostors, strict=True)
+    ]
 
 
 def _joined(parts: list[Ranked]) -> Ranked:
@@ -308,14 +319,17 @@ def _retrieval_rows(
     ranked: Ranked,
     patients_N: NDArray[np.int32],
     weights_PB: NDArray[np.integer],
+    *,
+    ranks: Sequence[int] = RANKS,
+    how: str = "",
 ) -> list[dict[str, Any]]:
     owners_Q = patients_N[ranked.queries_Q]
     chance = float(ranked.chance_Q.mean()) if len(ranked.chance_Q) else math.nan
     note = f"{len(owners_Q)} queries; a random order gives about {chance:.2g}."
-    rows = [row("reident", name, "mAP", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
-    for k in RANKS:
+    rows = [row("reident", name, f"mAP{how}", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
+    for k in ranks:
         hits_Q = (ranked.first_Q <= k).astype(float)
-        rows.append(row("reident", name, f"CMC@{k}", estimated_mean(hits_Q, owners_Q, weights_PB)))
+        rows.append(row("reident", name, f"CMC@{k}{how}", estimated_mean(hits_Q, owners_Q, weights_PB)))
     return rows
 
 

@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from medclip.auditing.checks.embeddings.patient_retrieval import ANYBODY, Images, rank, reident, verdict
+from medclip.auditing.checks.embeddings.vectors import unit_vectors
 from medclip.auditing.checks.embeddings.verification import Linkage
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import Estimate
@@ -60,6 +61,8 @@ def test_noise_is_not_shown_and_as_good_as_chance() -> None:
         "CMC@1",
         "CMC@5",
         "CMC@10",
+        "mAP, re-ranked",
+        "CMC@1, re-ranked",
         "verification AUROC",
         "equal error rate",
         "linkage at FPR 0.001",
@@ -115,6 +118,18 @@ def test_what_is_set_apart_neither_hides_nor_makes_a_link() -> None:
     assert areas[0] < 0.95
     assert areas[1] == 1.0
     assert named(rows, "verdict", "other year")["note"].startswith("cannot tell: fewer than 10 patients")
+
+
+def test_a_patient_who_links_only_through_a_third_study_is_found_by_re_ranking() -> None:
+    # studies of a patient lie along a line, so that the ends are nearer to others than to each other
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(60), 12)
+    ends = unit_vectors(rng.normal(size=(120, 24)))
+    share = np.tile(np.linspace(0, 1, 12), 60)[:, None]
+    vectors = unit_vectors(ends[2 * patients] * (1 - share) + ends[2 * patients + 1] * share)
+    rows = reident(vectors, Images(patients, np.arange(len(patients))), num_replicates=50)
+    plain, again = named(rows, "mAP"), named(rows, "mAP, re-ranked")
+    assert again["low"] > plain["high"]
 
 
 def test_few_patients_with_two_studies_give_no_figures() -> None:
