@@ -50,14 +50,15 @@ class MergePacksOptions(Told, Recipe, NamedPack, Resamples, Overwriting, Device)
         most=1,
     )
     shards: str | Path | Sequence[str | Path] = option(
-        "Folder of `medclip shards build` to measure with. A greedy soup is chosen on their --val-split.",
+        "Folder of `medclip shards build` to measure with. A greedy or learned soup is chosen on their --val-split.",
         default=(),
         form="DIR",
         often=True,
         place=True,
     )
     val_split: str = option(
-        "Split that a greedy soup is chosen on, by the mean area over tasks, within sources where there are several.",
+        "Split that a greedy soup is chosen on, by the mean area over tasks, within sources where there are several, "
+        "or that a learned one learns from.",
         default="val",
         form="NAME",
     )
@@ -110,9 +111,10 @@ def merge_packs(options: MergePacksOptions) -> MergedPack:
         options.device,
         options.progress or Silent(),
     )
-    merged = merge_weights(plan, held.figure if shards else None)
+    merged = merge_weights(plan, held.figure if shards else None, held.lessons if shards else None)
     path = write_merged(plan, merged, out, name=options.name)
     notes = (*plan.notes, *held.notes(merged.trace))
     figures = held.measure(path, options.num_resamples) if shards else None
     used = tuple(one.name for one in merged.used)
-    return MergedPack(path, options.name or out.name, options.method, used, merged.trace, merged.figure, figures, notes)
+    name = options.name or out.name
+    return MergedPack(path, name, options.method, used, merged.trace, merged.figure, figures, notes, merged.shares)

@@ -360,8 +360,10 @@ def print_merged(merged: Any, as_json: bool, _: Any) -> None:
 
     if as_json:
         values = {
-            name: getattr(merged, name) for name in ("name", "method", "packs", "tried", "figure", "held_out", "notes")
+            name: getattr(merged, name)
+            for name in ("name", "method", "packs", "tried", "figure", "shares", "held_out", "notes")
         }
+        values["shares"] = dict(merged.shares)
         values["tried"] = [asdict(one) for one in merged.tried]
         values["held_out"] = None if merged.held_out is None else merged.held_out.model_dump(mode="json")
         values = {"folder": str(merged.path), **values}
@@ -379,6 +381,9 @@ def print_merged(merged: Any, as_json: bool, _: Any) -> None:
             for one in merged.tried
         ]
         print_table(("pack", "alone", "soup with it", "", "halfway to the best"), rows)
+    if merged.shares:
+        shares = [(printable(name), figure(share, decimals=3)) for name, share in merged.shares.items()]
+        print_table(("pack", "share of the weights"), shares)
     if merged.held_out is not None:
         rows = [
             (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -89,6 +89,10 @@ class Ingredient:
 
 Figure = Callable[[Ingredient, "nn.Module"], float]
 """Returns the figure of towers with the words and pixels of a pack; higher is better."""
+Lesson = Callable[["nn.Module", "Tensor"], "Tensor"]
+"""Returns the loss of towers on one batch of held-out data, with gradients; the tensor is a factor of the logits."""
+Lessons = Callable[[Ingredient, int], Iterable[Lesson]]
+"""Returns the batches of an epoch, with the words and pixels of a pack."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class MergedWeights:
     trace: tuple[Tried, ...] = ()
     figure: float | None = None
     """Of a greedy soup, on the data that chose it."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of a learned soup, of each pack."""
 
 
 def towers_of(one: Ingredient, state: Mapping[str, Tensor]) -> nn.Module:

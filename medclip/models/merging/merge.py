@@ -14,6 +14,7 @@ from medclip.models.merging.ingredients import (
     STATISTICS,
     Figure,
     Ingredient,
+    Lessons,
     MergedWeights,
     Plan,
     check_line,
@@ -98,18 +99,20 @@ def plan_merge(
     return plan
 
 
-def merge_weights(plan: Plan, figure: Figure | None = None) -> MergedWeights:
+def merge_weights(plan: Plan, figure: Figure | None = None, lessons: Lessons | None = None) -> MergedWeights:
     """Merge the weights of a plan.
 
     Args:
         plan: Plan from `plan_merge`.
         figure: Function that measures a candidate of a greedy soup on held-out data.
+        lessons: Function that returns the batches of held-out data that a learned soup learns from.
 
     Raises:
         MedclipError: WRONG_USE for what is chosen on held-out data, without figures.
     """
     row = MERGES[plan.method]
-    if row.needs_shards and figure is None:
+    held_out = lessons if row.learns else figure
+    if row.needs_shards and held_out is None:
         raise MedclipError(
             Reason.WRONG_USE, f"{row.title} is chosen on held-out data.", hint="Name shards with --shards."
         )
@@ -117,7 +120,7 @@ def merge_weights(plan: Plan, figure: Figure | None = None) -> MergedWeights:
     facts |= {"min_gain": plan.min_gain} if row.takes_min_gain else {}
     facts |= {"alpha": plan.alpha} if row.alpha else {}
     facts |= {} if plan.base is None else {"base": plan.base.reference()}
-    merged: MergedWeights = import_name(row.target)(plan, figure)
+    merged: MergedWeights = import_name(row.target)(plan, held_out)
     return replace(merged, facts={**facts, **merged.facts})
 
 

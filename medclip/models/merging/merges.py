@@ -15,7 +15,8 @@ class Merge:
     does: str
     """What it does with packs, for help: "averages all packs"."""
     target: str
-    """module:function, of a `Plan` and a `Figure` (None without shards), to `MergedWeights` with facts of its own."""
+    """module:function, of a `Plan` and a `Figure` (None without shards), to `MergedWeights` with facts of its own;
+    where it `learns`, of a `Plan` and `Lessons`."""
     needs_base: bool = False
     """It needs the pack that the others began with; other ways take none."""
     fewest: int = 2
@@ -27,6 +28,8 @@ class Merge:
     takes_min_gain: bool = False
     needs_shards: bool = False
     """It is chosen on held-out data."""
+    learns: bool = False
+    """It learns from held-out data by gradient."""
     in_float32: bool = False
     """Its weights are stored so whatever those of the packs are: the next merge goes on from them."""
     check: str = ""
@@ -41,6 +44,13 @@ MERGES: Mapping[str, Merge] = {
         "medclip.models.merging.soups:merge_greedily",
         takes_min_gain=True,
         needs_shards=True,
+    ),
+    "learned-soup": Merge(
+        "a learned soup",
+        "learns on held-out data how much of each pack is in each tensor",
+        "medclip.models.merging.learned_soup:merge_learned",
+        needs_shards=True,
+        learns=True,
     ),
     "opcm": Merge(
         "a merge one after the other (OPCM)",
