@@ -397,9 +397,20 @@ class Stressing:
         "Corruption of the images. Default: five of the modality.", default=(), form="NAME", read=shapes.listed
     )
     num_stress_images: int = option("Number of images of a group that are corrupted.", default=500, least=1)
+    context_temperature: float = option(
+        "Temperature of the view, device, quality, sex and age that are inferred from an image for its prompts: above "
+        "1 they are trusted less. Choose it on other data.",
+        default=1.0,
+        least=0.1,
+    )
 
     rules = (
-        needs(("corruption", "num_stress_images"), "stress", "{names} would do nothing.", hint="Add --stress."),
+        needs(
+            ("corruption", "num_stress_images", "context_temperature"),
+            "stress",
+            "{names} would do nothing.",
+            hint="Add --stress.",
+        ),
         excludes(
             "task",
             ("labels", "compare"),

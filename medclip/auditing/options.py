@@ -83,6 +83,8 @@ class Stress:
     """Names of `imaging.corruptions.OPERATIONS`; none: the first five of the modality."""
     most: int = 500
     """Images of a group, chosen by a hash of their names."""
+    temperature: float = 1.0
+    """Of the context that is inferred from an image for its prompts; above 1 it is trusted less."""
 
 
 @dataclass(frozen=True)

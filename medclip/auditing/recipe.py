@@ -104,7 +104,7 @@ def measure_options(given: Any) -> MeasureOptions:
         shortcuts=Shortcuts(given.device_column, _path(given.masked), given.site, given.reweight),
         image_checks=_image_checks(given),
         task=given.task,
-        stress=Stress(given.corruption, given.num_stress_images) if given.stress else None,
+        stress=Stress(given.corruption, given.num_stress_images, given.context_temperature) if given.stress else None,
     )
 
 

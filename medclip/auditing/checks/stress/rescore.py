@@ -3,9 +3,9 @@
 Also the scores of a label table's own images: an audit without a run of `medclip score` before it.
 
 Prompts in the context of an image: would naming view, device, quality or patient make groups more alike? See
-`medclip.models.prototypes.class_vectors`. The context is inferred from the image; where the label table knows it
-(view, sex) also taken from there. Phrases of a device go with findings: a gain there may be the label told by the
-phrase.
+`medclip.models.prototypes.class_vectors`. The context is inferred from the image, with prompts of the classes or with
+the image's name alone; where the label table knows it (view, sex) also taken from there. Phrases of a device go with
+findings: a gain there may be the label told by the phrase.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import read_pack_texts
 from medclip.auditing.checks.evidence import modality_of
-from medclip.auditing.checks.stress.shifts import Condition
+from medclip.auditing.checks.stress.shifts import CLASS_FREE, INFERRED, KNOWN, Condition
 from medclip.auditing.input.read import FILES
 from medclip.auditing.input.score_table import ScoreSource
 from medclip.auditing.options import MeasureOptions
@@ -31,7 +31,7 @@ from medclip.files.tables.table import Table, no_such
 from medclip.models.prototypes.class_vectors import encode_prompts, in_context
 from medclip.progress import Progress
 from medclip.runs.planning.options import ScoreOptions
-from medclip.sample import Modality
+from medclip.sample import Modality, spoken
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort
@@ -99,22 +99,26 @@ def questions_of(label: str, tasks: Sequence[AskedTask]) -> tuple[Question, ...]
     return tuple(meant)
 
 
-INFERRED, KNOWN = "inferred", "from the table"
-
-
 def prompt_scores(
     model: Model,
     question: Question,
     features_ND: NDArray[np.float32],
     modality: Modality,
     cohort: Cohort,
+    temperature: float = 1.0,
 ) -> Iterator[tuple[Condition, NDArray[np.float64]]]:
-    """Yield each way of conditioning with the class's probability, [N]; NaN where an image has no vector."""
+    """Yield each way of conditioning with the class's probability, [N]; NaN where an image has no vector.
+
+    The context is inferred at a temperature: with the classes' own prompts, and with the name of the image alone.
+    """
     for name, attribute in CONTEXTS.get(modality, {}).items():
         values = list(attribute)
         logits_NYZ = _logits(model, question, features_ND, attribute)
         place = question.place if question.asked_task.task.rules.one_answer else 0
-        yield _condition(name, INFERRED), in_context(logits_NYZ).classes_NY[:, place]
+        context_logits_NZ = _context_logits(model, question, features_ND, attribute, modality)
+        for how, evidence_NZ in ((INFERRED, None), (CLASS_FREE, context_logits_NZ)):
+            answer = in_context(logits_NYZ, evidence_NZ, temperature=temperature)
+            yield _condition(name, how), answer.classes_NY[:, place]
         known_N = _known(cohort, name, values)
         if known_N is not None:
             given_NY = in_context(logits_NYZ).given_NYZ[np.arange(len(known_N)), :, known_N]
@@ -144,6 +148,19 @@ def _logits(
     vectors_KD = encode_prompts(model, prompts).astype(np.float64)
     logits_NK = features_ND.astype(np.float64) @ vectors_KD.T * model.logit_scale
     return logits_NK.reshape(len(features_ND), len(classes), len(contexts))
+
+
+def _context_logits(
+    model: Model, question: Question, features_ND: NDArray[np.float32], attribute: Attribute, modality: Modality
+) -> NDArray[np.float64]:
+    """Compute scaled cosines with every context of an image of which no class is said, [N, Z]."""
+    nouns = question.asked_task.task.image_names or (spoken(modality),)
+    prompts = [
+        [completed(noun, phrase) for noun in nouns for phrase in phrases]
+        for phrases in combinations([attribute]).values()
+    ]
+    vectors_ZD = encode_prompts(model, prompts).astype(np.float64)
+    return features_ND.astype(np.float64) @ vectors_ZD.T * model.logit_scale
 
 
 def _known(cohort: Cohort, name: str, values: list[str]) -> NDArray[np.intp] | None:

@@ -134,7 +134,9 @@ def check_stress(evidence: Evidence) -> CheckRows:
     conditions = [_condition(c) for c in corruptions]
     features_KND = scored.features_FND[1:]
     ood = _strange(evidence, part, features_KND, questions, scorer, conditions, chosen)
-    scores, all_conditions = _with_prompts(model, questions, features_KND[0], modality, part, scores, conditions)
+    scores, all_conditions = _with_prompts(
+        model, questions, features_KND[0], modality, part, scores, conditions, wanted.temperature
+    )
     thresholds = {name: t for name, t in one.values.items() if name in questions and alike[name]}
     progress.stage("Comparing stressed images", num_steps(part, all_conditions))
     rows = shift_rows(one, part, scores, all_conditions, chosen.of, thresholds, options, progress.step)
@@ -204,6 +206,7 @@ def _with_prompts(
     part: Cohort,
     scores: Mapping[str, NDArray[np.float64]],
     conditions: Sequence[Condition],
+    temperature: float,
 ) -> tuple[dict[str, NDArray[np.float64]], list[Condition]]:
     """Add the scores of prompts in the context of the image; an image-only pack has none."""
     if not model.has_text:
@@ -211,7 +214,7 @@ def _with_prompts(
     joined: dict[str, NDArray[np.float64]] = {}
     more: list[Condition] = []
     for name, question in questions.items():
-        answers = list(prompt_scores(model, question, features_ND, modality, part))
+        answers = list(prompt_scores(model, question, features_ND, modality, part, temperature))
         more = [condition for condition, _ in answers]
         joined[name] = np.concatenate([scores[name], *(score_N[None] for _, score_N in answers)])
     return joined, [*conditions, *more]

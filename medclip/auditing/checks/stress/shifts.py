@@ -51,6 +51,8 @@ MISSED, FALSE_ALARMS = "missed", "false_alarms"
 """Metrics of `patch_rows`."""
 CLEAN, MEAN = "clean", "mean"
 """Kinds of the rows of clean images, and of the mean over all corruptions and grades."""
+INFERRED, CLASS_FREE, KNOWN = "inferred", "inferred without classes", "from the table"
+"""How the context of prompts is known: the column `strength`."""
 
 
 @dataclass(frozen=True)

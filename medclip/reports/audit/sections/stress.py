@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medclip.auditing.checks.stress.shifts import CLEAN, FALSE_ALARMS, MEAN, MISSED
+from medclip.auditing.checks.stress.shifts import CLASS_FREE, CLEAN, FALSE_ALARMS, INFERRED, MEAN, MISSED
 from medclip.auditing.result import AuditResult, Row
 from medclip.imaging.corruptions import GRADE_WORDS, OPERATIONS
 from medclip.reports.audit.findings import Finding, Harm
@@ -253,9 +253,23 @@ def _loss(result: AuditResult, row: Row | None) -> Td:
 
 def _prompts(rows: Sequence[Row]) -> Grid:
     areas = select(rows, kind="prompts", metric="auroc")
+    class_free = {_context_of(r): r for r in select(areas, strength=CLASS_FREE)}
+    areas = [r for r in areas if r.get("strength") != CLASS_FREE]
     ways = {(str(r.get("name")), str(r.get("strength"))): f"{plain(r.get('name'))}, {r.get('strength')}" for r in areas}
     title = "Prompts that also name the context: change of the AUROC"
-    return _by_group(title, areas, ("name", "strength"), ways, _change_of)
+
+    def cell(row: Row | None) -> Td:
+        other = class_free.get(_context_of(row)) if row is not None and row.get("strength") == INFERRED else None
+        if row is None or other is None:
+            return _change_of(row)
+        small = f"without classes: {with_interval(_as_value(other, 'change'), signed=True)}"
+        return Td(with_interval(_as_value(row, "change"), signed=True), (small,))
+
+    return _by_group(title, areas, ("name", "strength"), ways, cell)
+
+
+def _context_of(row: Row) -> tuple[object, ...]:
+    return row.get("name"), row.get("attribute"), row.get("group")
 
 
 def _by_group(

@@ -64,7 +64,8 @@ def test_a_label_table_alone_is_scored_audited_and_stressed(stressed: AuditResul
     forms = {(r["kind"], r["name"], r["grade"]) for r in stressed.stress if r["group"] == "PA"}
     assert {("clean", "clean", None), ("corruption", "contrast_down", 5), ("mean", "all corruptions", None)} <= forms
     assert {name for kind, name, _ in forms if kind == "prompts"} == {"view", "device", "quality", "sex", "age"}
-    assert any(r["kind"] == "prompts" and r["strength"] == "from the table" for r in stressed.stress)
+    ways = {r["strength"] for r in stressed.stress if r["kind"] == "prompts"}
+    assert ways == {"inferred", "inferred without classes", "from the table"}
     assert {r["score"] for r in stressed.stress_ood} == {"max_logit", "distance"}
 
 
@@ -98,7 +99,7 @@ def test_files_that_cannot_be_read_are_counted(study):
     assert any("1 image could not be scored" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"num_stress_images": 40}])
+@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"num_stress_images": 40}, {"context_temperature": 3}])
 def test_options_of_the_stress_test_are_refused_without_it(unused: dict[str, Any]) -> None:
     name = f"--{next(iter(unused)).replace('_', '-')}"
     with pytest.raises(MedclipError, match=f"{name} would do nothing. Add --stress"):
