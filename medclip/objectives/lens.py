@@ -1,13 +1,14 @@
-"""The loss of a lens: its features against those of frozen towers, of images and of texts.
+"""The losses of a lens: its features against those of frozen towers, of images and of texts, and its tokens.
 
 Reference: Lei et al., ViT-Lens, CVPR 2024.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs
@@ -43,3 +44,20 @@ def anchored_loss(
         (clip_loss(features_BD, anchor_BD, scale, pairs, group=group) for anchor_BD in anchors),
         features_BD.new_zeros(()),
     )
+
+
+def token_distances(tokens_BLD: Tensor, wanted_BLD: Tensor, form: Literal["mse", "cosine"] = "mse") -> Tensor:
+    """Compare the tokens that a tower makes behind a lens with those that it makes of an image.
+
+    Args:
+        tokens_BLD: Tokens behind the lens, class token and all.
+        wanted_BLD: As many of the frozen tower; no gradients flow there.
+        form: "mse", the mean square of the differences; or "cosine", the negative mean cosine of the tokens.
+
+    Returns:
+        float32 [B]; the published loss is the mean.
+    """
+    tokens, wanted = tokens_BLD.float(), wanted_BLD.detach().float()
+    if form == "mse":
+        return (tokens - wanted).square().mean(dim=(1, 2))
+    return -cosine_similarity(tokens, wanted, dim=2).mean(dim=1)

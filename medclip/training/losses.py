@@ -71,6 +71,11 @@ _ROWS: dict[str, Loss] = {
         settings=lambda recipe: (recipe.model.lens and recipe.model.lens.image_anchor) or None,
         look=f"{_TERMS}:middle_slices",
     ),
+    "token_anchor": Loss(
+        f"{_TERMS}:token_anchored",
+        settings=lambda recipe: recipe.model.lens if recipe.model.lens and recipe.model.lens.token_anchor else None,
+        look=f"{_TERMS}:token_distances_to_middle",
+    ),
     "unimodal": Loss(
         f"{_TERMS}:unimodal",
         settings=lambda recipe: recipe.objective.unimodal,

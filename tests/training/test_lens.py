@@ -111,6 +111,24 @@ def test_volumes_are_held_against_words_and_against_their_middle_slice(pack: Pat
     np.testing.assert_array_equal(after.encode_text(CAPTIONS), load_model(pack).encode_text(CAPTIONS))
 
 
+def test_tokens_behind_the_lens_are_held_against_those_of_the_middle_slice(pack: Path, tmp_path: Path) -> None:
+    shards, losses = volume_shards(tmp_path, num_train=4), {}
+    for lens in ({}, {"token_anchor": 1.0}, {"token_anchor": 1.0, "anchor_form": "cosine"}):
+        out = tmp_path / f"run{len(losses)}"
+        model = {"volume": CT, "lens": lens_of(pack, **lens)}
+        run_recipe(_recipe(shards, model, augment={"rotate_deg": 0}), out=out)
+        losses[lens.get("anchor_form", str(len(lens)))] = [
+            e["loss"] for e in read_log(out / "log.jsonl") if e["kind"] == "step"
+        ]
+    assert losses["1"][0] > losses["0"][0] + 0.01  # a mean square
+    assert abs(losses["cosine"][0] - losses["0"][0]) < 1  # a cosine
+    assert losses["cosine"][0] != losses["0"][0]
+    model = {"volume": CT, "lens": lens_of(pack, latents=5, token_anchor=1)}
+    recipe = load_recipe(_recipe(shards, model, augment={"rotate_deg": 0}))
+    with pytest.raises(MedclipError, match="compares tokens one by one"):
+        Trainer(recipe, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -118,6 +136,7 @@ def test_volumes_are_held_against_words_and_against_their_middle_slice(pack: Pat
         ({"signal": ECG | {"tower": "resnet1d"}, "lens": {"trunk": "p"}}, "go together"),
         ({"signal": ECG | {"tower": "lens"}}, "go together"),
         ({"signal": ECG, "lens": {"trunk": "p", "image_anchor": 1}}, "image_anchor"),
+        ({"signal": ECG, "lens": {"trunk": "p", "token_anchor": 1}}, "token_anchor"),
         ({"signal": ECG, "lens": {"trunk": "p"}, "embed_dim": 64}, "embed_dim does not go with lens"),
         ({"signal": ECG, "lens": {"trunk": "p"}, "start": "p"}, "start"),
     ],

@@ -157,6 +157,7 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
     assert list(LOSSES) == [
         "contrastive",
         "image_anchor",
+        "token_anchor",
         "unimodal",
         "text_teacher",
         "keep",

@@ -213,6 +213,9 @@ class LensTower(nn.Module):
         self.dim = int(getattr(visual, "dim", 0))
         self.mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
         """With which the tower's images are normalised; set where features of slices are wanted in training."""
+        self.keeps_tokens = False
+        """Whether the tokens of the last pass of training are kept, for a loss that compares them."""
+        self.kept_tokens: list[Tensor] = []
 
     def train(self, mode: bool = True) -> LensTower:
         """Keep the pack's tower in evaluation mode where nothing of it learns."""
@@ -245,12 +248,21 @@ class LensTower(nn.Module):
     @torch.no_grad()
     def features_of_middle(self, clips_BCTHW: Tensor) -> Tensor:
         """Return what the pack's tower sees in the middle slice or frame of each clip, [B, D]; nothing learns of it."""
+        return self.visual(self._middle(clips_BCTHW))
+
+    @torch.no_grad()
+    def tokens_of_middle(self, clips_BCTHW: Tensor) -> Tensor:
+        """Return the tokens that the pack's tower makes of it, class token and all, [B, L, D]."""
+        return self.visual.trunk.forward_features(self._middle(clips_BCTHW))
+
+    def _middle(self, clips_BCTHW: Tensor) -> Tensor:
+        """Return the middle slice or frame of each clip as the pack's tower takes images."""
         assert self.mean_std is not None
         images_BCHW = clips_BCTHW[:, :, clips_BCTHW.shape[2] // 2]
         if images_BCHW.shape[1] == 1:
             mean_C11, std_C11 = (images_BCHW.new_tensor(values)[:, None, None] for values in self.mean_std)
             images_BCHW = (images_BCHW * std_C11[0] + mean_C11[0] - mean_C11) / std_C11
-        return self.visual(images_BCHW)
+        return images_BCHW
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return features [B, D] in the pack's space; they are not normalised."""
@@ -274,6 +286,8 @@ class LensTower(nn.Module):
             tokens_BND = ran
         head = self.visual.pooling_head if isinstance(self.visual, ImageTower) else wrapped_head(self.visual)
         state_BND = trunk.norm(tokens_BND)
+        if self.keeps_tokens and self.training:
+            self.kept_tokens = [state_BND]
         return replace(timm_tokens(trunk, inputs, head, project=project, pool=pool, state=state_BND), grids=None)
 
 

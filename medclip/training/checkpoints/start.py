@@ -167,8 +167,16 @@ def _with_lens(recipe: Recipe, started: Started, lens: LensPart) -> Started:
         tower.visual.trunk.cls_token.requires_grad_(True)
     for block in list(tower.visual.trunk.blocks)[: lens.unlock_blocks]:
         block.requires_grad_(True)
-    if lens.image_anchor:
+    if lens.image_anchor or lens.token_anchor:
         tower.mean_std = preprocess.mean, preprocess.std
+    if lens.token_anchor and tower.latent_positions is not None:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "model.lens.token_anchor compares tokens one by one, and the lens gives another number than the tower has "
+            "patches.",
+            hint="Leave model.lens.latents out.",
+        )
+    tower.keeps_tokens = lens.token_anchor > 0
     model.visual = tower
     return replace(started, config=config, preprocess=preprocess)
 

@@ -47,6 +47,11 @@ class LensPart(Section):
     image_anchor: float = Field(default=0.0, ge=0)
     """Weight of the pack's own features of the middle slice or frame, beside those of the words (1): the published loss
     has 1. Of volumes and loops; of an ECG there is no such image."""
+    token_anchor: float = Field(default=0.0, ge=0)
+    """Weight of the distance of the tower's tokens behind the lens from those that it makes of that slice or frame
+    (token distillation); it needs as many latents as the tower has patches. The published loss has 1 where it is on."""
+    anchor_form: Literal["mse", "cosine"] = "mse"
+    """How tokens are compared: the mean square of differences, or the negative cosine."""
 
 
 _PATCH_S = {"joint_patch": 0.1, "lead_patch": 0.25, "lens": 0.05}
@@ -265,8 +270,9 @@ class ModelPart(Section):
             return
         if self.signal is None and self.volume is None:
             raise ValueError("lens is for ECGs or volumes: say model.signal or model.volume, too")
-        if self.signal is not None and self.lens.image_anchor:
-            raise ValueError("lens.image_anchor is of volumes and loops, of which a slice or frame is an image")
+        for name in ("image_anchor", "token_anchor"):
+            if self.signal is not None and getattr(self.lens, name):
+                raise ValueError(f"lens.{name} is of volumes and loops, of which a slice or frame is an image")
         brings = sorted(_BUILT | {"size_px"})
         beside = [n for n in brings if n in self.model_fields_set and getattr(self, n) is not None]
         beside += [n for n in ("lock_image", "lock_text", "drop_path", "freeze_blocks") if getattr(self, n)]

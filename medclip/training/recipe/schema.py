@@ -83,6 +83,8 @@ _CAME_LATER = (
     ("model.image_pooling", None),
     ("data.num_negatives", 1),
     ("data.tags", []),
+    ("model.lens.token_anchor", 0.0),
+    ("model.lens.anchor_form", "mse"),
 )
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")

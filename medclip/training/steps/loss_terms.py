@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from medclip.lazy import import_name
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
-from medclip.objectives.lens import anchored_loss
+from medclip.objectives.lens import anchored_loss, token_distances
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
@@ -23,6 +23,7 @@ from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
 from medclip.training.losses import Loss, losses_of
 from medclip.training.ranks import World
+from medclip.training.recipe.model import LensPart
 from medclip.training.recipe.objective import Objective, TextTeacher, Unimodal
 from medclip.training.recipe.schema import Recipe, package_folder
 from medclip.training.recipe.train import Keep
@@ -154,6 +155,20 @@ def anchored(step: Step, weight: float, _: object) -> Terms:
 def middle_slices(_: object, seen: Seen) -> Tensor:
     """Return what the frozen tower behind a lens sees in the middle slice of each clip, of unit norm."""
     return normalize(seen.model.visual.features_of_middle(seen.images).float(), dim=-1)
+
+
+def token_anchored(step: Step, lens: LensPart, _: object) -> Terms:
+    """Average over the whole batch how far tokens behind a lens are from those of the middle slice."""
+    weights_B = step.of_images(image_weights(step.inputs))
+    total = weighted(step.outputs.extra["token_anchor"], weights_B).sum()
+    count = sum_values(weights_B.sum(), step.world.group)
+    yield lens.token_anchor, total * (step.world.size / count.clamp_min(1e-30))
+
+
+def token_distances_to_middle(lens: LensPart, seen: Seen) -> Tensor:
+    """Return the distance of each clip's tokens behind the lens from those of its middle slice."""
+    tower = seen.model.visual
+    return token_distances(tower.kept_tokens.pop(), tower.tokens_of_middle(seen.images), lens.anchor_form)
 
 
 def unimodal(step: Step, settings: Unimodal, _: object) -> Terms:

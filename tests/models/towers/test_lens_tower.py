@@ -18,7 +18,7 @@ from medclip.models.model import normalise_records
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.lens_tower import LensShape, LensTower, PerceiverLens, fourier_positions
 from medclip.objectives.contrastive import clip_loss
-from medclip.objectives.lens import anchored_loss
+from medclip.objectives.lens import anchored_loss, token_distances
 
 GOLDEN = LensShape(8, 16, 12, depth=3, self_per_cross=2, cross_heads=1, latent_heads=2, head_dim=8)
 SIDE, LATENTS, WIDTH = 160, 100, 64
@@ -66,6 +66,9 @@ def test_the_published_lens_is_met(golden: Path) -> None:
     scale, features = float(stored["tri_logit_scale"]), read("tri_visual")
     loss = anchored_loss(features, (read("tri_image"), read("tri_text")), scale)
     assert float(loss) == pytest.approx(float(stored["tri_loss"]), abs=1e-5)
+    for form, name in (("mse", "token_mse"), ("cosine", "token_cos")):
+        distances = token_distances(read("tok_visual"), read("tok_image"), form)  # type: ignore[arg-type]
+        assert float(distances.mean()) == pytest.approx(float(stored[name]), abs=1e-5)
 
 
 def test_the_loss_of_one_sample_is_0_and_equal_anchors_count_twice() -> None:
