@@ -478,8 +478,14 @@ class Trainer:
         balance = Balance(d.source_power, d.max_repeats, d.together)
         data = Batches(
             self.reader,
-            replace(still, augment=self.recipe.augment, roles=self.recipe.roles, **several),
-            order=Order(d.policy, d.weights, balance, d.window_shards),
+            replace(
+                still,
+                augment=self.recipe.augment,
+                roles=self.recipe.roles,
+                keeps_recent=d.num_repeats > 1,
+                **several,
+            ),
+            order=Order(d.policy, d.weights, balance, d.window_shards, d.num_repeats),
             loss_weights=o.source_weights,
             making=CrewOptions(d.worker_kind, d.workers, d.cache_mb, d.timeout_s),
             max_bad_share=d.max_bad_share,

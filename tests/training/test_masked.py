@@ -180,6 +180,18 @@ def test_the_loss_falls(masked: dict[str, Any], tmp_path: Path) -> None:
     assert validations[-1] < 0.8 * validations[0]
 
 
+def test_a_run_of_repeated_samples_that_is_stopped_goes_on_with_the_same_ones(
+    masked: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = ["data.num_repeats=3", "train.epochs=1", "train.max_steps=4"]
+    straight = run_recipe(masked, changes, out=tmp_path / "a")
+    assert not run_recipe(masked, changes, out=tmp_path / "b", stop=lambda step: step == 2).finished
+    resumed = run_recipe(masked, changes, out=tmp_path / "b")
+    assert straight.pack is not None
+    assert resumed.pack is not None
+    assert (straight.pack / "model.safetensors").read_bytes() == (resumed.pack / "model.safetensors").read_bytes()
+
+
 def test_positions_stay_and_hidden_patches_do_not_reach_the_tower(masked: dict[str, Any], tmp_path: Path) -> None:
     trainer = Trainer(load_recipe(masked), tmp_path / "run")
     before = trainer.towers.clip.visual.trunk.pos_embed.detach().clone()

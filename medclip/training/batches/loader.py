@@ -174,8 +174,9 @@ class Batches:
         """Bad samples of this rank so far, by reason."""
         self.seen = 0
         """Samples of this rank so far, good and bad."""
+        self._num_distinct = batch_size // self.order.num_repeats
         self.steps_per_epoch = steps_of_epoch(
-            reader.columns, self.order.policy, batch_size=batch_size, weights=self.order.weights
+            reader.columns, self.order.policy, batch_size=self._num_distinct, weights=self.order.weights
         )
         """Whole batches in an epoch."""
         if drawing.augment is not None and not self.steps_per_epoch:
@@ -258,7 +259,7 @@ class Batches:
             self._ahead = self._ahead or WindowsAhead(
                 self.reader.columns,
                 self.order.policy,
-                batch_size=self.batch_size,
+                batch_size=self._num_distinct,
                 steps_per_epoch=self.steps_per_epoch,
                 seed=self.seed,
                 window_shards=self.order.window_shards,
@@ -278,14 +279,16 @@ class Batches:
             plan = epoch_plan(
                 self.reader.columns,
                 self.order.policy,
-                batch_size=self.batch_size,
+                batch_size=self._num_distinct,
                 seed=self.seed,
                 epoch=epoch,
                 weights=self.order.weights,
                 balance=self.order.balance,
                 window_shards=self.order.window_shards,
             )
-            again = repeats(plan) if SAMPLING[self.order.policy].repeats else np.broadcast_to(np.int32(0), plan.shape)
+            plan = plan.repeat(self.order.num_repeats, axis=1)
+            stand_again = SAMPLING[self.order.policy].repeats or self.order.num_repeats > 1
+            again = repeats(plan) if stand_again else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
         num_rows = self.batch_size // self.world_size

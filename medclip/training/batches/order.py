@@ -48,6 +48,8 @@ class Order:
     """For policies that take it."""
     window_shards: int = WINDOW_SHARDS
     """Shards that are mixed, by policies that mix windows of them."""
+    num_repeats: int = 1
+    """Times that each sample stands in its batch, side by side."""
 
 
 @dataclass(frozen=True, eq=False)

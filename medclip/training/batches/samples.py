@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 CAPTION, AUGMENT, VALIDATION, ROLE = 0, 1, 3, 4  # one stream of chance per purpose; the fifth is that of the order
 assert ORDER not in (CAPTION, AUGMENT, VALIDATION, ROLE)
+_RECENT = 16
+"""Decoded samples that are kept beyond the cache, where they stand side by side in a batch."""
 _RECORD_BYTES = 2000
 """What a record is counted as in the cache; a report comes on top."""
 
@@ -89,6 +92,8 @@ class Drawing:
     """The views are those of a sample, V at most; a sample of one image is an examination of one view."""
     roles: tuple[DrawnRole, ...] = ()
     """Texts that are drawn of a sample beside its captions; of an examination, of what is known of the whole."""
+    keeps_recent: bool = False
+    """Samples stand side by side in a batch: each is decoded once for all of its places."""
 
     @property
     def wanted_px(self) -> int:
@@ -263,6 +268,8 @@ class Samples:
             tuple[tuple[NDArray[Any] | Voxels, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]],
         ] = {}  # as `_read` returns them, images as arrays
         self._room = room
+        self._recent: OrderedDict[int, Any] = OrderedDict()
+        self._locks = [threading.Lock() for _ in range(_RECENT)] if drawing.keeps_recent else []
 
     def make(self, epoch: int, index: int, repeat: int = 0) -> Made:
         """Make one sample.
@@ -388,9 +395,17 @@ class Samples:
         return self._tokenizer.encode(texts).astype(np.int32)
 
     def _read(self, index: int) -> tuple[tuple[_Read, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]]:
+        if not self._locks:
+            return self._read_alone(index)
+        with self._locks[index % _RECENT]:  # who comes second waits for what the first decodes
+            return self._read_alone(index)
+
+    def _read_alone(
+        self, index: int
+    ) -> tuple[tuple[_Read, ...], CaptionRecord, Mapping[str, Any], tuple[SampleView, ...]]:
         from PIL import Image
 
-        kept = self._cache.get(index)
+        kept = self._cache.get(index) or self._recent.get(index)
         if kept is not None:
             arrays, record, meta, views = kept
             is_image = self.drawing.preprocess.takes == "images"
@@ -425,9 +440,18 @@ class Samples:
         texts = [record.report or "", *record.negatives, *record.long_captions, *record.tags]
         texts += [text for view in views for text in (*view.texts, view.report or "")]
         size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
-        if index not in self._cache and self._room.take(size):
-            arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)
+        if index in self._cache:
+            return
+        has_room = self._room.take(size)
+        if not has_room and not self._locks:
+            return
+        arrays = tuple(one if isinstance(one, Voxels) else np.asarray(one) for one in stored)
+        if has_room:
             self._cache[index] = arrays, record, meta, views
+        else:
+            self._recent[index] = arrays, record, meta, views
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
 
 
 def _num_bytes(stored: _Read) -> int:

@@ -60,6 +60,10 @@ class Data(Section):
     together: int = Field(default=1, ge=1)
     """For `balanced`: samples of one source that stand side by side in a batch. At 16 a batch of 64 is of about four
     sources, and most of what it contrasts differs in what is found, not in where it is from."""
+    num_repeats: int = Field(default=1, ge=1)
+    """Times that each sample stands in its batch, side by side and changed anew each time; it is decoded once
+    (repeated sampling of VideoMAE V2, which has 4). An epoch has as many times more steps. For objectives without
+    words: copies of one image are no negatives of each other."""
     window_shards: int = Field(default=64, ge=1)
     """Shards among which samples are mixed; as many stay open."""
     cache_mb: int = Field(default=1024, ge=0)

@@ -83,6 +83,7 @@ _CAME_LATER = (
     ("model.image_pooling", None),
     ("data.num_negatives", 1),
     ("data.tags", []),
+    ("data.num_repeats", 1),
     ("model.lens.token_anchor", 0.0),
     ("model.lens.anchor_form", "mse"),
 )
@@ -170,6 +171,7 @@ class Recipe(Section):
             raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
         if self.objective.temperature is not None and self.model.logit_scale is not None:
             raise ValueError("objective.temperature is fixed, and model.logit_scale begins a learned one: choose one")
+        self._check_repeats()
         if not self.needs_words:
             self._check_without_words()
         elif self.model.image_pooling in ("mean", "token+mean"):
@@ -224,6 +226,13 @@ class Recipe(Section):
             raise ValueError(f"{unused[0]} does not go with model.lens, whose towers are the pack's")
         if o.loss != "clip" or (lens.image_anchor and not o.contrastive):
             raise ValueError("model.lens is trained with objective.loss: clip; its image_anchor stands beside words")
+
+    def _check_repeats(self) -> None:
+        if self.data.num_repeats > 1 and self.needs_words:
+            raise ValueError("data.num_repeats is for objectives without words: masked pixels, or a classifier")
+        if self.train.batch_size % self.data.num_repeats:
+            size, times = self.train.batch_size, self.data.num_repeats
+            raise ValueError(f"train.batch_size is {size}, which data.num_repeats, {times}, does not divide")
 
     def _check_signal(self) -> None:
         o, of_images = self.objective, sorted(self.augment.model_fields_set - {"signal"})

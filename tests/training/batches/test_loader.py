@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,33 @@ def test_a_sample_that_stands_again_in_its_epoch_is_drawn_anew(shards: Path) -> 
     made = [_samples(shards).make(0, 0, repeat) for repeat in range(6)]
     assert len({m.text for m in made}) > 1
     assert len({m.image.tobytes() for m in made if m.image is not None}) == 6
+
+
+@pytest.mark.parametrize("cache_mb", [0, 64])
+def test_repeated_samples_stand_side_by_side_are_changed_anew_and_decoded_once(
+    shards: Path, cache_mb: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[int] = Counter()
+    read = ShardReader.raw
+    monkeypatch.setattr(ShardReader, "raw", lambda self, index: decoded.update([index]) or read(self, index))
+    batches = _batches(shards, num_repeats=3, keeps_recent=True, cache_mb=cache_mb, workers=3)
+    plain = _batches(shards)
+    num_steps = batches.steps_per_epoch
+    assert num_steps == len(plain.reader) // (plain.batch_size // 3)
+    whole = list(batches.training(0, num_steps))
+    for batch in whole:
+        assert batch.keys[::3] == batch.keys[1::3] == batch.keys[2::3]
+        assert len({image.tobytes() for image in batch.images}) == len(batch.images)
+    seen = Counter(key for batch in whole for key in batch.keys)
+    assert set(seen.values()) == {3}
+    assert max(decoded.values()) == 1
+    late = list(_batches(shards, num_repeats=3, workers=1, cache_mb=0).training(num_steps - 2, num_steps))
+    assert all(_same(a, b) for a, b in zip(whole[-2:], late, strict=True))
+    ranks = [_batches(shards, num_repeats=3, rank=rank, world_size=2) for rank in range(2)]
+    halves = [next(iter(one.training(0, 1))).images for one in ranks]
+    np.testing.assert_array_equal(np.concatenate(halves), whole[0].images)
+    for one in (batches, plain, *ranks):
+        one.close()
 
 
 def test_turning_augmentation_off_does_not_change_the_captions(shards: Path) -> None:

@@ -239,6 +239,8 @@ def test_a_masked_autoencoder_hides_nine_tenths_and_painted_patches_a_half(tmp_p
         (["objective=masked", "objective.loss=siglip"], "objective.loss does nothing without words"),
         (["objective.masked={decode_ratio: 0.5}"], "decode_ratio leaves tubes"),
         (["objective.masked={ratio: 1}"], "ratio"),
+        (["data.num_repeats=2"], "num_repeats is for objectives without words"),
+        (["objective=masked", "data.num_repeats=7", "train.batch_size=12"], "does not divide"),
         (["objective.masked={decoder: dec9}"], "decoder"),
     ],
 )
