@@ -45,6 +45,7 @@ from medclip.settings import Settings
 from medclip.wording import by_reason, count, estimate, list_of
 
 if TYPE_CHECKING:
+    from medclip.adaptation.towers.svd_report import Meaning
     from medclip.models.model import Model
 
 _MOST_HELD = 2000
@@ -94,6 +95,8 @@ class AdaptRun(Result):
     """Figures of `medclip.evaluation.adapted_figures.measure`."""
     folder: Path | None = None
     """The pack."""
+    changes: tuple[Meaning, ...] = ()
+    """Which parts of the image tower changed, and along which sentences that moved images; of svd, where asked for."""
 
     @property
     def text(self) -> ClassText:

@@ -26,6 +26,7 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
+from medclip.errors import MedclipError, Reason
 from medclip.options import option, options
 from medclip.verbs import verb
 
@@ -92,6 +93,12 @@ class AdaptOptions(
         place=True,
         heading="Output",
     )
+    changes: bool = option(
+        "With svd: list the parts of the image tower that changed most, by how much each moves the test images, and "
+        "the sentences along which it moves them.",
+        default=False,
+        heading="Output",
+    )
     num_threads: int | None = option(
         "Number of threads while it learns. Another number sums in another order. Default: torch's.",
         default=None,
@@ -137,6 +144,12 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
     has_text = understands_words(base) if isinstance(model, str | Path) else model.has_text
     method = choose_method(options.method, has_text=has_text)
+    if options.changes and method.name != "svd":
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"--changes is about the singular values of svd; {method.name} has none.",
+            hint="Leave it out.",
+        )
     out, checkpoint = (None if place is None else Path(place) for place in (options.out, options.checkpoint))
     check_places(out, checkpoint, base, method=method.name, draw=draw, options=changes, replace=options.overwrite)
     check_device(options.device)
@@ -157,6 +170,11 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     adaptation = Adaptation(loaded, table, division, method, draw, settings, progress, embeddings, source.originals)
     run = adaptation.run(changes, options.num_threads)
     run = replace(run, measured=measure(run))
+    if options.changes:
+        from medclip.adaptation.towers.svd_report import changes_on
+
+        tested = [run.units[i] for i in run.division.test]
+        run = replace(run, changes=changes_on(loaded, run.adapted.fitted.delta, tested, settings, progress))
     if checkpoint is not None:
         run.adapted.save(checkpoint, replace=options.overwrite)
     if out is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medclip.adaptation.finetune.result import FinetuneResult
 from medclip.adaptation.run import AdaptRun
+from medclip.adaptation.towers.svd_report import Meaning
 from medclip.errors import printable
 from medclip.evaluation.adapted_figures import notes_of
 from medclip.reports.model_card import metric_title
@@ -40,7 +41,18 @@ def adapt_text(run: AdaptRun) -> str:
         intervals = "; 95 % intervals resample patients" if figures.has_intervals else ""
         tests = f"On {count(figures.num_files, 'file')} of {count(figures.num_patients, 'test patient')}{intervals}."
         lines += ["", *figures.lines(), tests]
+    if run.changes:
+        lines += ["", "What changed most in the image tower, and the sentences along which that moves the test images:"]
+        lines += [line for change in run.changes for line in _change(change)]
     return "\n".join([*lines, "", f"Pack: {printable(str(run.folder))}"])
+
+
+def _change(change: Meaning) -> Iterator[str]:
+    part = change.part
+    head = "" if part.head is None else f", head {part.head + 1}"
+    yield f"{part.layer}{head}: changed by {part.change:.3g}, moves vectors by {change.effect:.3g}"
+    for sentence, share in change.sentences:
+        yield f"  {share:.0%} {sentence}"
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -80,6 +92,7 @@ def adapt_json(run: AdaptRun) -> dict[str, Any]:
         "shots_taken": [asdict(s) for s in adapted.shots],
         "problems": dict(run.problems),
         "notes": list(notes_of(run)),
+        **({"changes": [asdict(change) for change in run.changes]} if run.changes else {}),
         **run.measured.to_json(),
     }
 

@@ -47,6 +47,21 @@ def test_it_says_what_was_chosen_on_what_and_what_that_was_worth(tiny: Path, tmp
     )
 
 
+def test_what_svd_changed_is_listed_with_sentences_and_refused_of_other_ways(tiny: Path, tmp_path: Path, capsys):
+    table = make_table(tmp_path, patients=8)
+    svd = ["--method", "svd", "--set", "steps=2", "--set", "lr=0.01", "--changes"]
+    assert main(arguments(tiny, table, tmp_path / "pack", *svd, "--json")) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert 0 < len(values["changes"]) <= 8
+    first = values["changes"][0]
+    assert first["part"]["layer"].startswith("visual.")
+    assert first["part"]["change"] > 0
+    assert first["effect"] > 0
+    assert 0 < sum(share for _, share in first["sentences"]) <= 1
+    assert main(arguments(tiny, table, tmp_path / "other", "--changes")) == 2
+    assert "singular values of svd; tip has none" in capsys.readouterr().err
+
+
 def test_json_is_one_object_and_a_file_that_cannot_be_read_gives_exit_code_3(tiny: Path, tmp_path: Path, capsys):
     table = make_table(tmp_path, patients=8)
     for file in (tmp_path / "clear").iterdir():

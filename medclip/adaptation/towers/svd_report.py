@@ -26,8 +26,11 @@ from medclip.errors import MedclipError, Reason
 from medclip.text.vocabulary.load import load_task, spoken_names
 
 if TYPE_CHECKING:
+    from medclip.adaptation.data.table import LabelledUnit
     from medclip.models.inputs.preprocess import Images
     from medclip.models.model import Model
+    from medclip.progress import Progress
+    from medclip.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def what_changed(
     Raises:
         MedclipError: WRONG_USE for fewer than 3 images, or layers that this model does not have.
     """
-    if len(images) < 3:
+    if len(images) < _FEWEST_IMAGES:
         raise MedclipError(Reason.WRONG_USE, f"{len(images)} images say nothing of variance; give 3 or more.")
     vocabulary = vocabulary_sentences() if sentences is None else tuple(sentences)
     vectors_MD = model.encode_text(vocabulary)
@@ -132,6 +135,37 @@ def what_changed(
         effect = float(np.linalg.norm(moved_ND, axis=1).mean())
         changes.append(Meaning(part, effect, explain_variance(moved_ND, vocabulary, vectors_MD, num_sentences)))
     return tuple(changes)
+
+
+MOST_IMAGES = 48
+_FEWEST_IMAGES = 3
+
+
+def changes_on(
+    model: Model,
+    learned: Mapping[str, Tensor],
+    units: Sequence[LabelledUnit],
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Meaning, ...]:
+    """Describe what changed on the first view of some files, at most 48, spread evenly; see `what_changed`.
+
+    Returns:
+        Nothing where fewer than 3 files could be read.
+    """
+    from medclip.embeddings.embeddings_reader import open_reader
+
+    places = np.unique(np.linspace(0, len(units) - 1, min(len(units), MOST_IMAGES)).round().astype(int)).tolist()
+    chosen = [units[i] for i in places]
+    progress.stage("Describing what changed", len(chosen))
+    with open_reader(model, settings, None) as reader:
+        pixels = [
+            unit.pixels[0]
+            for start in range(0, len(chosen), reader.at_once)
+            for unit in reader.read(chosen[start : start + reader.at_once], progress.step, keep_pixels=True)
+            if unit.problem is None and len(unit.pixels)
+        ]
+    return what_changed(model, learned, np.stack(pixels)) if len(pixels) >= _FEWEST_IMAGES else ()
 
 
 def explain_variance(
