@@ -129,6 +129,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_RANGE,
         **{"change": _REAL, "change_low": _REAL, "change_high": _REAL},
         **{"more": _REAL, "more_low": _REAL, "more_high": _REAL},
+        **{"error_ratio": _REAL, "error_ratio_low": _REAL, "error_ratio_high": _REAL},
         **_TESTED,
         **{"family": _TEXT, "n": _WHOLE, "n_pos": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT},
     },

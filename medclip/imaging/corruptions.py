@@ -327,3 +327,26 @@ def one_cell_each(
         uint8 [P, H, W, C].
     """
     return np.where(masks[..., None], corrupted[None], pixels[None])
+
+
+def shuffle_patches(pixels: NDArray[np.uint8], patches: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Cut an image into patches x patches pieces and shuffle them.
+
+    Args:
+        pixels: uint8 [H, W, ...].
+        patches: Pieces a side; with 1 the image stays. Rows and columns that fill no piece stay where they are.
+        rng: Source of the order.
+
+    Returns:
+        The image, of the same shape.
+    """
+    high, wide = pixels.shape[0] // patches, pixels.shape[1] // patches
+    places = [
+        (slice(i * high, (i + 1) * high), slice(j * wide, (j + 1) * wide))
+        for i in range(patches)
+        for j in range(patches)
+    ]
+    shuffled = pixels.copy()
+    for place, source in zip(places, rng.permutation(len(places)).tolist(), strict=True):
+        shuffled[place] = pixels[places[source]]
+    return shuffled

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.corruptions import CELLS, REFERENCE_PX, Corruption, cell_masks, corrupt, draws, one_cell_each
+from medclip.imaging.corruptions import (
+    CELLS,
+    REFERENCE_PX,
+    Corruption,
+    cell_masks,
+    corrupt,
+    draws,
+    one_cell_each,
+    shuffle_patches,
+)
 from medclip.imaging.geometry import fit, resize
 from medclip.imaging.intensity import to_uint8
 
@@ -28,6 +37,10 @@ MOST = 40
 TEMPERATURES = (1.5, 2.0)
 SPOILT = Corruption("gaussian_noise", 5, 0.38)
 """What a cell shows: the severe Gaussian noise of ImageNet-C, as in the paper on patches, in every modality."""
+
+
+SHUFFLED = (2, 4, 8)
+"""Patches a side that an image is cut into and shuffled: what is still told then is told by texture."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +63,13 @@ class Patches:
 
 @dataclass(frozen=True)
 class Variants:
-    """What `models.inputs.read_pixels` renders instead of the image alone: 2 + K forms of each view.
+    """What `models.inputs.read_pixels` renders instead of the image alone: 2 + K + 3 forms of each view.
 
     The first is the image as it is scored. The others are brought to 224 px, the size that strengths are for, and from
     there to the model's size (the longer side; of a model that is shown the centre of an image, the shorter one): the
-    clean one, which changes are measured from, and one for each corruption. So what is
-    compared differs in nothing but the corruption. For a model of 224 px the first two are equal. Corruptions are
-    applied to what the adapter made of the file, before the black around it.
+    clean one, which changes are measured from, one for each corruption, and three with its patches shuffled. So what is
+    compared differs in nothing but that. For a model of 224 px the first two are equal. Corruptions are applied to what
+    the adapter made of the file, before the black around it.
     """
 
     corruptions: tuple[Corruption, ...]
@@ -64,13 +77,13 @@ class Variants:
     @property
     def num(self) -> int:
         """Forms of each view."""
-        return 2 + len(self.corruptions)
+        return 2 + len(self.corruptions) + len(SHUFFLED)
 
     def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
         """Render.
 
         Returns:
-            V × (2 + K) images at the model's size, the forms of one view together.
+            V × (2 + K + 3) images at the model's size, the forms of one view together.
         """
         forms: list[NDArray[np.uint8]] = []
         for number, view in enumerate(views):
@@ -80,6 +93,10 @@ class Variants:
             for corruption in self.corruptions:
                 rng = draws(sha256, f"{corruption.name} {number}")
                 forms.append(preprocess.fit(corrupt(small, corruption, rng)))
+            for patches in SHUFFLED:
+                forms.append(
+                    preprocess.fit(shuffle_patches(small, patches, draws(sha256, f"shuffle {patches} {number}")))
+                )
         return preprocess.together(forms)
 
 

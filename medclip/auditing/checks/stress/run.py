@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.stress.image_forms import MOST as PATCH_IMAGES
-from medclip.auditing.checks.stress.image_forms import SPOILT, TEMPERATURES, Patches, Variants
+from medclip.auditing.checks.stress.image_forms import SHUFFLED, SPOILT, TEMPERATURES, Patches, Variants
 from medclip.auditing.checks.stress.rescore import prompt_scores
 from medclip.auditing.checks.stress.shifts import (
     DISTANCE,
     MAX_LOGIT,
+    SHUFFLE,
     Condition,
     Row,
     groups,
@@ -134,6 +135,7 @@ def check_stress(evidence: Evidence) -> CheckRows:
     conditions = [_condition(c) for c in corruptions]
     features_KND = scored.features_FND[1:]
     ood = _strange(evidence, part, features_KND, questions, scorer, conditions, chosen)
+    conditions += [Condition(SHUFFLE, "shuffled patches", None, f"{side} x {side}") for side in SHUFFLED]
     scores, all_conditions = _with_prompts(
         model, questions, features_KND[0], modality, part, scores, conditions, wanted.temperature
     )

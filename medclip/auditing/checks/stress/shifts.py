@@ -7,6 +7,7 @@ of an image spoiling one cell turns a right answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,8 +50,10 @@ from medclip.statistics.resampling.weights import draw_weights
 Row = dict[str, Any]
 MISSED, FALSE_ALARMS = "missed", "false_alarms"
 """Metrics of `patch_rows`."""
-CLEAN, MEAN = "clean", "mean"
-"""Kinds of the rows of clean images, and of the mean over all corruptions and grades."""
+CLEAN, MEAN, SHUFFLE = "clean", "mean", "shuffle"
+"""Kinds of the rows of clean images, of the mean over all corruptions and grades, and of shuffled patches."""
+ERROR = "auroc"
+"""The metric whose errors, 1 - AUROC, are divided: the column `error_ratio`."""
 INFERRED, CLASS_FREE, KNOWN = "inferred", "inferred without classes", "from the table"
 """How the context of prompts is known: the column `strength`."""
 
@@ -60,7 +63,7 @@ class Condition:
     """One way in which images or prompts are not as they were."""
 
     kind: str
-    """`corruption`, `prompts` or `attention`."""
+    """`corruption`, `shuffle`, `prompts` or `attention`."""
     name: str
     grade: int | None = None
     strength: str = ""
@@ -92,8 +95,10 @@ def shift_rows(
 
     Returns:
         Rows: clean, each form, and the mean over all corruptions; with the change from clean, and how much more a
-        group changes than everybody else of its attribute. p tests, of the mean only, whether everybody changes and
-        whether a group changes more than the others; together they are one family.
+        group changes than everybody else of its attribute. `error_ratio` divides 1 - AUROC by that of the same group's
+        clean images, and in the clean rows of a group by that of everybody (Tu et al. 2025): above 1 the form, or being
+        of the group, does harm. p tests, of the mean only, whether everybody changes and whether a group changes more
+        than the others; together they are one family.
     """
     read_N = ~np.any([np.isnan(scores_KN).any(axis=0) for scores_KN in scores.values()], axis=0)
     rows: list[Row] = []
@@ -134,8 +139,14 @@ def _of_attribute(
 
     stressed_in = names_of(lambda m: m.stress)
     clean = measured(0, stressed_in)
+    everybody: Mapping[str, Replicates] = {}
+    if attribute != ALL:
+        together = replace(part, attributes=())
+        everybody = evaluate_many(together, thresholds, weights_PB, metrics=(ERROR,), threads=options.threads)
     rounded = _rounding(one, part, attribute, options)
-    tables = {x.name: _Cells.of(one, halves, x, clean[x.name], rounded, options) for x in part.labels}
+    tables = {
+        x.name: _Cells.of(one, halves, x, clean[x.name], everybody.get(x.name), rounded, options) for x in part.labels
+    }
     rows = [row for table in tables.values() for row in table.rows(Condition(CLEAN, CLEAN), None)]
     sums: dict[str, Replicates] = {}
     num_corruptions = 0
@@ -171,13 +182,22 @@ class _Cells:
     rounding: Rounding
     clusters: Clusters
     clean: Replicates
+    everybody: Replicates | None
+    """Clean, in one cell; None where these are everybody."""
 
     @classmethod
     def of(
-        cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, rounded: Rounding, options: MeasureOptions
+        cls,
+        one: Measured,
+        halves: Cohort,
+        label: Label,
+        clean: Replicates,
+        everybody: Replicates | None,
+        rounded: Rounding,
+        options: MeasureOptions,
     ) -> _Cells:
         states = hidden(halves, label, options.small_cells)
-        return cls(one, label, states, rounded, clusters_of(halves, label), clean)
+        return cls(one, label, states, rounded, clusters_of(halves, label), clean, everybody)
 
     def rows(self, condition: Condition, stressed: Replicates | None) -> list[Row]:
         """Return the rows of a form, or those of the clean images where there is none."""
@@ -206,6 +226,10 @@ class _Cells:
                     "n_patients": exported(self.rounding, state.n_patients),
                     "flag": "underpowered" if state.underpowered else "",
                 }
+                base = self.everybody if stressed is None else self.clean
+                if metric == ERROR and base is not None:
+                    ratio = self._error_ratio(replicates, base, cell, 0 if stressed is None else cell)
+                    row |= _named("error_ratio", rounded_values(self.rounding, fewest, *ratio))
                 if stressed is not None:
                     d = changes[n]
                     row |= _named("change", rounded_values(self.rounding, fewest, d.value, d.low, d.high))
@@ -215,6 +239,17 @@ class _Cells:
                         row |= self._more(condition, metric, stressed, cell, rest, fewest)
                 rows.append(row)
         return rows
+
+    def _error_ratio(self, over: Replicates, base: Replicates, cell: int, base_cell: int) -> tuple[float, float, float]:
+        """Divide the error of a cell by that of another: value and interval, which is that of its logarithm."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = np.log(1 - over.point[ERROR][cell]) - np.log(1 - base.point[ERROR][base_cell])
+            drawn_B = np.log(1 - over.drawn[ERROR][cell]) - np.log(1 - base.drawn[ERROR][base_cell])
+        if not np.isfinite(value):
+            return math.nan, math.nan, math.nan
+        patients = float(standard_errors(self.clean, ERROR, self.clusters).df_G[cell]) + 1
+        d = change(float(value), np.where(np.isfinite(drawn_B), drawn_B, np.nan), patients)
+        return math.exp(d.value), math.exp(d.low), math.exp(d.high)
 
     def _more(self, condition: Condition, metric: str, stressed: Replicates, cell: int, rest: int, fewest: int) -> Row:
         """Compare the change of a group with that of everybody else of its attribute."""

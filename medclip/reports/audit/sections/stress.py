@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medclip.auditing.checks.stress.shifts import CLASS_FREE, CLEAN, FALSE_ALARMS, INFERRED, MEAN, MISSED
+from medclip.auditing.checks.stress.shifts import (
+    CLASS_FREE,
+    CLEAN,
+    ERROR,
+    FALSE_ALARMS,
+    INFERRED,
+    MEAN,
+    MISSED,
+    SHUFFLE,
+)
 from medclip.auditing.result import AuditResult, Row
 from medclip.imaging.corruptions import GRADE_WORDS, OPERATIONS
 from medclip.reports.audit.findings import Finding, Harm
@@ -167,6 +176,7 @@ def _label(result: AuditResult, label: str, names: Sequence[tuple[str, str]], nu
         "losses": _losses(result, rows, ["all", first]),
         "more_losses": _losses(result, rows, attributes[1:]),
         "prompts": _prompts(rows),
+        "shuffled": _shuffled(rows),
         "cells": _cells(rows),
     }
 
@@ -270,6 +280,20 @@ def _prompts(rows: Sequence[Row]) -> Grid:
 
 def _context_of(row: Row) -> tuple[object, ...]:
     return row.get("name"), row.get("attribute"), row.get("group")
+
+
+def _shuffled(rows: Sequence[Row]) -> Grid:
+    areas = select(rows, kind=SHUFFLE, metric=ERROR)
+    ways = {(str(r.get("name")), str(r.get("strength"))): plain(r.get("strength")) for r in areas}
+    title = "Patches shuffled: what is told by texture alone. AUROC, and its error over that of clean images"
+    return _by_group(title, areas, ("name", "strength"), ways, _area_and_ratio)
+
+
+def _area_and_ratio(row: Row | None) -> Td:
+    if row is None:
+        return Td(NONE)
+    ratio = _as_value(row, "error_ratio")
+    return Td(with_interval(row), (f"error × {with_interval(ratio)}",) if real(ratio["value"]) is not None else ())
 
 
 def _by_group(

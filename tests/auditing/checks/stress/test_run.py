@@ -64,6 +64,8 @@ def test_a_label_table_alone_is_scored_audited_and_stressed(stressed: AuditResul
     forms = {(r["kind"], r["name"], r["grade"]) for r in stressed.stress if r["group"] == "PA"}
     assert {("clean", "clean", None), ("corruption", "contrast_down", 5), ("mean", "all corruptions", None)} <= forms
     assert {name for kind, name, _ in forms if kind == "prompts"} == {"view", "device", "quality", "sex", "age"}
+    shuffled = [r for r in stressed.stress if r["kind"] == "shuffle" and r["metric"] == "auroc" and r["group"] == "all"]
+    assert [r["strength"] for r in shuffled] == ["2 x 2", "4 x 4", "8 x 8"]
     ways = {r["strength"] for r in stressed.stress if r["kind"] == "prompts"}
     assert ways == {"inferred", "inferred without classes", "from the table"}
     assert {r["score"] for r in stressed.stress_ood} == {"max_logit", "distance"}

@@ -61,6 +61,19 @@ def test_the_group_that_is_harmed_is_seen_and_tested(rows):
     assert over_all["more_high"] < 0
 
 
+def test_errors_are_divided_by_those_of_clean_images_and_of_a_group_by_those_of_everybody(rows):
+    clean = {group: named(rows, group, "clean", "auroc") for group in ("all", "F", "M")}
+    severe = named(rows, "F", "corruption", "auroc", 5)
+    expected = (1 - severe["value"]) / (1 - clean["F"]["value"])
+    assert severe["error_ratio"] == pytest.approx(expected, rel=0.1)  # values are rounded
+    assert severe["error_ratio_low"] > 1
+    assert named(rows, "M", "corruption", "auroc", 5)["error_ratio"] == 1
+    of_group = (1 - clean["F"]["value"]) / (1 - clean["all"]["value"])
+    assert clean["F"]["error_ratio"] == pytest.approx(of_group, rel=0.1)
+    assert clean["F"]["error_ratio_low"] < clean["F"]["error_ratio"] < clean["F"]["error_ratio_high"]
+    assert clean["all"].get("error_ratio") is None
+
+
 def test_who_is_not_touched_does_not_change(rows):
     other = named(rows, "M", "corruption", "tpr", 5)
     assert other["change"] == 0
