@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,10 @@ def heads(vectors: dict[str, np.ndarray]) -> list[dict[str, Tensor]]:
     return [{"W": torch.tensor(W), "b": torch.tensor(b)} for W, b in zip(vectors["W"], vectors["b"], strict=True)]
 
 
-def losses(vectors: dict[str, np.ndarray]) -> Callable[[int], list[Callable[[dict[str, Tensor], Tensor], Tensor]]]:
+def losses(vectors: dict[str, np.ndarray]) -> Callable[[int], list[Callable[[Mapping[str, Tensor], Tensor], Tensor]]]:
     x, y = torch.tensor(vectors["X_val"]), torch.tensor(vectors["y_val"])
 
-    def loss_of(rows: slice) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    def loss_of(rows: slice) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
         return lambda state, factor: cross_entropy(factor * (x[rows] @ state["W"].T + state["b"]), y[rows])
 
     return lambda epoch: [loss_of(slice(start, start + 100)) for start in range(0, len(x), 100)]

@@ -90,7 +90,7 @@ def encode_neighbours(
     weights /= np.bincount(pairs.row, weights, num)[pairs.row]
     encodings = sparse.csr_array((weights, (pairs.row, pairs.col)), shape=(num, num))
     if k2 > 1:
-        encodings = _members(nearest_NK[:, :k2]) @ encodings / k2
+        encodings = sparse.csr_array(_members(nearest_NK[:, :k2]) @ encodings / k2)
     return ReciprocalNeighbours(vectors_ND, largest_N, encodings, encodings.tocsc(), share)
 
 

@@ -31,7 +31,7 @@ class Encoder:
 
 def answers(temperature: float, encoder: Encoder) -> dict[tuple[str, str], np.ndarray]:
     task = load_task("chest_xray_findings")
-    question = Question(AskedTask(task, None, ("pneumonia",), listed=False), 0)
+    question = Question(AskedTask(task, ("pneumonia",), None, listed=False), 0)
     cohort = Cohort.__new__(Cohort)
     object.__setattr__(cohort, "attributes", ())
     scores = prompt_scores(encoder, question, noise(9, seed=99), Modality.XRAY, cohort, temperature)  # type: ignore[arg-type]
