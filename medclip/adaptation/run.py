@@ -41,6 +41,7 @@ from medclip.models.encoding.unit_reader import ReadUnit, UnitReader, encode_uni
 from medclip.models.prototypes.class_vectors import probabilities
 from medclip.progress import Progress
 from medclip.result import Result
+from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.wording import by_reason, count, estimate, list_of
 
@@ -68,6 +69,10 @@ class ScoredTest:
     zero_shot_NC: NDArray[np.float32] | None
     """Logits of the base's prompts; None for an image-only base."""
     kind: str
+    features_ND: NDArray[np.floating] | None = None
+    """The base's vector of each unit, the mean over its views; None for an image-only base."""
+    modality: Modality | None = None
+    """None where they are of several."""
 
     @property
     def probabilities_NC(self) -> NDArray[np.float32]:
@@ -197,6 +202,7 @@ class Adaptation:
             labelled = train.joined(val)
             of_prompts = below_chance(text, unit_logits(prompts, self.base, labelled.features), labelled.targets)
         ways = tuple(sorted({r.way for r in read.values() if r.problem is None}))
+        modalities = {units[i].modality for i in good}
         adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, ways)
         test = ScoredTest(
             numbers=tuple(units[i].number for i in good),
@@ -208,6 +214,8 @@ class Adaptation:
             if prompts is None
             else _logits(text, lambda: unit_logits(prompts, self.base, features), len(good)),
             kind=text.kind,
+            features_ND=None if prompts is None else np.array([views_VD.mean(axis=0) for views_VD in features]),
+            modality=modalities.pop() if len(modalities) == 1 else None,
         )
         problems = Counter(str(r.problem.reason) for r in [*read.values(), *tested.values()] if r.problem is not None)
         seconds = {

@@ -17,6 +17,7 @@ from medclip.errors import printable
 if TYPE_CHECKING:
     from medclip.models.packs.card import Card
     from medclip.models.packs.pack import PackInfo
+    from medclip.models.packs.word_control import WordControl
 
 
 def print_list(packs: Any, as_json: bool, named: Any) -> None:
@@ -66,6 +67,7 @@ def view_card(card: Any, as_json: bool, named: Any) -> None:
         size += "" if held.num_patients is None else f" of {count(held.num_patients, 'patient')}"
         print(f"\nFigures on the run's own split {printable(held.split)}: {size}, with 95 % intervals")
         print_table(("task", "metric", "value", "interval", "chance"), [_figure(row) for row in held.rows()])
+        _print_word_control(held.word_control)
         for note in held.notes:
             print_paragraph("- ", note)
     if card.data:
@@ -95,6 +97,7 @@ def _print_figures(card: Card) -> None:
     if any(row["num_images"] and row["num_patients"] is None for row in rows):
         print("Where images are counted, nobody knows of how many patients they are.")
     _print_sources(card)
+    _print_word_control({task: about.word_control for task, about in card.tasks.items()})
     for task, about in card.tasks.items():
         if about.kinds:
             of = list_of([f"{kind}s" for kind in about.kinds])
@@ -106,6 +109,30 @@ def _print_figures(card: Card) -> None:
             print_paragraph(f"{printable(task)}: ", f"{printable(lacking)}.")
         if about.note:
             print_paragraph(f"{printable(task)}: ", about.note)
+
+
+def _print_word_control(controls: Mapping[str, Mapping[str, WordControl]]) -> None:
+    """Print whether other words would do as well as those of each task."""
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.packs.card_sources import ALL
+
+    named = [
+        (task if name == ALL else f"{task}, {name}", control)
+        for task, of_task in controls.items()
+        for name, control in of_task.items()
+    ]
+    if not named:
+        return
+    print("\nBy its own words, by unrelated ones and by those of other findings; own less these, with 95 % intervals")
+    rows = []
+    for what, control in named:
+        cells = [(f"{one.figure.value:.3f}", one.apart) for one in (control.unrelated, control.other_findings) if one]
+        unrelated, others = (*cells, ("", ""))[:2]
+        rows.append((what, control.metric_title, f"{control.own_words.value:.3f}", *unrelated, *others))
+    print_table(("task", "metric", "own", "unrelated", "own less these", "others", "own less these"), rows)
+    for what, control in named:
+        if control.caution:
+            print_paragraph(f"{printable(what)}: ", control.caution)
 
 
 def _print_not_claimed(card: Card) -> None:

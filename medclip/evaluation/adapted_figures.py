@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.run import AdaptRun, ScoredTest
+from medclip.evaluation.word_control import measure_task_words
 from medclip.models.packs.card import training_hashes
+from medclip.models.packs.word_control import WordControl, control_lines
 from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
 from medclip.statistics.metrics.classification import METRICS, HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import difference, interval_of
@@ -53,6 +55,8 @@ class AdaptedFigures:
     chance: float
     """Balanced accuracy of guessing among the classes that are tested on."""
     notes: tuple[str, ...]
+    word_control: Mapping[str, WordControl] = field(default_factory=dict)
+    """By finding, or under "all": zero-shot with words that are not the classes' own; empty for an image-only base."""
 
     @property
     def has_intervals(self) -> bool:
@@ -79,7 +83,9 @@ class AdaptedFigures:
         rows = [("", *(_COLUMNS[name] for name in columns))]
         rows += [(title, *(_shown(of[name]) for name in columns)) for title, of in named]
         widths = [max(len(row[k]) for row in rows) for k in range(len(columns) + 1)]
-        return tuple("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        table = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        controls = control_lines(self.word_control)
+        return (*table, *(["Zero-shot by its words and by others:", *controls] if self.word_control else []))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -89,6 +95,7 @@ class AdaptedFigures:
             "num_test_files": self.num_files,
             "num_test_patients": self.num_patients,
             "num_left_out": self.num_left_out,
+            "word_control": {name: asdict(control) for name, control in self.word_control.items()},
         }
 
     def _entry(self, name: str, compared: Compared) -> dict[str, Any]:
@@ -160,7 +167,19 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
             f"On these test patients it is worse than the base's prompts, by {_said(name)}: {_shown(first.gain)}."
         )
     chance = 0.5 if held.multilabel else 1 / max(1, len(measured_classes))
-    return AdaptedFigures(compared, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
+    controls: dict[str, WordControl] = {}
+    if compared and test.features_ND is not None:
+        controls = measure_task_words(
+            run.adapted.model,
+            text,
+            test.features_ND[rows],
+            test.targets[rows],
+            held.patients.tolist(),
+            test.modality,
+            num_resamples=num_resamples,
+        )
+    counts = len(rows), held.num_patients, num_left_out
+    return AdaptedFigures(compared, by_class, *counts, chance, (*notes, *more), controls)
 
 
 def _fresh(run: AdaptRun) -> NDArray[np.int64]:

@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from medclip.evaluation.shard_split import blocks_of, choose_rows
-from medclip.evaluation.zero_shot.figures import DECIMALS, Figure
 from medclip.models.packs.card import SplitFigures
 from medclip.progress import Progress, Silent
-from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
+from medclip.statistics.estimate import DECIMALS, NUM_RESAMPLES, Estimate, Figure
 from medclip.statistics.resampling.intervals import symmetric_interval
 from medclip.statistics.resampling.standard_errors import effective_patients, mended
 from medclip.statistics.resampling.weights import draw_weights

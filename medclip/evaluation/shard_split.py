@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adaptation.data.class_text import class_text
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.label_retrieval import recall_figures
-from medclip.evaluation.zero_shot.figures import DECIMALS, Figure
+from medclip.evaluation.word_control import measure_task_words
 from medclip.models.packs.card import SplitFigures
+from medclip.models.packs.word_control import WordControl
 from medclip.models.prototypes.class_vectors import class_logits, class_vectors
 from medclip.progress import Progress, Silent
-from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
+from medclip.sample import Modality
+from medclip.statistics.estimate import DECIMALS, NUM_RESAMPLES, Estimate, Figure
 from medclip.statistics.metrics import classification
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
@@ -221,6 +224,7 @@ def measure_split(
         num_in_training=held.num_seen,
         problems=dict(sorted(first.problems.items())),
         figures=figures,
+        word_control=_word_controls(model, first, whose, figures, frozenset(heads), num_resamples),
         notes=(*notes, *more),
     )
 
@@ -304,6 +308,38 @@ def _tasks(
     if len({label[MODALITY] for label in generic if label}) > 1:
         figures |= _task(load_task(MODALITY), generic, models, encoded, whose, num_resamples, notes)
     return figures, notes
+
+
+def _word_controls(
+    model: Model,
+    encoded: _Encoded,
+    whose: Sequence[Hashable],
+    figures: Mapping[str, Any],
+    excluded: frozenset[str],
+    num_resamples: int,
+) -> dict[str, dict[str, WordControl]]:
+    """Measure the words of each task that has figures in words."""
+    vocabulary = {*task_names()} - excluded - {MODALITY}
+    controls = {}
+    for name in (name for name in figures if name in vocabulary and model.has_text):
+        text, labels = class_text(load_task(name)), _labels(encoded)
+        rows = np.array([i for i, label in enumerate(labels) if label.get(name) is not None], np.int64)
+        truth = [labels[i][name] for i in rows.tolist()]
+        targets = text.rules.truth_of(text.task, truth, text.names).astype(np.float32)
+        if not text.rules.independent:
+            rows, targets = rows[targets[:, 0] < len(text.names)], targets[targets[:, 0] < len(text.names), 0]
+        modalities = {encoded.facts[i][1] for i in rows.tolist()}
+        of_task = measure_task_words(
+            model,
+            text,
+            encoded.images_ND[rows],
+            targets,
+            [whose[i] for i in rows.tolist()],
+            Modality(modalities.pop()) if len(modalities) == 1 else None,
+            num_resamples=num_resamples,
+        )
+        controls |= {name: of_task} if of_task else {}
+    return controls
 
 
 def _labels(encoded: _Encoded) -> list[Mapping[str, Any]]:

@@ -4,8 +4,7 @@ Against "no pneumonia" the sentence "pneumonia" may rank chest X-rays well becau
 against "no happy dog" then does the same. So a set is measured once more with words of other findings of its modality,
 and with words of nothing medical, each in the sentences of that modality: against "no" before them where the set asks
 whether something is there, else one phrase for each class. The figure of other words is the mean over all of them, and
-the difference from it is paired over the same resamples of patients. Only where the whole interval lies above 0, and
-not all of it below `MARGIN`, do the set's own words say more than others would.
+the difference from it is paired over the same resamples of patients (`medclip.models.packs.word_control`).
 
 The lists and draws below are fixed: nobody chooses words by the figures they give.
 """
@@ -13,23 +12,26 @@ The lists and draws below are fixed: nobody chooses words by the figures they gi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.figures import DECIMALS, Change, Figure
+from medclip.adaptation.data.class_text import ClassText
+from medclip.models.packs.card_sources import ALL
+from medclip.models.packs.word_control import OtherWords, WordControl
 from medclip.models.prototypes.class_vectors import TextEncoder, encode_prompts
 from medclip.sample import Modality
-from medclip.statistics.metrics.classification import HeldOut, mean_over_runs, shares_of
+from medclip.statistics.estimate import DECIMALS, NUM_RESAMPLES, Change, Figure
+from medclip.statistics.metrics.by_source import joined
+from medclip.statistics.metrics.classification import HeldOut, Shares, mean_over_runs, numbered, shares_of
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.checks.closed_words import DENIALS, IMAGE_TASKS
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import Prompt, opposite, templates_of
-from medclip.wording import estimate
 
 UNRELATED = (
     "a happy dog",
@@ -60,99 +62,137 @@ UNRELATED = (
 """Words of nothing medical."""
 MOST_WORDS = len(UNRELATED)
 """Phrases of other findings that are asked at most."""
-MARGIN = 0.05
-"""Difference that would matter. Where the whole interval lies below it other words do as well, however sure a smaller
-difference is; where it reaches from 0 beyond it, these images are too few to say."""
 NUM_DRAWS = 12
 """Ways in which phrases are dealt to the classes of a set that does not ask for presence."""
 
 
 @dataclass(frozen=True)
-class OtherWords:
-    """What words that are not the set's own do on its images."""
+class Wordings:
+    """The other words that a set of C classes is asked with, K ways in all: unrelated ones first."""
 
-    num: int
-    """Phrases, or ways in which phrases were dealt to the classes."""
-    figure: Figure
-    """Mean over them."""
-    most: float
-    """The best of them."""
-    most_words: str
-    """Its words."""
-    difference: Change
-    """The set's own words less the mean of these."""
+    names: tuple[str, ...]
+    sides: tuple[tuple[tuple[str, ...], ...], ...]
+    """Of each way the sentences of each class."""
+    num_unrelated: int
 
-    @property
-    def do_as_well(self) -> bool:
-        """Whether the set's own words do better by less than would matter, if at all."""
-        return self.difference.high is not None and self.difference.high < MARGIN
-
-    @property
-    def may_do_as_well(self) -> bool:
-        """Whether it has not been shown that the set's own words do better."""
-        return self.do_as_well or self.difference.low is None or self.difference.low <= 0
+    def scores(self, model: TextEncoder, features_ND: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the cosine of each image with each class by each way, float32 [N, K, C]."""
+        flat = encode_prompts(model, [sentences for way in self.sides for sentences in way])
+        scores_NX = np.asarray(features_ND, np.float64) @ flat.T.astype(np.float64)
+        return scores_NX.reshape(len(scores_NX), len(self.sides), -1).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class WordControl:
-    """A set with its own words and with others."""
+def other_wordings(prompts: Sequence[Sequence[str]], modality: Modality | None) -> Wordings | None:
+    """Return the other words that a set is asked with; None where it has more classes than there are phrases.
 
-    metric: str
-    """`auroc` of two classes, else `balanced_accuracy`."""
-    num_images: int
-    """Images that it is over."""
-    own_words: Figure
-    unrelated: OtherWords
-    other_findings: OtherWords | None
-    """None where the vocabulary has too few other findings of the modality."""
+    Args:
+        prompts: The set's own sentences of each class.
+        modality: Modality whose sentences the other words are put into; None for the bare words.
+    """
+    if len(prompts) > len(UNRELATED):
+        return None
+    absent = _denying_class(prompts)
+    others = [] if modality is None else _other_findings(modality, prompts, of_presence=absent is not None)
+    unrelated, findings = (
+        list(_sentences(phrases, len(prompts), absent, templates_of(modality))) for phrases in (UNRELATED, others)
+    )
+    names, sides = zip(*unrelated, *findings, strict=True)
+    return Wordings(names, tuple(map(tuple, sides)), len(unrelated))
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> WordControl:
-        """Read back what `dataclasses.asdict` gave."""
 
-        def of_others(one: Mapping[str, Any] | None) -> OtherWords | None:
-            figures = (
-                {} if one is None else {"figure": Figure(**one["figure"]), "difference": Change(**one["difference"])}
-            )
-            return None if one is None else OtherWords(**{**one, **figures})
+def compare_words(
+    own_NC: NDArray[np.floating],
+    others_NKC: NDArray[np.floating],
+    wordings: Wordings,
+    labels_N: NDArray[np.int64],
+    patients: Sequence[Hashable],
+    *,
+    sources: Sequence[str] = (),
+    num_resamples: int = NUM_RESAMPLES,
+) -> WordControl | None:
+    """Compare the scores that a set gets by its own words with those by others.
 
-        unrelated = of_others(values["unrelated"])
-        assert unrelated is not None
-        return cls(
-            values["metric"],
-            values["num_images"],
-            Figure(**values["own_words"]),
-            unrelated,
-            of_others(values["other_findings"]),
+    Args:
+        own_NC: Scores of each image by the set's own words.
+        others_NKC: Scores by each of the wordings.
+        wordings: The wordings.
+        labels_N: Class indices.
+        patients: Patient of each image.
+        sources: Source of each image, where there are several: areas are then of pairs within a source.
+        num_resamples: Number of resamples of patients.
+
+    Returns:
+        None where the figure is not defined, since no image of a class is there.
+    """
+    if len(set(labels_N.tolist())) < 2:
+        return None
+    metric = "auroc" if own_NC.shape[1] == 2 else "balanced_accuracy"
+    test = HeldOut(np.asarray(labels_N, np.int64), numbered(patients), own_NC.shape[1])
+    weights_PB = draw_weights(test.num_patients, num_resamples, seed=0)
+
+    def of_ways(scores_RNC: NDArray[np.floating]) -> list[Shares]:
+        if metric == "auroc" and len(set(sources)) > 1:
+            return _within_sources(scores_RNC, test, weights_PB, np.asarray(sources, object))
+        return list(shares_of(scores_RNC, test, weights_PB, [metric])[metric])
+
+    of_own = of_ways(np.asarray(own_NC, np.float64)[None])
+    if not of_own:
+        return None
+    own = mean_over_runs(of_own)
+
+    def of_others(first: int, last: int) -> OtherWords | None:
+        if first == last:
+            return None
+        alone = of_ways(np.asarray(others_NKC[:, first:last], np.float64).swapaxes(0, 1))
+        # These words are all that are asked and no sample of others, so that only patients make the interval.
+        mean = replace(mean_over_runs(alone, (1, last - first)), runs_SI=None)
+        values_K = np.mean([part.point_R for part in alone], axis=0)
+        best = int(values_K.argmax())
+        return OtherWords(
+            num=last - first,
+            figure=Figure.of(interval_of(mean)),
+            most=round(float(values_K[best]), DECIMALS),
+            most_words=wordings.names[first + best],
+            difference=Change.of(difference(mean, own)),
         )
 
-    @property
-    def caution(self) -> str:
-        """What must be said beside the figure; "" where the words were shown to matter."""
-        if self.unrelated.do_as_well:
-            return "Unrelated words rank these images as well: this is not an answer to this question."
-        if self.unrelated.may_do_as_well:
-            return "On these images it is not shown that the words asked do better than unrelated ones."
-        if self.other_findings is not None and self.other_findings.do_as_well:
-            return "Words of other findings rank these images as well: it is not known which finding is answered."
-        if self.other_findings is not None and self.other_findings.may_do_as_well:
-            return "On these images it is not shown that the words asked do better than those of other findings."
-        return ""
+    unrelated = of_others(0, wordings.num_unrelated)
+    assert unrelated is not None
+    findings = of_others(wordings.num_unrelated, others_NKC.shape[1])
+    return WordControl(metric, len(labels_N), Figure.of(interval_of(own)), unrelated, findings)
 
-    def lines(self) -> Iterator[str]:
-        """Yield what is printed below the set's own line."""
-        ways = [("unrelated words", self.unrelated), ("words of other findings", self.other_findings)]
-        for what, other in ways:
-            if other is not None:
-                apart = estimate(other.difference.value, other.difference.low, other.difference.high)
-                sign = "+" if other.difference.value > 0 else ""
-                yield (
-                    f"  words: {self.metric.replace('_', ' ')} {self.own_words.value:.3f} with its own, "
-                    f"{other.figure.value:.3f} with {what} ({other.num}; at most {other.most:.3f}, "
-                    f"“{other.most_words}”); own less these {sign}{apart}"
-                )
-        if self.caution:
-            yield f"  WARNING: {self.caution[0].lower()}{self.caution[1:]}"
+
+def _within_sources(
+    scores_RNC: NDArray[np.floating], test: HeldOut, weights_PB: NDArray[np.integer], sources_N: NDArray[Any]
+) -> list[Shares]:
+    """Return the area of all pairs within a source; empty where none has both sides."""
+    once_P1 = np.ones((len(weights_PB), 1))
+    weights = np.concatenate([once_P1, weights_PB], axis=1, dtype=np.float64)
+    areas: list[Shares] = []
+    pairs: list[NDArray[np.float64]] = []
+    for source in sorted(set(sources_N.tolist())):
+        rows = np.flatnonzero(sources_N == source)
+        inside = HeldOut(test.targets[rows], test.patients[rows], test.num_classes)
+        of_source = shares_of(scores_RNC[:, rows], inside, weights_PB, ["auroc"]).get("auroc")
+        if of_source:
+            areas += of_source
+            whose = [inside.patients[side] for side in inside.sides(1)]
+            counts = [np.bincount(patients, minlength=len(weights)) @ weights for patients in whose]
+            pairs.append(counts[0] * counts[1])
+    if not areas:
+        return []
+    points_SR, drawn_SRB = np.stack([a.point_R for a in areas]), np.stack([a.drawn_RB for a in areas])
+    of_ways = [joined(points_SR[:, r], drawn_SRB[:, r], np.stack(pairs)) for r in range(len(scores_RNC))]
+    sides = [a.pairs for a in areas if a.pairs is not None]
+    return [
+        Shares(
+            np.array([point for point, _ in of_ways]),
+            np.stack([drawn_B for _, drawn_B in of_ways]),
+            np.sum([a.cases_R for a in areas], axis=0),
+            sum(a.patients for a in areas),
+            (sum(positive for positive, _ in sides), sum(negative for _, negative in sides)),
+        )
+    ]
 
 
 def measure_word_control(
@@ -160,7 +200,7 @@ def measure_word_control(
     prompts: Sequence[Sequence[str]],
     features_ND: NDArray[np.floating],
     labels_N: NDArray[np.int64],
-    patients: Sequence[int],
+    patients: Sequence[Hashable],
     modality: Modality | None,
     *,
     num_resamples: int,
@@ -172,47 +212,66 @@ def measure_word_control(
         prompts: The sentences of each class.
         features_ND: Mean over the views of each image, float [N, D], not normalised.
         labels_N: Class indices.
-        patients: Number of each image's patient, from 0.
+        patients: Patient of each image.
         modality: Modality whose sentences the other words are put into; None for the bare words.
         num_resamples: Number of resamples of patients.
 
     Returns:
         None where the figure is not defined (no image of a class), or there are more classes than unrelated phrases.
     """
-    num_classes = len(prompts)
-    if num_classes > len(UNRELATED) or len(set(labels_N.tolist())) < 2:
+    wordings = other_wordings(prompts, modality)
+    if wordings is None or len(set(labels_N.tolist())) < 2:
         return None
     features = np.asarray(features_ND, np.float64)
-    test = HeldOut(labels_N, np.asarray(patients, np.int64), num_classes)
-    weights_PB = draw_weights(test.num_patients, num_resamples, seed=0)
-    metric = "auroc" if num_classes == 2 else "balanced_accuracy"
     own_NC = features @ encode_prompts(model, prompts).T.astype(np.float64)
-    own = mean_over_runs(shares_of(own_NC[None], test, weights_PB, [metric])[metric])
-    absent = _denying_class(prompts)
+    others_NKC = wordings.scores(model, features)
+    return compare_words(own_NC, others_NKC, wordings, labels_N, patients, num_resamples=num_resamples)
 
-    def with_words(phrases: Sequence[str]) -> OtherWords | None:
-        wordings = list(_sentences(phrases, num_classes, absent, templates_of(modality)))
-        if not wordings:
-            return None
-        others_KNC = np.stack([features @ encode_prompts(model, sides).T.astype(np.float64) for _, sides in wordings])
-        alone = shares_of(others_KNC, test, weights_PB, [metric])[metric]
-        # These words are all that are asked and no sample of others, so that only patients make the interval.
-        mean = replace(mean_over_runs(alone, (1, len(wordings))), runs_SI=None)
-        values_K = np.mean([part.point_R for part in alone], axis=0)
-        best = int(values_K.argmax())
-        return OtherWords(
-            num=len(wordings),
-            figure=Figure.of(interval_of(mean)),
-            most=round(float(values_K[best]), DECIMALS),
-            most_words=wordings[best][0],
-            difference=Change.of(difference(mean, own)),
+
+def measure_task_words(
+    model: TextEncoder,
+    text: ClassText,
+    features_ND: NDArray[np.floating],
+    targets: NDArray,
+    patients: Sequence[Hashable],
+    modality: Modality | None,
+    *,
+    num_resamples: int,
+) -> dict[str, WordControl]:
+    """Measure the words of a task, or of each of its findings.
+
+    Args:
+        model: Text encoder of the sentences.
+        text: Classes and their sentences.
+        features_ND: Mean over the views of each image, float [N, D].
+        targets: Class indices [N]; of findings 1, 0 and NaN, [N, C].
+        patients: Patient of each image.
+        modality: Modality whose sentences the other words are put into; None for the bare words.
+        num_resamples: Number of resamples of patients.
+
+    Returns:
+        By finding, or under "all" for a task with one answer; without those that are not defined.
+    """
+    positive, sets = text.positive(), {}
+    if text.rules.independent:
+        for c, (name, denied) in enumerate(zip(text.names, text.negative(), strict=True)):
+            sets[name] = ((denied, positive[c]), targets[:, c])
+    else:
+        sets[ALL] = (positive, targets)
+    controls = {}
+    for name, (prompts, labels_N) in sets.items():
+        rows = np.flatnonzero(~np.isnan(labels_N))
+        control = measure_word_control(
+            model,
+            prompts,
+            features_ND[rows],
+            labels_N[rows].astype(np.int64),
+            [patients[i] for i in rows.tolist()],
+            modality,
+            num_resamples=num_resamples,
         )
-
-    unrelated = with_words(UNRELATED)
-    assert unrelated is not None
-    others = [] if modality is None else _other_findings(modality, prompts, of_presence=absent is not None)
-    other_findings = with_words(others)
-    return WordControl(metric, len(labels_N), Figure.of(interval_of(own)), unrelated, other_findings)
+        controls |= {} if control is None else {name: control}
+    return controls
 
 
 def _denying_class(prompts: Sequence[Sequence[str]]) -> int | None:

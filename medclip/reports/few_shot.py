@@ -20,6 +20,7 @@ from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Cell, Comparison, Confusion, Mistake, Paired
 from medclip.files.output import write_file
 from medclip.imaging.ecg.sheet.draw_sheet import png_of
+from medclip.models.packs.card_sources import ALL
 from medclip.reports.drawings import STYLES, curves
 from medclip.reports.forest_plot import Line, Mark, forest
 from medclip.reports.html_page import image_uri, render_page, svg_uri
@@ -359,6 +360,9 @@ def summary(result: Comparison) -> Iterator[str]:
     )
     for reference in result.references:
         yield from _against(result, reference, best)
+    for name, control in result.word_control.items():
+        of = "" if name == ALL else f" of {name}"
+        yield f"Would other words than those{of} do as well in zero-shot? {control.in_words}"
     if "svd" in result.titles and best != "svd":
         for reference in result.references:
             d = next((d for d in result.differences_of(reference, None) if d.method == "svd"), None)

@@ -160,7 +160,7 @@ def rank_captions(
         )
         for rank, n in enumerate(order.tolist(), start=1)
     )
-    notes = (_cut(num_cut(texts, model.tokenizer), len(texts)), weak_ranks(hits[0].z, len(texts), "caption"))
+    notes = (_cut(num_cut(texts, model.tokenizer), len(texts)), weak_ranks(hits[0].z, len(texts)))
     return CaptionRanking(hits, len(texts), mean, sd, tuple(note for note in notes if note))
 
 

@@ -167,7 +167,7 @@ def run_search(
     notes = (
         *question_vectors.notes,
         "" if index is None else index.note,
-        weak_ranks(hits[0].z, ranked.num_searched, NOUNS[level]),
+        weak_ranks(hits[0].z, ranked.num_searched),
     )
     return SearchResult(
         hits=hits,

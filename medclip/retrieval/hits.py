@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.embeddings.embedded_unit import Level
@@ -255,29 +254,17 @@ def z_words(z: float | None) -> str:
     return f"{figure(abs(z), decimals=1)} sd {'above' if z >= 0 else 'below'} the mean"
 
 
-def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
-    """Return a sentence where even the best hit does not stand out; "" where it does.
+def weak_ranks(z: float | None, num_searched: int) -> str:
+    """Return a sentence where the order says nothing, since all scores are equal; "" otherwise.
+
+    Whether anything fits the words is not said: of the built-in pack, over images of eight kinds, neither the best
+    score nor how far it lies above the mean told words that fit from "a photograph of a cat".
 
     Args:
-        z: Standardised score of the best hit.
-        num_searched: Number of things searched, N.
-        noun: Noun for one thing searched, such as "study".
-
-    The largest of N values drawn from one bell curve lies near its (N - 0.375) / (N + 0.25) quantile (Blom, 1958). Here
-    it is measured in the N values' own standard deviation, which is smaller than the curve's by the factor
-    sqrt(2 / N) Γ(N / 2) / Γ((N - 1) / 2) on average, whatever the largest is (Basu, 1955).
+        z: Standardised score of the best hit; None where all are equal.
+        num_searched: Number of things searched.
     """
-    if z is None or num_searched < 2:
-        return "All scores are equal: the order says nothing." if num_searched > 1 else ""
-    shrunk = math.sqrt(2 / num_searched) * math.exp(math.lgamma(num_searched / 2) - math.lgamma((num_searched - 1) / 2))
-    by_chance = NormalDist().inv_cdf((num_searched - 0.375) / (num_searched + 0.25)) / shrunk
-    if z >= by_chance:
-        return ""
-    return (
-        f"The best hit does not stand out: it lies {z_words(z)}, and the highest of {count_of(num_searched, noun)} is "
-        f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps none of them is of the "
-        "kind, or many are."
-    )
+    return "All scores are equal: the order says nothing." if z is None and num_searched > 1 else ""
 
 
 def write_hits(path: Path, table: pa.Table) -> Path:

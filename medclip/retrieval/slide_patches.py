@@ -20,7 +20,7 @@ from medclip.files.access import refuse_missing
 from medclip.models.packs.manifest import file_sha256
 from medclip.progress import Progress, Silent
 from medclip.retrieval.folder_search import rank_vectors
-from medclip.retrieval.hits import NOUNS, PatchHit, SearchResult, weak_ranks
+from medclip.retrieval.hits import PatchHit, SearchResult, weak_ranks
 from medclip.retrieval.question import (
     Example,
     Load,
@@ -129,7 +129,7 @@ def run_patch_search(
                 coverage=round(place["coverage"], 6),
             )
         )
-    doubt = weak_ranks(hits[0].z, ranked.num_searched, NOUNS["patches"])
+    doubt = weak_ranks(hits[0].z, ranked.num_searched)
     notes = (*question_vectors.notes, _unlike_colours(store, examples), "" if index is None else index.note, doubt)
     return SearchResult(
         hits=tuple(hits),

@@ -331,6 +331,37 @@ def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[st
     return tuple(notes)
 
 
+def word_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:
+    """Write which answers of a run words would give that are not the question's own, by the card's word control.
+
+    Args:
+        card: Card of the pack.
+        tasks: Tasks of the run.
+        modalities: Modalities of the studies that were scored: of a task that was measured on none of them nothing is
+            said.
+
+    Returns:
+        A sentence for each task, finding or prompt whose images on the card other words rank as well.
+    """
+    asked: dict[tuple[str, str], str] = {}
+    listed = {name: entry.classes for name, entry in card.tasks.items()}
+    for question in tasks:
+        if question.listed and question.task.name in card.tasks:
+            controls = card.tasks[question.task.name].word_control
+            title = question.task.title
+            titles = {ALL: title} | {c.name: f"{title}, {c.title}" for c in question.task.classes}
+            asked |= {(question.task.name, name): titles[name] for name in (ALL, *question.names) if name in controls}
+        for prompt in question.prompts:
+            for task, name in card_classes(prompt.texts, listed):
+                asked[task, name if name in card.tasks[task].word_control else ALL] = f"“{prompt.name}”"
+    notes = []
+    for (task, name), title in asked.items():
+        control, of = card.tasks[task].word_control.get(name), measured_on(card, task)
+        if control is not None and control.on_card and (not of or {*of} & {*modalities}):
+            notes.append(f"{title}: {control.on_card}.")
+    return tuple(notes)
+
+
 def _measured_within(card: Any, task: str, name: str) -> tuple[str, tuple[WithinFigure, ...]]:
     """Return what the figures within the sources of a class are of, it or its whole task, and these figures."""
     sources = card.tasks[task].sources

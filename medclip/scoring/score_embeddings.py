@@ -34,7 +34,14 @@ from medclip.runs.planning.identity import claim, titles_of
 from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail
 from medclip.sample import Kind
-from medclip.scoring.cautions import kind_notes, place_notes, question_notes, unanswered_notes, unlearned_answers
+from medclip.scoring.cautions import (
+    kind_notes,
+    place_notes,
+    question_notes,
+    unanswered_notes,
+    unlearned_answers,
+    word_notes,
+)
 from medclip.scoring.scoring_run import Finish, fusion_asked, score_verb, study_scores
 from medclip.scoring.stored_units import StoredUnits
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
@@ -148,10 +155,11 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     counts["studies"] = units.num_studies
     tables = {"files": files, **{name: pa.concat_tables(tables) for name, tables in parts.items()}}
     modalities = tables["scores"].column("modality").unique().to_pylist()
-    notes = (*question_notes(pack.card, tasks, pack.path), *place_notes(pack.card, tasks, modalities))
+    notes = (*question_notes(pack.card, tasks, pack.path), *word_notes(pack.card, tasks, modalities))
     kinds = kinds_scored(files)
     notes = (
         *notes,
+        *place_notes(pack.card, tasks, modalities),
         *kind_notes(pack.card, tasks, kinds),
         *unanswered_notes(tasks, modalities),
         *backend_notes(embeddings.run["identity"].get("backend")),

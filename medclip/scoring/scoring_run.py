@@ -43,6 +43,7 @@ from medclip.scoring.cautions import (
     question_notes,
     unanswered_notes,
     unlearned_answers,
+    word_notes,
 )
 from medclip.scoring.exam_scores import MEAN, ExamScores
 from medclip.scoring.study_scores import StudyScores
@@ -202,8 +203,8 @@ def _write(
 ) -> None:
     modalities = ledger.counts_by("modality")
     kinds = ledger.kinds_scored()
-    of_places = (*place_notes(pack.card, tasks, modalities), *kind_notes(pack.card, tasks, kinds))
-    of_places = (*of_places, *unanswered_notes(tasks, modalities))
+    of_places = (*word_notes(pack.card, tasks, modalities), *place_notes(pack.card, tasks, modalities))
+    of_places = (*of_places, *kind_notes(pack.card, tasks, kinds), *unanswered_notes(tasks, modalities))
     notes = (*of_places, *far_notes(ledger, pack.path))
     unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path, kinds)
     ledger.remember({KEY: list(notes), UNLEARNED: [answers.to_json() for answers in unlearned]})

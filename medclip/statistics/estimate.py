@@ -10,6 +10,8 @@ LEVEL = 0.95
 NUM_RESAMPLES = 2000
 """Resamples of patients behind every interval, unless asked otherwise: the same for each verb, so that the same rows
 have the same interval."""
+DECIMALS = 4
+"""Of figures that are kept."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,41 @@ class Difference(Estimate):
     degrees_of_freedom: float = float("nan")
     p: float = float("nan")
     """Two-sided, of its being 0."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure with its 95 % interval, as shares from 0 to 1, rounded to four decimals."""
+
+    value: float
+    low: float | None = None
+    """None where the data cannot say: a class of which too few patients are there."""
+    high: float | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Figure:
+        """Round an estimate."""
+        if not estimate.has_interval:
+            return cls(round(estimate.value, DECIMALS))
+        return cls(*(round(end, DECIMALS) for end in (estimate.value, estimate.low, estimate.high)))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A paired difference of two figures of the same patients."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """Two-sided, of its being 0."""
+
+    @classmethod
+    def of(cls, apart: Difference) -> Change:
+        """Round a difference."""
+        ends = (apart.low, apart.high) if apart.has_interval else ()
+        p = None if math.isnan(apart.p) else float(f"{apart.p:.2g}")
+        return cls(*(round(end, DECIMALS) + 0.0 for end in (apart.value, *ends)), p=p)
 
 
 def _short(number: float) -> str:

@@ -48,4 +48,5 @@ python $here/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" medc
 python $here/across_sources.py "$data" medclip-mini
 python $here/home.py "$data" medclip-mini
 python $here/guard.py "$data" medclip-mini "$run/guard_vectors.npz"
+python $here/words.py "$data" medclip-mini
 python $here/passages.py   # what README and docs say of the pack

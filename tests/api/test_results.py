@@ -15,12 +15,12 @@ import medclip
 from examples.make_phantoms import slide
 from medclip.cli.main import main
 from medclip.evaluation.few_shot.comparison import Cell
-from medclip.evaluation.zero_shot.figures import Figure
 from medclip.evaluation.zero_shot.suite_result import SetResult
 from medclip.inspecting.doctor import Check, State
 from medclip.pairs.sources.captioned_table import CaptionsReport
 from medclip.result import Result
 from medclip.shards.reading.index_tars import IndexReport
+from medclip.statistics.estimate import Figure
 from tests.kits.adapt_tables import make_table, tiny
 from tests.kits.files import ramp, write_image
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medclip.evaluation.word_control import UNRELATED, OtherWords, WordControl, measure_word_control
-from medclip.evaluation.zero_shot.figures import Change, Figure
+from medclip.evaluation.word_control import UNRELATED, measure_word_control
+from medclip.models.packs.word_control import OtherWords, WordControl
 from medclip.sample import Modality
+from medclip.statistics.estimate import Change, Figure
 
 DIM = 64
 NO, PNEUMONIA = 0, 1

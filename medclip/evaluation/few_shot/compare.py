@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import TableSource
 from medclip.adaptation.data.unit_features import targets_of
@@ -46,11 +48,13 @@ from medclip.evaluation.few_shot.summary import (
     span,
     values_of,
 )
+from medclip.evaluation.word_control import measure_task_words
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_device
+from medclip.models.packs.word_control import WordControl
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
@@ -277,6 +281,20 @@ def _result(
         novel=novel,
         novel_classes=data.text.names[num_base(data.text) :] if protocol.novel else (),
         version=__version__,
+        word_control=_word_control(base, data, num_replicates) if any(v.constant for v in protocol.variants) else {},
+    )
+
+
+def _word_control(base: Model, data: FewShotData, num_resamples: int) -> dict[str, WordControl]:
+    modalities = {data.unit(r).modality for r in data.test}
+    return measure_task_words(
+        base,
+        data.text,
+        np.array([data.examples.features[r].mean(axis=0, dtype=np.float64) for r in data.test]),
+        data.examples.targets[list(data.test)],
+        [data.unit(r).patient for r in data.test],
+        modalities.pop() if len(modalities) == 1 else None,
+        num_resamples=num_resamples,
     )
 
 

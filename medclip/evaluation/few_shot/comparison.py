@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medclip.models.packs.word_control import WordControl, control_lines
 from medclip.result import Result
 from medclip.statistics.metrics.classification import METRICS
 from medclip.text.vocabulary.task_kinds import TaskKind, kind_named
@@ -176,6 +177,8 @@ class Comparison(Result):
     novel_classes: tuple[str, ...]
     """Classes that were asked for without being learned; empty where that was not asked."""
     version: str
+    word_control: Mapping[str, WordControl] = field(default_factory=dict)
+    """By finding, or under "all": zero-shot with words that are not the classes' own; empty without that row."""
     folder: Path | None = None
 
     def _facts(self) -> dict[str, object]:
@@ -237,6 +240,8 @@ class Comparison(Result):
         for method in self.ranked:
             cells = [self.cell(method, k) for k in self.columns]
             yield f"{method:{width}}  " + "  ".join(f"{said(c):>22}" for c in cells)
+            if method == "zero-shot":
+                yield from control_lines(self.word_control)
         for failure in {(f.method, f.message): f for f in self.failures}.values():
             yield f"{failure.method}: {failure.message}"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.figures import Change, Figure
+from medclip.statistics.estimate import Change, Figure
 from medclip.statistics.metrics.classification import HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, difference, interval_of, mean
 from medclip.statistics.resampling.weights import draw_weights

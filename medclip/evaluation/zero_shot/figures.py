@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.evaluation.label_retrieval import recall_figures
+from medclip.evaluation.word_control import compare_words, other_wordings
 from medclip.evaluation.zero_shot.suite import SetFile
 from medclip.models.packs.card_sources import ALL
-from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
-from medclip.statistics.metrics.by_source import NOT_TESTABLE, WITHIN_SOURCES, BySource, by_source
+from medclip.models.packs.word_control import WordControl
+from medclip.statistics.estimate import DECIMALS, NUM_RESAMPLES, Figure
+from medclip.statistics.metrics.by_source import NOT_TESTABLE, WITHIN_ONLY, WITHIN_SOURCES, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task, task_names
@@ -21,44 +23,6 @@ from medclip.wording import count, estimate, list_of, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-DECIMALS = 4
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure with its 95 % interval, as shares from 0 to 1, rounded to four decimals."""
-
-    value: float
-    low: float | None = None
-    """None where the data cannot say: a class of which too few patients are there."""
-    high: float | None = None
-
-    @classmethod
-    def of(cls, estimate: Estimate) -> Figure:
-        """Round an estimate."""
-        if not estimate.has_interval:
-            return cls(round(estimate.value, DECIMALS))
-        return cls(*(round(end, DECIMALS) for end in (estimate.value, estimate.low, estimate.high)))
-
-
-@dataclass(frozen=True)
-class Change:
-    """A paired difference of two figures of the same patients."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    """Two-sided, of its being 0."""
-
-    @classmethod
-    def of(cls, apart: Difference) -> Change:
-        """Round a difference."""
-        ends = (apart.low, apart.high) if apart.has_interval else ()
-        p = None if np.isnan(apart.p) else float(f"{apart.p:.2g}")
-        return cls(*(round(end, DECIMALS) + 0.0 for end in (apart.value, *ends)), p=p)
 
 
 def metric_names(num_classes: int) -> tuple[str, ...]:
@@ -213,6 +177,9 @@ class TaskFigures:
     """The pack's own figures on its card, by the names of `figures`; empty where the card does not list the task."""
     by_source_on_card: Mapping[str, Mapping[str, Any]]
     """The same of `by_source`."""
+    word_control: WordControl | None = None
+    """The task with words that are not its own, over the sources within which it holds where it does not hold across
+    them; None where no figure is defined."""
 
     @property
     def name(self) -> str:
@@ -280,6 +247,46 @@ def _measure(
         of_source.figures({part.source_name for part in parts if not part.table.is_patient}),
         on_card,
         _by_source_on_card(card, task, finding),
+        _word_control(parts, rows, labels_N, scores_NC, whose, of_source, num_resamples),
+    )
+
+
+OTHER_WORDS = "other_words"
+"""Column of the kept predictions with the scores by other words, of sets that ask a task."""
+
+
+def _word_control(
+    parts: Sequence[SetFile],
+    rows: Sequence[tuple[SetFile, Mapping[str, Any]]],
+    labels_N: NDArray[np.int64],
+    scores_NC: NDArray[np.float32],
+    whose: Sequence[Hashable],
+    of_source: BySource,
+    num_resamples: int,
+) -> WordControl | None:
+    """Compare the task's words with others: of several modalities the k-th other words of each are one way."""
+    modalities = (None if part.modality == "generic" else part.modality for part in parts)
+    each = [other_wordings(part.prompts(), modality) for part, modality in zip(parts, modalities, strict=True)]
+    wordings = [one for one in each if one is not None]
+    if len(wordings) < len(parts):
+        return None
+    num_ways = min(len(one.names) for one in wordings)
+    names = (" / ".join(dict.fromkeys(one.names[k] for one in wordings)) for k in range(num_ways))
+    joint = replace(wordings[0], names=tuple(names))
+    others = [np.reshape(row[OTHER_WORDS], (-1, scores_NC.shape[1]))[:num_ways] for _, row in rows]
+    sources = np.array([part.source_name for part, _ in rows], object)
+    held_N = np.isin(sources, of_source.held_in) if of_source.verdict == WITHIN_ONLY else np.ones(len(rows), bool)
+    trained = {patient for patient, (_, row) in zip(whose, rows, strict=True) if row["in_training"]}
+    new_N = held_N & np.array([patient not in trained for patient in whose])
+    used_N = new_N if len(set(labels_N[new_N].tolist())) > 1 else held_N
+    return compare_words(
+        scores_NC[used_N],
+        np.stack(others)[used_N],
+        joint,
+        labels_N[used_N],
+        [patient for patient, used in zip(whose, used_N, strict=True) if used],
+        sources=sources[used_N].tolist(),
+        num_resamples=num_resamples,
     )
 
 
@@ -389,3 +396,5 @@ def task_lines(tasks: Sequence[TaskFigures]) -> Iterator[str]:
                 card = task.by_source_on_card.get(what)
                 on_card = "" if card is None else f"; card {estimate(card['value'], card.get('low'), card.get('high'))}"
                 yield f"    AUROC {what}: {estimate(area['value'], area.get('low'), area.get('high'))}{on_card}"
+        if task.word_control is not None and len(task.sets) > 1:
+            yield from task.word_control.lines()

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.zero_shot.figures import DECIMALS, Change, Figure, metric_names
+from medclip.evaluation.zero_shot.figures import metric_names
 from medclip.models.prototypes.class_vectors import TextEncoder, encode_prompts
 from medclip.sample import Modality
+from medclip.statistics.estimate import DECIMALS, Change, Figure
 from medclip.statistics.metrics.classification import HeldOut, mean_over_runs, shares_of
 from medclip.statistics.resampling.resampled import change, difference, interval_of
 from medclip.statistics.resampling.standard_errors import effective_patients

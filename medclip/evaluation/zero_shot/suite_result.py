@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import printable
-from medclip.evaluation.word_control import WordControl
 from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
 from medclip.evaluation.zero_shot.figures import (
-    DECIMALS,
+    OTHER_WORDS,
     BesideCard,
-    Figure,
     TaskFigures,
     TextFigures,
     card_lines,
@@ -28,7 +26,9 @@ from medclip.evaluation.zero_shot.sensitivity import Negation, Sensitivity
 from medclip.evaluation.zero_shot.suite import SuiteFile
 from medclip.files.output import claim_run, read_note, write_file
 from medclip.files.tables.write import parquet_bytes
+from medclip.models.packs.word_control import WordControl
 from medclip.result import Result
+from medclip.statistics.estimate import DECIMALS, Figure
 from medclip.wording import by_reason, estimate, list_of
 
 if TYPE_CHECKING:
@@ -434,7 +434,8 @@ class SuiteStore:
 
         tables = [self.predictions(name) for name in names]
         if tables:
-            write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(pa.concat_tables(tables)))
+            predictions = pa.concat_tables(tables).drop_columns([OTHER_WORDS])
+            write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(predictions))
         write_file(self.folder / RESULT_NAME, text)
 
     def _table(self, name: str) -> Path:

@@ -14,11 +14,11 @@ import numpy as np
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.evaluation.word_control import measure_word_control
+from medclip.evaluation.word_control import compare_words, other_wordings
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.figures import (
+    OTHER_WORDS,
     RETRIEVAL,
-    Figure,
     TextFigures,
     beside_card,
     measure_tasks,
@@ -60,7 +60,7 @@ from medclip.models.prototypes.class_vectors import ClassVectors, class_logits, 
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
-from medclip.statistics.estimate import NUM_RESAMPLES
+from medclip.statistics.estimate import NUM_RESAMPLES, Figure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
-FORMAT = 4
+FORMAT = 5
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
@@ -388,15 +388,18 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     rows_N = ~np.isin(patients, patients[seen])
     if len(set(labels[rows_N].tolist())) < 2:
         rows_N = np.ones(len(labels), bool)
-    control = measure_word_control(
-        run.model,
-        prompts,
-        features_ND[rows_N],
-        labels[rows_N],
-        np.unique(np.array(numbered, np.int64)[rows_N], return_inverse=True)[1].tolist(),
-        modality,
-        num_resamples=run.num_resamples,
-    )
+    wordings = other_wordings(prompts, modality)
+    others_NKC, control = None, None
+    if wordings is not None:
+        others_NKC = wordings.scores(run.model, features_ND)
+        control = compare_words(
+            scores[rows_N],
+            others_NKC[rows_N],
+            wordings,
+            labels[rows_N],
+            patients[rows_N].tolist(),
+            num_resamples=run.num_resamples,
+        )
     sensitivity = None
     if run.sensitivity:
         sensitivity = measure_sensitivity(
@@ -431,7 +434,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         word_control=control,
         sensitivity=sensitivity,
     )
-    return result, _predictions(labelled, units, scored, run.seen)
+    return result, _predictions(labelled, units, scored, run.seen, None if part.task is None else others_NKC)
 
 
 def _figures_of(run: _Run, labelled: LabelledSet, store: SuiteStore | None) -> tuple[SetResult, pa.Table]:
@@ -538,12 +541,15 @@ def _predictions(
     units: Sequence[ReadUnit],
     scored: Sequence[np.ndarray | None],
     seen: frozenset[str] | None,
+    others_NKC: np.ndarray | None,
 ) -> pa.Table:
     """One row for each image; no path and no identifier, the patient as a keyed hash."""
     import pyarrow as pa
 
     names = labelled.part.names
     best = [None if scores_C is None else names[int(scores_C.argmax())] for scores_C in scored]
+    of_good = iter(() if others_NKC is None else others_NKC.reshape(len(others_NKC), -1))
+    words = [None if scores_C is None else next(of_good, None) for scores_C in scored]
     columns = {
         "set": pa.array([labelled.part.id] * len(scored), pa.string()),
         "row": pa.array([row.row for row in labelled.rows], pa.int64()),
@@ -553,6 +559,7 @@ def _predictions(
         "predicted": pa.array(best, pa.string()),
         "scores": pa.array(scored, pa.list_(pa.float32())),
         "in_training": pa.array([None if seen is None else unit.sha256 in seen for unit in units], pa.bool_()),
+        OTHER_WORDS: pa.array(words, pa.list_(pa.float32())),
         "reason": pa.array([unit.problem and str(unit.problem.reason) for unit in units], pa.string()),
         "message": pa.array([unit.problem and unit.problem.message for unit in units], pa.string()),
     }

@@ -17,6 +17,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.packs.card_citations import Citation
 from medclip.models.packs.card_sources import ALL, METRIC_TITLES, SourceFigures
 from medclip.models.packs.manifest import LICENCE_NAME
+from medclip.models.packs.word_control import WordControl
 from medclip.result import Result
 from medclip.sample import Kind, Modality
 from medclip.schema_faults import faults_of
@@ -126,6 +127,9 @@ class TaskCard(BaseModel):
     sources: dict[str, SourceFigures] = Field(default_factory=dict)
     """By class, or under "all" for the task as a whole: the figures within each source and across them, and what may be
     said of them; empty where nobody measured that."""
+    word_control: dict[str, WordControl] = Field(default_factory=dict)
+    """By class, or under "all" for the task as a whole: whether words that are not the task's own would do as well;
+    empty where nobody measured that."""
     calibration: dict[str, Any] | None = None
     """`{"scale": float | {class: float}, "bias": {class: float}}`, fitted on validation patients."""
     thresholds: dict[str, CardThreshold] = Field(default_factory=dict)
@@ -136,8 +140,9 @@ class TaskCard(BaseModel):
         _check_figures(self.metrics, "metrics")
         for name, figures in self.sources.items():
             _check_figures(figures.figures, f"sources.{name}")
-        if unknown := sorted(set(self.sources) - {*self.classes, ALL}):
-            raise ValueError(f"there are sources of {unknown[0]!r}, which is no class of the task")
+        for what, by_class in (("are sources", self.sources), ("is a word control", self.word_control)):
+            if unknown := sorted(set(by_class) - {*self.classes, ALL}):
+                raise ValueError(f"there {what} of {unknown[0]!r}, which is no class of the task")
         if unknown := sorted(set(self.thresholds) - set(self.classes)):
             raise ValueError(f"there is a threshold of {unknown[0]!r}, which is no class of the task")
 
@@ -207,6 +212,8 @@ class SplitFigures(BaseModel):
     figures: dict[str, dict[str, Any]]
     """Task, or "retrieval", to metrics as in `TaskCard.metrics`; of several models by "zero_shot" (this one) and
     "start" (the one that training began with)."""
+    word_control: dict[str, dict[str, WordControl]] = Field(default_factory=dict)
+    """By task, then as in `TaskCard`."""
     notes: tuple[str, ...] = ()
 
     def model_post_init(self, context: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.errors import MedclipError, Reason
 from medclip.result import Result
 from medclip.runs.outputs.results import EXAM_SCORES, FILES, REPORT, RUN, SCORES
+from medclip.text.vocabulary.own_words import AD_HOC
 
 if TYPE_CHECKING:
     import pyarrow
@@ -142,10 +143,13 @@ class ScoreRun(Result):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What should be known of the questions: words that may be misspelt, what the model was never taught."""
+        """What should be known of the questions: prompts whose answers are worth little, words that may be misspelt."""
         if self.shard is not None:
             return ()
-        return tuple(_description(self.folder).get("notes") or ()) if self._notes is None else self._notes
+        notes = _description(self.folder).get("notes") or () if self._notes is None else self._notes
+        prompts = (one for one in self.unlearned if one.task == AD_HOC)
+        reasons = (f"{'Your own words' if p.class_ is None else f'“{p.class_}”'}: {p.reason}." for p in prompts)
+        return tuple(dict.fromkeys((*reasons, *notes)))
 
     @property
     def unlearned(self) -> tuple[Unlearned, ...]:
