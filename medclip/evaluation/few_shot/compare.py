@@ -144,6 +144,7 @@ def compare_methods(
     of_base = Learner(base, data.examples)
     learners_of = {variant.label: of_base for variant in protocol.variants}
     for variant in packs.values():
+        assert variant.pack is not None  # as `pack_baseline` makes them
         other = load_model(variant.pack, device=device)
         learners_of[variant.label] = Learner(other, examples_through(other, data, settings, progress))
     runs = _all_runs(learners_of, data, protocol, store, num_workers, progress)
