@@ -71,9 +71,10 @@ class CompareOptions(
         often=True,
     )
     baseline: str | Sequence[str] = option(
-        "Method that every other is compared with. Default: zero-shot and linear-probe.",
+        "Method that every other is compared with; or a pack (name or folder), whose image features with a logistic "
+        "regression become a row of their own. Default: zero-shot and linear-probe, beside which packs come.",
         default=(),
-        form="NAME",
+        form="NAME|PACK",
         often=True,
     )
     quick: bool = option("Leave out the methods that train towers, where none is named.", default=False)

@@ -265,6 +265,7 @@ def print_imported(pack: Any, as_json: bool, _: Any) -> None:
     """Print what was made of a checkpoint, and what to do with it."""
     from medclip.cli.table import print_paragraph
     from medclip.models.interchange.find_source import is_bare_text_model
+    from medclip.models.interchange.import_export import CROP_EFFECT
     from medclip.models.packs.pack import pack_card, read_preprocess, verify_pack
     from medclip.models.packs.words import WITHOUT_WORDS
     from medclip.wording import count
@@ -285,6 +286,8 @@ def print_imported(pack: Any, as_json: bool, _: Any) -> None:
         print(f"{printable(info.name)}: {count(info.num_files, 'file')}, {_megabytes(info)}, in {_shown(pack)}.")
         card = pack_card(pack)
         print_paragraph("", f"{read_preprocess(pack).describe()} This is from {card.created_from['pixels_from']}.")
+        if of_crop := card.created_from.get(CROP_EFFECT):
+            print_paragraph("", of_crop)
         for limit in card.limits:
             if "own_file_says" in card.created_from and limit == card.limits[-1]:
                 print_paragraph("Warning: ", limit)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medclip.adapters.base import source_of
 from medclip.errors import MedclipError, printable
 from medclip.evaluation.few_shot.compare import Compared
-from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Cell, Comparison, Confusion, Mistake, Paired
+from medclip.evaluation.few_shot.comparison import AUROC, METRIC_TITLES, Cell, Comparison, Confusion, Mistake, Paired
 from medclip.files.output import write_file
 from medclip.imaging.ecg.sheet.draw_sheet import png_of
 from medclip.models.packs.card_sources import ALL
@@ -70,7 +70,7 @@ def render(compared: Compared, *, show_paths: bool = False) -> str:
     """Render the page. The same results give the same bytes."""
     result = compared.result
     chosen = highlighted(result)
-    other_metrics = [m for m in METRIC_TITLES if m != result.primary and any(c.metric == m for c in result.cells)]
+    other_metrics = [m for m in METRIC_TITLES if m not in result.shown and any(c.metric == m for c in result.cells)]
     several = len(result.shots) > 1
     values = {
         "result": result,
@@ -83,7 +83,7 @@ def render(compared: Compared, *, show_paths: bool = False) -> str:
         "forest": Markup() if several else _forest(result),
         "heads": [f"Mean, K ≥ {result.averaged[0]}" if k is None else f"K = {k}" for k in result.columns],
         "shots": lambda head: [head.format(k) for k in result.shots],
-        "rows": tuple(_rows(result, result.primary, chosen)),
+        "tables": [(result.title_of(m), tuple(_rows(result, m, chosen))) for m in result.shown],
         "others": [(METRIC_TITLES[m], tuple(_rows(result, m, chosen))) for m in other_metrics],
         "paired": [one for reference in result.references if (one := _paired(result, reference, chosen)) is not None],
         "matrices": [_matrix(result, c) for m in chosen if (c := _confusion(result, m)) is not None],
@@ -353,9 +353,11 @@ def summary(result: Comparison) -> Iterator[str]:
     cell = result.cell(best, None)
     assert cell is not None
     figures = sum(result.cell(m, None) is not None for m in result.titles)
+    beside = None if result.primary == AUROC else result.cell(best, None, AUROC)
+    area = "" if beside is None else f"; AUROC {value_of(beside.value)}, {interval_of(beside)}"
     yield (
         f"{capital(ranked_at(result))}, {result.titles[best]} had the highest {metric} of {figures} methods: "
-        f"{value_of(cell.value)} (95 % interval {interval_of(cell)}) on {test['images']} test images of "
+        f"{value_of(cell.value)} (95 % interval {interval_of(cell)}{area}) on {test['images']} test images of "
         f"{test['patients']} patients."
     )
     for reference in result.references:

@@ -14,8 +14,8 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.clip.image_processing_clip import CLIPImageProcessor
+from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
 TEXTS = [
     "Chest X-ray: no PNEUMONIA.",
@@ -86,9 +86,7 @@ def save_clip(folder: Path, *, activation: str = "quick_gelu", eos: int | None =
     }
     model = CLIPModel(CLIPConfig(projection_dim=24, text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder, **more)  # type: ignore[operator]
-    CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}).save_pretrained(
-        folder
-    )
+    CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return model
 
 
@@ -130,7 +128,7 @@ def save_siglip(folder: Path, vocab_size: int, **more: Any) -> SiglipModel:
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder)  # type: ignore[operator]
     side = vision["image_size"]
-    SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
     return model
 
 

@@ -57,7 +57,7 @@ def save_dinov2(
 ) -> Any:
     """Build a DINOv2 of transformers, and save it with its image processor (as RAD-DINO's, for `image_px`)."""
     from transformers import (
-        BitImageProcessorPil,
+        BitImageProcessor,
         Dinov2Config,
         Dinov2Model,
         Dinov2WithRegistersConfig,
@@ -79,7 +79,7 @@ def save_dinov2(
     )
     randomised(model).save_pretrained(folder)
     side = image_px or table_px
-    processor = BitImageProcessorPil(
+    processor = BitImageProcessor(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
         do_center_crop=True,
@@ -93,9 +93,9 @@ def save_dinov2(
 
 def dinov2_pixels(folder: Path, image: Path) -> Tensor:
     """Read an image with the processor that lies in a folder; [1, 3, S, S]."""
-    from transformers import BitImageProcessorPil
+    from transformers import BitImageProcessor
 
-    return BitImageProcessorPil.from_pretrained(folder)(Image.open(image).convert("RGB"), return_tensors="pt")[
+    return BitImageProcessor.from_pretrained(folder)(Image.open(image).convert("RGB"), return_tensors="pt")[
         "pixel_values"
     ]
 

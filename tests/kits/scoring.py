@@ -54,6 +54,7 @@ def make_pack(
     *,
     fuses: bool = False,
     signal: SignalInput | None = None,
+    seed: int = 0,
     **card: Any,
 ) -> Path:
     """Write a pack with random weights: 64 px or a budget of tokens, 32 dimensions, tasks of several modalities.
@@ -91,7 +92,7 @@ def make_pack(
         config["vision_cfg"] = {"signal": {**tower, "samples": signal.num_samples}}
     if fuses:
         config["fusion"] = {"kind": "attention"}
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build_clip(config).eval()
     if fuses:  # a new one weighs all views alike, and leaves a view by itself as it is
         torch.nn.init.normal_(model.fusion.score.weight)  # pyright: ignore

@@ -6,7 +6,7 @@ seeds of its own; whatever a method chooses, it chooses on its shots or on a few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.table import TableSource
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.adaptation.methods import METHODS
 from medclip.embeddings.embeddings_reader import needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.few_shot.comparison import Comparison, Drawing
-from medclip.evaluation.few_shot.labelled_data import FewShotData, base_identity, prepare, table_name
+from medclip.evaluation.few_shot.labelled_data import FewShotData, base_identity, examples_through, prepare, table_name
 from medclip.evaluation.few_shot.method_run import (
     COMPARISON,
     IDENTITY,
@@ -35,7 +36,7 @@ from medclip.evaluation.few_shot.method_run import (
     save_examples,
     write_tables,
 )
-from medclip.evaluation.few_shot.protocol import NOVEL, Design, Protocol, RunKey, make_protocol
+from medclip.evaluation.few_shot.protocol import NOVEL, Design, Protocol, RunKey, Variant, make_protocol, pack_baseline
 from medclip.evaluation.few_shot.summary import (
     cells_of,
     confusion_of,
@@ -54,6 +55,7 @@ from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.devices import check_device
+from medclip.models.packs.card import training_hashes
 from medclip.models.packs.word_control import WordControl
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
@@ -76,6 +78,14 @@ class Compared:
 
     result: Comparison
     data: FewShotData
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A model, and the examples with the features that it makes of them."""
+
+    model: Model
+    examples: Examples
 
 
 def compare_methods(
@@ -111,11 +121,14 @@ def compare_methods(
     read = source.read(load_key(settings, path=key_file), read_preprocess(model).modality)
     has_text = understands_words(find_pack(model)) if isinstance(model, str | Path) else model.has_text
     # From here on torch is needed, which takes seconds to import: what can be refused without it was refused above.
-    protocol = make_protocol(design, has_text=has_text)
+    packs = _packs_among(design.references)
+    protocol = make_protocol(design, has_text=has_text, packs=packs)
     _check_novel(protocol, read.text)
     learners = [v.title for v in protocol.variants if v.entry.trains_towers]
     if embeddings is not None and learners:
         raise needs_images(f"{list_of(learners)} learn in the towers", ", or leave them out with --quick or --method")
+    if embeddings is not None and packs:
+        raise needs_images(f"the baseline {next(iter(packs))} makes vectors of its own")
     base = load_model(model, device=device)
     if design.methods is not None:  # of all methods, one that cannot run is a row of the failures
         for variant in protocol.variants:
@@ -132,10 +145,52 @@ def compare_methods(
         originals=source.originals,
     )
     store = RunStore(out, data.identity(base))
-    runs = _all_runs(base, data, protocol, store, num_workers, progress)
+    of_base = Learner(base, data.examples)
+    learners_of = {variant.label: of_base for variant in protocol.variants}
+    for variant in packs.values():
+        assert variant.pack is not None  # as `pack_baseline` makes them
+        other = load_model(variant.pack, device=device)
+        learners_of[variant.label] = Learner(other, examples_through(other, data, settings, progress))
+    runs = _all_runs(learners_of, data, protocol, store, num_workers, progress)
     result = _result(base, data, protocol, runs, table_name(source.table), num_replicates)
+    seen = [note for v in packs.values() for note in _trained_on_test(learners_of[v.label].model, data)]
+    result = replace(result, notes=(*result.notes, *seen))
     write_tables(store, result, data, runs)
     return Compared(replace(result, folder=store.folder), data)
+
+
+def _packs_among(references: Sequence[str]) -> dict[str, Variant]:
+    """Return the references that are packs and no methods, each as what is compared."""
+    from medclip.models.packs.pack import find_pack, pack_card
+
+    packs: dict[str, Variant] = {}
+    for reference in references:
+        if reference.partition(":")[0] in METHODS:
+            continue
+        try:
+            pack = find_pack(reference)
+        except MedclipError as e:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the baseline {reference!r} is neither a method nor a model pack.",
+                hint=did_you_mean(reference, METHODS, "Methods are") + " A pack is made with medclip models import.",
+            ) from e
+        variant = pack_baseline(pack, pack_card(pack).name)
+        if any(variant.label == other.label for other in packs.values()):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"two baselines are packs named {variant.pack_name}.",
+                hint="Import one of them under another name: medclip models import --name NAME.",
+            )
+        packs[reference] = variant
+    return packs
+
+
+def _trained_on_test(model: Model, data: FewShotData) -> Iterator[str]:
+    """Yield the note that a pack which is compared with was trained on test images, as far as it lists them."""
+    hashes = training_hashes(model.path, model.card) or frozenset()
+    if num_seen := sum(data.sha256[row] in hashes for row in data.test):
+        yield f"The baseline {model.name} was trained on {num_seen} of the test images, so its figures are too high."
 
 
 def _check_novel(protocol: Protocol, text: ClassText) -> None:
@@ -149,14 +204,19 @@ def _check_novel(protocol: Protocol, text: ClassText) -> None:
 
 
 def _all_runs(
-    base: Model, data: FewShotData, protocol: Protocol, store: RunStore, num_workers: int, progress: Progress
+    learners: Mapping[str, Learner],
+    data: FewShotData,
+    protocol: Protocol,
+    store: RunStore,
+    num_workers: int,
+    progress: Progress,
 ) -> dict[RunKey, Run]:
     keys = list(protocol.keys())
     jobs = {key: _job(data, protocol, key) for key in keys}
     runs = {key: store.kept(key, jobs[key].facts["asked"]) for key in keys}
     missing = [key for key in keys if runs[key] is None]
     progress.stage("Runs", len(keys), len(keys) - len(missing))
-    for key, run in _computed(base, data, [(k, jobs[k]) for k in missing], num_workers):
+    for key, run in _computed(learners, [(k, jobs[k]) for k in missing], num_workers):
         runs[key] = store.keep(key, run)
         progress.step()
     return {key: run for key, run in runs.items() if run is not None}
@@ -182,7 +242,10 @@ def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
     learned = [] if variant.constant else [[data.sha256[r] for r in side] for side in (train, val)]
     arguments = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
     # Version 1 is not written, so that runs of before there were versions stay.
-    facts["asked"] = digest_of([*arguments, variant.version] if variant.version > 1 else arguments)
+    arguments += [variant.version] * (variant.version > 1)
+    if variant.pack is not None:
+        arguments += [base_identity(variant.pack, "")["base"]]
+    facts["asked"] = digest_of(arguments)
     return Job(variant.method, variant.options, text, train, val, test, key.init, facts, novel_text, novel_test)
 
 
@@ -199,20 +262,23 @@ def novel_sides(data: FewShotData) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _computed(
-    base: Model, data: FewShotData, jobs: Sequence[tuple[RunKey, Job]], num_workers: int
+    learners: Mapping[str, Learner], jobs: Sequence[tuple[RunKey, Job]], num_workers: int
 ) -> Iterator[tuple[RunKey, Run]]:
     """Do the jobs, here or in processes of their own, and give each when it is done."""
     if num_workers <= 1 or len(jobs) <= 1:
         for key, job in jobs:
-            yield key, run_job(base, data.examples, job)
+            yield key, run_job(learners[key.label].model, learners[key.label].examples, job)
         return
     with TemporaryFolder("compare") as scratch:
-        examples = Path(scratch) / "examples.npz"
-        save_examples(data.examples, examples)
-        place = Place(str(base.path), str(base.device), str(examples))
+        places: dict[str, Place] = {}
+        for learner in dict.fromkeys(learners.values()):
+            file = Path(scratch) / f"examples_{len(places)}.npz"
+            save_examples(learner.examples, file)
+            place = Place(str(learner.model.path), str(learner.model.device), str(file))
+            places |= {label: place for label, other in learners.items() if other is learner}
         with ReadingPool(min(num_workers, len(jobs)), _LONG_S) as pool:
             doing: dict[Future[Run], tuple[RunKey, Job]] = {
-                pool.submit(run_there, place, job): (key, job) for key, job in jobs
+                pool.submit(run_there, places[key.label], job): (key, job) for key, job in jobs
             }
             while doing:
                 done, _ = wait(doing, return_when=FIRST_COMPLETED)
@@ -325,10 +391,11 @@ def _notes(data: FewShotData, protocol: Protocol, runs: dict[RunKey, Run], has_t
     yield from (f"K = {', '.join(map(str, sorted(shots)))}: {note}" for note, shots in at.items())
     for variant in protocol.variants:
         of_method = [run for key, run in runs.items() if key.label == variant.label]
+        against = "each class's share" if variant.pack is not None else reference
         if num := sum(bool(run.facts.get("no_better")) for run in of_method):
             yield (
                 f"{variant.title}: in {num} of {count(len(of_method), 'run')} nothing that it tried came below the log "
-                f"loss of {reference} on held-back patients."
+                f"loss of {against} on held-back patients."
             )
 
 

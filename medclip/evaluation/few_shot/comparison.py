@@ -15,6 +15,7 @@ from medclip.text.vocabulary.task_kinds import TaskKind, kind_named
 from medclip.wording import count, estimate, list_of
 
 DECIMALS = 4
+AUROC = "macro_auroc"
 METRIC_TITLES: Mapping[str, str] = dict(zip(METRICS, ("Balanced accuracy", "Accuracy", "AUROC"), strict=True))
 
 
@@ -225,6 +226,16 @@ class Comparison(Result):
         """What tables have a column for: each K and, where it is over several of them, the mean (None)."""
         return (*self.shots, None) if len(self.averaged) > 1 else self.shots
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that stand first: the primary one and, where that takes a threshold, the area beside it."""
+        return tuple(dict.fromkeys((self.primary, AUROC)))
+
+    def title_of(self, metric: str) -> str:
+        """Name a metric in words, and of an area of several classes how it is made."""
+        over_classes = metric == AUROC and len(self.measured) > 2 and not self.rules.independent
+        return METRIC_TITLES[metric] + (" (each class against the rest, their mean)" if over_classes else "")
+
     def to_json(self) -> str:
         """Write it as JSON; seconds and all."""
         values = asdict(self)
@@ -232,16 +243,18 @@ class Comparison(Result):
         return json.dumps(values, indent=1) + "\n"
 
     def lines(self) -> Iterator[str]:
-        """Write the figures as a table of text."""
+        """Write the figures as tables of text."""
         width = max(len(m) for m in self.titles)
-        yield f"{METRIC_TITLES[self.primary]} on {count(self.counts['test']['images'], 'test image')}, by shots a class"
+        images = count(self.counts["test"]["images"], "test image")
         heads = [f"mean K={min(self.averaged)}+" if k is None else f"K={k}" for k in self.columns]
-        yield f"{'':{width}}  " + "  ".join(f"{h:>22}" for h in heads)
-        for method in self.ranked:
-            cells = [self.cell(method, k) for k in self.columns]
-            yield f"{method:{width}}  " + "  ".join(f"{said(c):>22}" for c in cells)
-            if method == "zero-shot":
-                yield from control_lines(self.word_control)
+        for metric in self.shown:
+            yield f"{self.title_of(metric)} on {images}, by shots a class"
+            yield f"{'':{width}}  " + "  ".join(f"{h:>22}" for h in heads)
+            for method in self.ranked:
+                cells = [self.cell(method, k, metric) for k in self.columns]
+                yield f"{method:{width}}  " + "  ".join(f"{said(c):>22}" for c in cells)
+                if method == "zero-shot" and metric == self.primary:
+                    yield from control_lines(self.word_control)
         for failure in {(f.method, f.message): f for f in self.failures}.values():
             yield f"{failure.method}: {failure.message}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +194,24 @@ def prepare(
         num_in_training=None if seen is None else sum(hashes[r] in seen for r in fresh),
         sampling_hz=None if (signal := model.preprocess.signal) is None else signal.sampling_hz,
     )
+
+
+def examples_through(model: Model, data: FewShotData, settings: Settings, progress: Progress) -> Examples:
+    """Read the examples of a comparison through another model: its features, no pixels.
+
+    Raises:
+        MedclipError: The first reason where it cannot read all of them.
+    """
+    units = [data.units[i] for i in data.rows]
+    progress.stage(f"Reading for {model.name}", len(units))
+    with open_reader(model, settings) as reader:
+        read = reader.read(units, progress.step)
+    if problems := [r.problem for r in read if r.problem is not None]:
+        raise MedclipError(
+            problems[0].reason,
+            f"the baseline {model.name} cannot be shown {len(problems)} of {len(units)} files: {problems[0].sentence}",
+        )
+    return replace(examples_of(units, read, range(len(units)), data.text), pixels=((),) * len(units))
 
 
 def _check_copies(hashes: Sequence[str], test: Sequence[int]) -> None:

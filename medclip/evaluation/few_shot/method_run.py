@@ -44,6 +44,8 @@ IDENTITY = "run.json"
 COMPARISON = "comparison"
 """What the folder holds, in sentences."""
 _RUNS = "runs"
+_MODELS = 4
+"""The base and packs that it is compared with, which a process keeps loaded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +337,7 @@ def save_examples(examples: Examples, path: Path) -> None:
         )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_MODELS)
 def _examples(path: str) -> Examples:
     with np.load(path, allow_pickle=False) as f:
         ends = np.cumsum(f["shapes"].prod(axis=1))
@@ -350,7 +352,7 @@ def _examples(path: str) -> Examples:
         )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_MODELS)
 def _model(path: str, device: str) -> Model:
     from medclip.models.packs.pack import load_model
 

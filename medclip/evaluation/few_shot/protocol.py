@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, without_words
@@ -37,6 +38,9 @@ class Variant:
     label: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    pack: Path | None = None
+    """Another pack, whose image features it learns from; None for the base's."""
+    pack_name: str = ""
 
     @property
     def entry(self) -> Method:
@@ -46,6 +50,8 @@ class Variant:
     @property
     def title(self) -> str:
         """What a page calls it."""
+        if self.pack is not None:
+            return f"{self.entry.title} on {self.pack_name}"
         options = ", ".join(f"{k} {v}" for k, v in self.options.items())
         return f"{self.entry.title} ({options})" if options else self.entry.title
 
@@ -149,17 +155,23 @@ class Design:
     inits: int = 1
     """How many initialisations for each draw (0, 1, …), likewise those of `adapt --init-seed`."""
     references: Sequence[str] = REFERENCES
-    """What every method is compared with, as far as it takes part."""
+    """What every method is compared with, as far as it takes part; a pack's name or folder is one, too."""
     novel: bool = False
     """Also learn from base classes and ask for novel ones."""
 
 
-def make_protocol(design: Design, *, has_text: bool = True) -> Protocol:
+def pack_baseline(pack: Path, name: str) -> Variant:
+    """Return the logistic regression on the image features of another pack, without its words."""
+    return Variant(f"linear-probe on {name}", "linear-probe", {"start": "zeros"}, pack, name)
+
+
+def make_protocol(design: Design, *, has_text: bool = True, packs: Mapping[str, Variant] | None = None) -> Protocol:
     """Check what was asked for.
 
     Args:
         design: Methods, shots and draws that are wanted.
         has_text: Whether the base understands words; where no method is named, those that need them are left out else.
+        packs: The references of the design that are packs, by what it calls them, from `pack_baseline`.
 
     Raises:
         MedclipError: WRONG_USE for a method that there is none of, one that needs words where the base has none, an
@@ -172,21 +184,25 @@ def make_protocol(design: Design, *, has_text: bool = True) -> Protocol:
         names = [n for n in names if n in without_words()] if methods is None else names
         for name in names:
             choose_method(parse_variant(name).method, has_text=False)
-    variants = {v.label: v for v in map(parse_variant, names)}
+    packs = packs or {}
+    variants = {v.label: v for v in [*map(parse_variant, names), *packs.values()]}
     chosen = tuple(sorted(set(shots)))
     drawn = tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
     if not variants or not chosen or chosen[0] < 1 or not drawn or design.inits < 1:
         raise MedclipError(
             Reason.WRONG_USE, "a comparison takes at least one method, one shot, one seed and one initialisation."
         )
-    strange = [r for r in design.references if r not in variants and r not in REFERENCES]
+    references = [packs[r].label if r in packs else r for r in design.references]
+    if packs.keys() >= set(design.references):  # packs come beside the usual ones
+        references += REFERENCES
+    strange = [r for r in references if r not in variants and r not in REFERENCES]
     if strange:
         raise MedclipError(
             Reason.WRONG_USE,
             f"{strange[0]!r} cannot be the baseline: it is not compared.",
             hint="Name it with --method, too.",
         )
-    kept = tuple(r for r in design.references if r in variants)
+    kept = tuple(r for r in dict.fromkeys(references) if r in variants)
     return Protocol(tuple(variants.values()), chosen, drawn, tuple(range(design.inits)), kept, design.novel)
 
 

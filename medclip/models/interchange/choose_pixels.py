@@ -44,6 +44,12 @@ class Preset(BaseModel):
     """open_clip architectures of its image tower; empty where they are not known by one of these names."""
     image_only: bool = False
     """Whether it is an image tower without words."""
+    quick_gelu: bool | None = None
+    """Whether its towers use QuickGELU, which no tensor tells; None: as the architecture's name says."""
+    context_length: int | None = Field(default=None, gt=2, le=2**16)
+    """Tokens of a text, where the architecture does not say."""
+    clean: Literal["lower", "whitespace", "canonicalize", "none"] | None = None
+    """How CLIP's own tokenizer cleans a text, where the architecture does not say."""
     licence: str = ""
     """Of the weights."""
     source: str = ""
@@ -76,6 +82,20 @@ class Preset(BaseModel):
             "fill_color": 0,
             **{key: value for key, value in details.items() if value != Preset.model_fields[key].default},
         }
+
+    def completed(self, config: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return a `model_cfg` with the activation and the tokenizer's settings of the preset."""
+        text_cfg = (config or {}).get("text_cfg")
+        if config is None or text_cfg is None:
+            return config
+        text_cfg = dict(text_cfg)
+        if not text_cfg.get("hf_tokenizer_name") and not text_cfg.get("hf_model_name"):
+            if self.context_length is not None:
+                text_cfg.setdefault("context_length", self.context_length)
+            if self.clean is not None:
+                text_cfg["tokenizer_kwargs"] = {"clean": self.clean, **(text_cfg.get("tokenizer_kwargs") or {})}
+        activation = {} if self.quick_gelu is None else {"quick_gelu": self.quick_gelu}
+        return {**config, **activation, "text_cfg": text_cfg}
 
 
 class PresetList(Result):
@@ -191,21 +211,22 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
         preset: Name or file of a preset, see `find_preset`.
         stated: Keys of `preprocess_cfg` that the user states.
 
-    Raises:
-        MedclipError: WRONG_USE where only a part of what is needed is stated.
+    Returns:
+        The source; with a refusal where only a part of what is needed is stated.
     """
     from_files, stated = dict(source.preprocess), dict(stated or {})
     named = find_preset(preset) if preset is not None else None
     if named is None and not stated:
         return Chosen(source, source.pixels_from if from_files else "nothing stated")
     if named is None and not from_files and (missing := [_OPTIONS[key] for key in _NEEDED if key not in stated]):
-        raise MedclipError(
+        refusal = MedclipError(
             Reason.WRONG_USE,
             f"these weights do not say how their authors treat images, and {list_of(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing to state it.",
             where=source.place,
             hint="Give --resize, --mean and --std together, or a --preset.",
         )
+        return Chosen(replace(source, refusal=refusal), "nothing stated")
     base = named.to_config() if named is not None else from_files
     chosen = {**base, **stated}
     if named is not None:
@@ -214,15 +235,16 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
     origins += [f"{list_of(sorted(stated))} as stated"] if stated else []
     of_authors = from_files if source.pixels_from == OWN_FILES else {}
     differing = {key: value for key, value in of_authors.items() if key in chosen and not _equal(value, chosen[key])}
-    return Chosen(replace(source, preprocess=chosen), list_of(origins), differing)
+    config = source.config if named is None else named.completed(source.config)
+    return Chosen(replace(source, preprocess=chosen, config=config), list_of(origins), differing)
 
 
-def check_pixels(source: Source, side: int, towers: Sequence[str], *, image_only: bool = False) -> None:
+def check_pixels(source: Source, side: int | None, towers: Sequence[str], *, image_only: bool = False) -> None:
     """Make sure that a model with weights says how its images are treated, and that this is of its size.
 
     Args:
         source: The model, after `choose_pixels`.
-        side: Side of the model's images in pixels.
+        side: Side of the model's images in pixels; None where it is not known yet: presets are not named then.
         towers: open_clip architectures of its sizes, to name presets that fit.
         image_only: Whether it is an image tower without words, for the same.
 
@@ -233,18 +255,19 @@ def check_pixels(source: Source, side: int, towers: Sequence[str], *, image_only
     pixels = source.preprocess
     if not pixels and source.refusal is not None:
         raise source.refusal
-    fitting = fitting_presets(side, towers, image_only=image_only)
+    fitting = () if side is None else fitting_presets(side, towers, image_only=image_only)
     if not pixels:
-        names = f"presets that fit its {side} px are {list_of(fitting)}" if fitting else "no preset fits"
+        names = f"; presets that fit its {side} px are {list_of(fitting)}" if fitting else "; no preset fits"
         raise MedclipError(
             Reason.WRONG_USE,
-            f"these weights come without a file that says how their authors treat images; {names}.",
+            "these weights come without a file that says how their authors treat images"
+            f"{'' if side is None else names}.",
             where=source.place,
             hint="Give one with --preset (model.preset in a recipe), or state it: --resize, --mean and --std. "
             "medclip models presets lists them with their sources.",
         )
     sizes = pixels.get("sizes") or [pixels.get("size", side)]
-    if side in sizes:
+    if side is None or side in sizes:
         return
     numbers = list_of([str(size) for size in sizes], "or")
     if "sizes" not in pixels:

@@ -53,8 +53,8 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
 
     Args:
         start: A pack (folder or built-in name), a file or folder in one of the layouts of the table, an open_clip
-            architecture, "NAME:TAG" of open_clip's list of pre-trained weights, or "hf-hub:org/name". Only the last two
-            ask the network, and only for what the hub's cache lacks.
+            architecture, "imagenet" (`timm_layouts.IMAGENET`), "NAME:TAG" of open_clip's list of pre-trained weights,
+            or "hf-hub:org/name". Only the last two ask the network, and only for what the hub's cache lacks.
         architecture: Architecture of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an
             image tower alone a name in timm, or its config.json.
         scratch: Folder for pickles that are converted to be looked into; None: they are not looked into.
@@ -85,6 +85,8 @@ def _find(text: str, path: Path, architecture: str | None, scratch: Path | None)
         return read_layout(path, architecture, scratch)
     if Path(text).name == text and os.path.isfile(packs.BUILTIN / text / FILE_NAME):
         return _pack(packs.BUILTIN / text)
+    if text == timm_layouts.IMAGENET:
+        return timm_layouts.read_imagenet(scratch)
     name, _, tag = text.partition(":")
     if tag and name in _names():
         return _tagged(name, tag)

@@ -47,11 +47,16 @@ from medclip.version import __version__
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from medclip.models.inputs.preprocess import Preprocess
     from medclip.models.model import Model
 
 
+CROP_EFFECT = "crop_effect"
+"""Key of a card's `created_from` with what the crops do to the model's vectors."""
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
@@ -117,6 +122,66 @@ _OTHER_PIXELS = (
 _CONTRADICTED = "The checkpoint's own file says otherwise and was not followed: {what}."
 
 
+_CROP = (
+    "Vectors of {num} drawn fundus images as medclip crops them and whole, as other code shows them to the model, have "
+    "cosines of {low:.3f} to {high:.3f}; --crop none leaves images whole."
+)
+_CUT = (
+    "Its authors' centre cut leaves {hidden:.0%} of such an image out; beside the image padded to a square cosines are "
+    "{low:.3f} to {high:.3f}."
+)
+_DRAWN_PX = ((300, 400), (300, 450), (384, 512), (240, 240))
+
+
+def _drawn_fundus() -> list[NDArray[np.uint8]]:
+    """Draw round lit fields on black, of several shapes, with a disc and vessels; no image of a person."""
+    import numpy as np
+
+    drawn = []
+    for number, (height, width) in enumerate(_DRAWN_PX):
+        rows, columns = np.mgrid[0:height, 0:width]
+        down, across = (rows - height / 2) / (0.46 * height), (columns - width / 2) / (0.46 * height)
+        vessels = np.abs(down - 0.25 * np.sin(3 * across + number)) < 0.03
+        disc = (across - 0.45) ** 2 + down**2 < 0.03
+        light = 0.55 + 0.25 * np.cos(2 * across + number) - 0.25 * vessels + 0.35 * disc
+        colour = np.stack([light, 0.55 * light, 0.3 * light], axis=-1) * ((down**2 + across**2) < 1)[..., None]
+        drawn.append((255 * np.clip(colour, 0, 1)).astype(np.uint8))
+    return drawn
+
+
+def crop_effect(model: Model, preprocess: Preprocess) -> str:
+    """Say what the crops do to a model's vectors, measured on drawn images; "" where it takes no squares or no crop.
+
+    Args:
+        model: The imported model.
+        preprocess: How images are treated for it.
+    """
+    import numpy as np
+
+    from medclip.imaging.crop.retina import find_field_of_view, square_around
+
+    if preprocess.budget is not None or preprocess.volume is not None or preprocess.signal is not None:
+        return ""
+    drawn = _drawn_fundus()
+    boxes = [find_field_of_view(image) for image in drawn]
+    cropped = [image if box is None else square_around(image, box) for image, box in zip(drawn, boxes, strict=True)]
+
+    def cosines(one: list[NDArray[np.uint8]], other: list[NDArray[np.uint8]]) -> dict[str, float]:
+        vectors = model.encode_image(np.stack([*one, *other]), batch_size=2 * len(one))
+        each = (vectors[: len(one)] * vectors[len(one) :]).sum(axis=1)
+        return {"low": float(each.min()), "high": float(each.max())}
+
+    shown = [preprocess.fit(image) for image in drawn]
+    sentences = []
+    if preprocess.crop != "none":
+        sentences.append(_CROP.format(num=len(drawn), **cosines([preprocess.fit(image) for image in cropped], shown)))
+    if preprocess.resize == "shortest":
+        padded = replace(preprocess, resize="longest", resize_px=None)
+        hidden = 1 - min(preprocess.placement(*image.shape[:2]).share_seen for image in drawn)
+        sentences.append(_CUT.format(hidden=hidden, **cosines(shown, [padded.fit(image) for image in drawn])))
+    return " ".join(sentences)
+
+
 def _in_words(settings: Mapping[str, Any]) -> str:
     return list_of([f"{key} {value}" for key, value in settings.items()])
 
@@ -171,7 +236,7 @@ class Statement:
         if unknown:
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"there is no modality {unknown[0]!r}.",
+                f"there is no modality {list_of([repr(m) for m in unknown], 'or')}.",
                 hint=did_you_mean(unknown[0], Modality, "Modalities are"),
             )
         if self.preset is not None:
@@ -203,7 +268,7 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
         return import_text_model(Path(source), out)
     with scratch_folder(out) as scratch:
         located = _pooled(find_source(source, stated.architecture, scratch), stated.pooling)
-        if not located.weights:
+        if not located.weights and located.folder is None:
             raise MedclipError(
                 Reason.WRONG_USE,
                 "an architecture alone has no weights to import.",
@@ -212,9 +277,10 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
             )
         chosen = choose_pixels(located, stated.preset, stated.pixels)
         from medclip.models.interchange.load_start import start_from  # torch, once nothing is left to refuse without
+        from medclip.models.model import Model
         from medclip.models.towers.state_dict import check_finite
 
-        with naming(located.weights[0], instead=scratch):
+        with naming(next(iter(located.weights), located.place), instead=scratch):
             converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
             started = start_from(replace(chosen.source, weights=converted), text_folder=stated.text_folder)
             check_finite(started.model.state_dict())
@@ -222,6 +288,10 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
         if tokenizer is not None:
             started.tokenizer.save(tokenizer)
         preprocess = replace(started.preprocess, crop=stated.crop)
+        of_crop = crop_effect(
+            Model(started.model.eval(), started.words, preprocess, Card(name=out.name), name=out.name, path=out),
+            preprocess,
+        )
         card = Card(
             name=stated.name or out.name,
             summary="Imported weights." if tokenizer else "Imported weights of an image tower: image only.",
@@ -231,6 +301,7 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
                 _NOT_MEASURED,
                 *([] if tokenizer else [_no_text(started.config)]),
                 _OTHER_PIXELS.format(pixels=preprocess.describe(), origin=chosen.origin),
+                *([of_crop] if of_crop else []),
                 *([_CONTRADICTED.format(what=_in_words(chosen.contradicted))] if chosen.contradicted else []),
             ),
             created_from={
@@ -240,6 +311,7 @@ def import_checkpoint(source: str | Path, out: Path, stated: Statement, *, overw
                 "architecture": stated.architecture,
                 "preprocess_cfg": preprocess.to_config(),
                 "pixels_from": chosen.origin,
+                **({CROP_EFFECT: of_crop} if of_crop else {}),
                 **({"own_file_says": dict(chosen.contradicted)} if chosen.contradicted else {}),
                 "medclip": __version__,
             },

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from medclip.models.devices import check_device
 from medclip.models.inputs.preprocess import Preprocess, from_config, square_side
 from medclip.models.interchange.choose_pixels import check_pixels, choose_pixels
 from medclip.models.interchange.find_source import find_source, read_hub, refuse_pickle
-from medclip.models.interchange.layouts.layout import Source, as_safetensors
+from medclip.models.interchange.layouts.layout import Source, as_safetensors, no_weights
 from medclip.models.model import Model
 from medclip.models.packs.card import Card
 from medclip.models.packs.manifest import HUB, TEXT_FOLDER
@@ -92,6 +93,9 @@ def _fits(config: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
     return True
 
 
+_SPARE_ROWS, _SPARE_SHARE = 128, 0.04
+"""Rows of a text tower's table that may stand for no word, whichever is more: tables are filled up to a round number
+(ModernBERT: 50,280 of 50,368). A cased BERT's tokenizer has 1,526 ids fewer than an uncased one."""
 _TOKENIZER = "tokenizer"
 """`hf_tokenizer_name` of configs whose tokenizer lies in the model's own folder."""
 
@@ -185,8 +189,8 @@ def start_from(
 
 def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, Any]) -> Started:
     state, trained_px = _state_of(source), None
-    if source.config is None:
-        raise _needs_architecture(source, state or {})
+    _refuse_incomplete(source, text_folder, state or {})
+    assert source.config is not None
     config = copy.deepcopy(source.config)
     if not has_text_tower(config):
         if text_folder is not None:
@@ -216,6 +220,47 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     preprocess = from_config({"model_cfg": config, "preprocess_cfg": pixels}, {})
     preprocess = preprocess if trained_px is None else _at_another_size(preprocess, trained_px)
     return Started(model, config, tokenizer, preprocess, base)
+
+
+def _refuse_incomplete(source: Source, text_folder: Path | None, state: Mapping[str, Tensor]) -> None:
+    """Refuse a model that lacks something, in one sentence for all that it lacks: files, and what it must be told."""
+    lacking: list[MedclipError] = []
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        try:
+            yield
+        except MedclipError as error:
+            lacking.append(error)
+
+    has_words, sizes, side = True, _sizes(state) or {}, None
+    if not source.weights and source.folder is not None:
+        lacking.append(no_weights(source.folder))
+    if source.config is None:
+        lacking.append(_needs_architecture(source, state))
+        side = sizes.get("vision.image_size")
+        if text_folder is None and any(HF_MARK in name for name in state):
+            lacking.append(_needs_folder("config.json and tokenizer of its text tower, a BERT", source))
+    else:
+        config = copy.deepcopy(source.config)
+        has_words, side = has_text_tower(config), square_side(config)
+        if has_words:
+            with noted():
+                _text_tower(config, source, text_folder, state or None)
+                load_tokenizer(text_folder or source.folder or Path(), config["text_cfg"])
+    lacking = [e for e in lacking if e.reason in (Reason.MISSING_FILE, Reason.WRONG_USE)]
+    if not lacking:  # the pixels alone are checked once the weights are known to fit
+        return
+    if not source.preprocess:
+        with noted():
+            check_pixels(source, side, alike(state), image_only=not has_words)
+    if len(lacking) == 1:
+        raise lacking[0]
+    parts = "; ".join(f"({n}) {error.message.removesuffix('.')}" for n, error in enumerate(lacking, 1))
+    hints = dict.fromkeys(error.hint for error in lacking if error.hint)
+    raise MedclipError(
+        lacking[0].reason, f"{len(lacking)} things are missing: {parts}.", where=source.place, hint=" ".join(hints)
+    )
 
 
 def _at_another_size(preprocess: Preprocess, trained_px: int) -> Preprocess:
@@ -302,12 +347,11 @@ def _text_tower(
 def _needs_architecture(source: Source, state: Mapping[str, Tensor]) -> MedclipError:
     names = alike(state)
     hint = f"Of these sizes are: {', '.join(names)}." if names else "For example: --architecture ViT-B-16."
-    bert = " Its text tower is a BERT: name its folder too (--text-folder)." if any(HF_MARK in n for n in state) else ""
     return MedclipError(
         Reason.WRONG_USE,
         "a bare checkpoint does not say what it is built like; name its open_clip architecture (--architecture).",
         where=source.place,
-        hint=hint + bert,
+        hint=hint,
     )
 
 
@@ -333,12 +377,20 @@ def _check_tokens(model: Any, config: Mapping[str, Any], tokenizer: Tokenizer, s
             where=source.place,
             hint="Take the tokenizer from the model's source again.",
         )
-    if tokenizer.vocab_size > int(tower.vocab_size) or pad != tokenizer.pad_id:
+    rows, places = int(tower.vocab_size), getattr(text_config, "max_position_embeddings", None)
+    cause = ""
+    if not rows - max(_SPARE_ROWS, _SPARE_SHARE * rows) <= tokenizer.vocab_size <= rows:
+        cause = f"the tokenizer has {tokenizer.vocab_size:,} ids, and the text tower's table of words {rows:,} rows"
+    elif pad != tokenizer.pad_id:
+        cause = f"the tokenizer fills short texts with the id {tokenizer.pad_id}, and the text tower expects {pad}"
+    elif places is not None and tokenizer.context_length > places:
+        cause = f"texts are {tokenizer.context_length} tokens long, and the text tower has places for {places}"
+    if cause:
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"the tokenizer has {tokenizer.vocab_size} ids and pads with {tokenizer.pad_id}; the text tower takes "
-            f"{tower.vocab_size} and {pad}.",
+            f"the tokenizer is that of another model: {cause}.",
             where=source.place,
+            hint="Take the tokenizer from the model's source; of a BERT its folder: --text-folder.",
         )
 
 

@@ -24,6 +24,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's filters by their numbers, as `resample` states them."""
+_TORCHVISION_SINCE = 5
+"""Major version of transformers."""
+_TORCHVISION_FILTERS = ("bilinear", "bicubic")
 _CLIP: Mapping[str, Any] = {
     "size": {"shortest_edge": 224},
     "crop_size": {"height": 224, "width": 224},
@@ -81,18 +84,22 @@ def from_open_clip(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> dict[str, Any]:
+def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR, *, version: int = 4) -> dict[str, Any]:
     """Return what an image processor of transformers does.
 
-    A processor of transformers resizes with Pillow, unless it was saved as a "fast" one, which resizes with
-    torchvision. Since transformers 5 both are saved under one name: these are taken for Pillow's, with which nearly all
-    published checkpoints were trained.
+    Up to transformers 4 a processor resizes with Pillow, unless it was saved as a "fast" one. Transformers 5 resizes
+    with torchvision, and no longer writes the word. They differ by a grey level in some pixels, which
+    moved vectors of a SigLIP by up to 4e-4.
+
+    Args:
+        config: The processor's file.
+        place: Where it lies, for errors.
+        version: Major version of transformers that saved it.
 
     Raises:
         MedclipError: PACK_INVALID for a processor whose steps are unknown or cannot be made.
     """
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    fast = kind.endswith("Fast")
     family = kind.removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
     values = {"do_resize": True, "do_rescale": True, "do_normalize": True, **_PROCESSORS.get(family, {})}
     values |= {key: value for key, value in config.items() if value is not None}
@@ -111,6 +118,7 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
     filter_ = values.get("resample", 2)
     if filter_ not in range(len(_FILTERS)):
         raise _unknown(place, f"its resample is {filter_!r}")
+    torchvision = (kind.endswith("Fast") or version >= _TORCHVISION_SINCE) and _FILTERS[filter_] in _TORCHVISION_FILTERS
     return {
         "size": side,
         "mean": [value / (255 * factor) for value in _numbers("image_mean", mean, place)],
@@ -119,7 +127,7 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
         "resize_mode": mode,
         "fill_color": 0,
         "centre": "floor",
-        "resampler": "torchvision" if fast else "pillow",
+        "resampler": "torchvision" if torchvision else "pillow",
         **({"resize_px": resized} if resized != side else {}),
     }
 
@@ -144,8 +152,17 @@ def read_processor(folder: Path) -> dict[str, Any]:
                 continue
         if not isinstance(config, dict):
             raise _unknown(path, "the file is no image processor")
-        return from_processor(config, path)
+        return from_processor(config, path, version=_saved_by(folder))
     return {}
+
+
+def _saved_by(folder: Path) -> int:
+    """Return the major version of transformers that saved a model; 4 where its config does not say."""
+    try:
+        version = json.loads((folder / "config.json").read_text(encoding="utf-8"))["transformers_version"]
+        return int(str(version).partition(".")[0])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _TORCHVISION_SINCE - 1
 
 
 def from_timm(pretrained_cfg: Mapping[str, Any], place: Path | str = "config.json") -> dict[str, Any]:

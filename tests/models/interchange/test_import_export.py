@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from medclip.api.models import export_model, import_model
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
+from medclip.models.interchange.import_export import crop_effect
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.packs.card import Card, licence_names
 from medclip.models.packs.manifest import WITHOUT_FUSION, read_config, seal
@@ -342,3 +343,13 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: 
     assert "visual.proj" in refused.message
     assert refused.where == str(folder / "open_clip_model.safetensors")
     assert not (tmp_path / "pack").exists()
+
+
+def test_an_import_says_what_the_crops_do_to_vectors_and_nothing_where_images_stay_whole() -> None:
+    model = load_model("medclip-mini")
+    cut = crop_effect(model, replace(model.preprocess, resize="shortest"))
+    cosines = [float(value) for value in re.findall(r"0\.\d{3}|1\.000", cut)]
+    assert len(cosines) == 4
+    assert min(cosines) < 0.999  # the crops do change what this model sees
+    assert "centre cut leaves 33%" in cut
+    assert crop_effect(model, replace(model.preprocess, resize="squash", crop="none")) == ""

@@ -18,6 +18,7 @@ from medclip.models.inputs.preprocess import CLIP_MEAN
 from medclip.models.interchange.load_start import alike, load_start
 from medclip.models.packs.pack import load_model
 from medclip.models.towers.build import build_clip
+from tests.kits.hf_models import save_siglip, train_pieces
 from tests.kits.layouts import (
     BPE_TEXT,
     VIT,
@@ -219,7 +220,7 @@ def test_a_folder_with_several_weights_or_none_asks_for_the_file(tmp_path: Path)
 def test_a_tokenizer_with_more_ids_than_the_text_tower_is_refused(tmp_path: Path) -> None:
     config = CONFIG | {"text_cfg": BPE_TEXT | {"vocab_size": 100}}
     folder = hub_folder(tmp_path / "m", config, plain_state(random_model(config)), "open_clip_model.safetensors")
-    assert "49408 ids" in str(refusal(folder))
+    assert "49,408 ids" in str(refusal(folder))
 
 
 REVISION = "0" * 40
@@ -252,3 +253,30 @@ def test_overrides_do_not_change_what_was_given(tmp_path: Path, name: str) -> No
     started.config["text_cfg"]["context_length"] = 99
     assert overrides == {"text_cfg": {"context_length": 12}}
     assert json.loads((tmp_path / "configs" / f"{name}.json").read_text()) == CONFIG
+
+
+def test_one_refusal_names_all_that_a_bare_checkpoint_with_a_bert_lacks(tmp_path: Path) -> None:
+    words = {"text.transformer.embeddings.word_embeddings.weight": torch.zeros(9, 8)}
+    save_file({**words, "visual.trunk.norm.bias": torch.zeros(8)}, tmp_path / "w.safetensors")
+    with pytest.raises(MedclipError) as caught:
+        load_start(tmp_path / "w.safetensors")
+    said = str(caught.value)
+    assert "3 things are missing" in said
+    assert all(option in said for option in ("--architecture", "--text-folder", "--preset"))
+
+
+def test_one_refusal_names_weights_and_tokenizer_that_a_folder_lacks(tmp_path: Path) -> None:
+    save_siglip(tmp_path, vocab_size=44)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(MedclipError, match="3 things are missing") as caught:
+        load_start(tmp_path)
+    said = str(caught.value)
+    assert all(part in said for part in ("no weights", "no tokenizer", "how their authors treat images"))
+
+
+def test_a_tokenizer_of_another_model_is_refused_with_the_numbers_that_do_not_agree(tmp_path: Path) -> None:
+    save_siglip(tmp_path, vocab_size=400)
+    (tmp_path / "spiece.model").write_bytes(train_pieces())
+    with pytest.raises(MedclipError, match="the tokenizer has 44 ids, and the text tower's table of words 400 rows"):
+        load_start(tmp_path)

@@ -27,6 +27,9 @@ WANTED = [
     "uni",
     "uni2",
     "virchow2",
+    "openai",
+    "open_clip",
+    "imagenet",
 ]
 
 
@@ -54,12 +57,20 @@ def test_a_preset_on_the_scale_of_bytes_is_stated_in_units_of_one() -> None:
 
 
 def test_presets_that_fit_are_those_of_the_side_and_the_tower() -> None:
-    assert fitting_presets(448, ()) == ("medsiglip", "conch")
+    assert fitting_presets(448, ()) == ("medsiglip", "conch", "openai", "open_clip")
     assert "chexzero" in fitting_presets(224, ("ViT-B-32", "ViT-B-32-quickgelu"))
     assert "chexzero" not in fitting_presets(224, ("ViT-L-14",))
     assert fitting_presets(96, ()) == ()
-    assert fitting_presets(224, (), image_only=True) == ("uni", "uni2", "virchow2")
+    assert fitting_presets(224, (), image_only=True) == ("uni", "uni2", "virchow2", "imagenet")
     assert not {"rad-dino", "uni"} & {*fitting_presets(518, ()), *fitting_presets(224, ())}
+
+
+def test_the_preset_of_openai_says_what_no_tensor_tells_and_leaves_what_the_architecture_says() -> None:
+    config = find_preset("openai").completed({"quick_gelu": False, "text_cfg": {"context_length": 20}})
+    assert config == {"quick_gelu": True, "text_cfg": {"context_length": 20, "tokenizer_kwargs": {"clean": "lower"}}}
+    with_own_words = {"text_cfg": {"hf_tokenizer_name": "tokenizer"}}
+    assert find_preset("open_clip").completed(with_own_words) == with_own_words
+    assert find_preset("imagenet").completed(None) is None
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_close() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, printable
-from medclip.models.interchange.layouts.layout import CONFIG, HUB_WEIGHTS, Place, no_weights
+from medclip.models.interchange.layouts.layout import CONFIG, HUB_WEIGHTS, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,15 +96,8 @@ def check_patches(values: Mapping[str, Any], place: Place) -> None:
 
 
 def weights_of(place: Place) -> tuple[Path, ...]:
-    """Return the files of weights of a folder of transformers.
-
-    Raises:
-        MedclipError: MISSING_FILE.
-    """
-    weights = place.find_weights(*HUB_WEIGHTS)
-    if not weights:
-        raise no_weights(place.path)
-    return weights
+    """Return the files of weights of a folder of transformers; () where it has none, which `load_start` refuses."""
+    return place.find_weights(*HUB_WEIGHTS)
 
 
 class _Reading(UserDict[str, "Tensor"]):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.errors import MedclipError, Reason, printable
 from medclip.models.packs.manifest import PICKLES, WEIGHTS_NAME, is_pickle
 from medclip.models.towers.weight_files import read_shapes, to_safetensors
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,8 @@ class Source:
     config: dict[str, Any] | None
     """open_clip `model_cfg`; None for a bare checkpoint whose architecture nobody named."""
     weights: tuple[Path, ...] = ()
-    """As they lie: safetensors or pickles, several where they are split; none for random weights."""
+    """As they lie: safetensors or pickles, several where they are split; none for random weights, which have no
+    `folder`, and for a folder that lacks them."""
     folder: Path | None = None
     """Folder with tokenizer and text config."""
     preprocess: Mapping[str, Any] = field(default_factory=dict)
@@ -141,7 +143,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if missing := [n for n in names if not (index.parent / n).is_file()]:
         raise MedclipError(
             Reason.MISSING_FILE,
-            f"the weights are split, and {printable(missing[0])} is missing.",
+            f"the weights are split, and {list_of([printable(n) for n in missing], most=_SHOWN)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing.",
             where=index,
             hint="Take the folder from its source again.",
         )

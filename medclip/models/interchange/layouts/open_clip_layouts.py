@@ -35,8 +35,6 @@ def _is_folder(place: Place) -> bool:
 def _read_folder(place: Place) -> Source:
     values = read_config(place.path)
     weights = place.find_weights(*OPEN_CLIP_WEIGHTS)
-    if not weights:
-        raise no_weights(place.path)
     return Source(
         dict(values["model_cfg"]),
         weights,

