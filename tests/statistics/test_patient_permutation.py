@@ -47,3 +47,37 @@ def test_p_counts_the_sample_itself() -> None:
     assert p_value(1.0, np.zeros(99)) == 0.01
     assert p_value(0.0, np.zeros(99)) == 1.0
     assert np.isnan(p_value(np.nan, np.zeros(9)))
+
+
+def _dealt_to(sizes: list[int], num: int = 60) -> np.ndarray:
+    """Whose label each patient was dealt, [draws, patients]; each patient's rows have the patient's number."""
+    patients = np.repeat(np.arange(len(sizes)), sizes)
+    first = np.cumsum([0, *sizes[:-1]])
+    return shuffled(patients, patients, num, seed=0)[:, first]
+
+
+def test_patients_with_about_as_many_rows_change_places_and_others_do_not() -> None:
+    dealt = _dealt_to([2] * 20 + [1] * 20)
+    for draw in dealt:
+        assert sorted(draw[:20]) == list(range(20))
+        assert sorted(draw[20:]) == list(range(20, 40))
+
+
+def test_a_few_patients_with_more_or_with_fewer_rows_join_the_next() -> None:
+    more, fewer, between = (
+        _dealt_to([8] * 3 + [1] * 20),
+        _dealt_to([2] * 20 + [1] * 3),
+        _dealt_to([4] * 20 + [2] * 3 + [1] * 20),
+    )
+    assert (more[:, :3] >= 3).any()
+    assert (fewer[:, 20:] < 20).any()
+    assert (between[:, 20:23] >= 23).any()
+    assert (between[:, 20:23] >= 20).all()
+
+
+def test_labels_within_a_patient_keep_their_order_round_in_a_circle() -> None:
+    patients = np.repeat(np.arange(15), 3)
+    for draw in shuffled(np.arange(45), patients, 20, seed=2).reshape(20, 15, 3):
+        source = draw // 3
+        assert (source == source[:, :1]).all()
+        assert ((np.diff(draw % 3, axis=1) % 3) == 1).all()

@@ -208,3 +208,59 @@ def test_two_patients_of_one_folder_are_two_studies() -> None:
     names = ["case/1.png", "case/2.png", "case/3.png"]
     table = read_manifest(pyarrow.table({"file": names, "patient": ["P", "Q", "P"]}))
     assert _names([_png(name) for name in names], manifest=table) == [["case/1.png", "case/3.png"], ["case/2.png"]]
+
+
+def test_a_study_carries_its_modality_in_the_key_only_where_it_was_split() -> None:
+    (alone,) = group([_dicom("a", "S")], manifest=None, modality=None, key=KEY)
+    split = group([_dicom("a", "S"), _dicom("b", "S", modality="MG")], manifest=None, modality=None, key=KEY)
+    assert alone.key == alone.tie
+    assert {study.tie for study in split} == {alone.key}
+    assert len({study.key for study in split} | {alone.key}) == 3
+
+
+def test_a_table_states_the_view_and_day_of_a_mammogram_and_of_nothing_else() -> None:
+    table = pyarrow.table(
+        {
+            "file": ["m.png", "x.png"],
+            "modality": ["mammography", "xray"],
+            "laterality": ["L", "L"],
+            "view": ["MLO", "MLO"],
+            "exam_date": ["2020-03-01", "2020-03-01"],
+        }
+    )
+    mammogram, radiograph = group([_png("m.png"), _png("x.png")], manifest=read_manifest(table), modality=None, key=KEY)
+    assert mammogram.units[0].stated_view is not None
+    assert str(mammogram.units[0].exam_date) == "2020-03-01"
+    assert (radiograph.units[0].stated_view, radiograph.units[0].exam_date) == (None, None)
+
+
+def test_a_file_as_large_as_its_pixels_may_have_a_copy_and_every_frame_and_colour_counts() -> None:
+    for frames, samples, size, copies in (
+        (1, 1, 200, True),
+        (2, 1, 399, False),
+        (1, 3, 599, False),
+        (2, 3, 1200, True),
+    ):
+        header = DicomHeader(
+            study_uid="S",
+            modality="CR",
+            instance_uid="1.2",
+            transfer_syntax="1.2.840.10008.1.2.1",
+            rows=10,
+            columns=10,
+            frames=frames,
+            samples_per_pixel=samples,
+            bits_allocated=16,
+        )
+        files = [
+            (FileRef(Path("/data") / name, name, size), FileFacts(f"sha of {name}", Format.DICOM, header))
+            for name in "ab"
+        ]
+        (study,) = group(files, manifest=None, modality=None, key=KEY)
+        assert any(unit.copy_of for unit in study.units) is copies, (frames, samples)
+
+
+def test_a_volume_in_one_file_is_an_examination_by_itself() -> None:
+    names = ["c/1.nii", "c/2.nii"]
+    files = [(FileRef(Path("/data") / name, name), FileFacts(f"sha of {name}", Format.NIFTI)) for name in names]
+    assert _names(files, manifest=_one_patient(*names), modality=Modality.CT) == [[name] for name in names]

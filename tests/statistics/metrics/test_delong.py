@@ -181,3 +181,9 @@ def test_the_variance_of_clustered_images_is_that_of_obuchowskis_sums():
     np.testing.assert_allclose(
         found.covariance_KK, s10 / len(x) + s01 / len(y) + 2 * s11 / (len(x) * len(y)), rtol=1e-12
     )
+
+
+def test_two_patients_of_each_kind_are_enough_for_a_variance_and_one_is_not() -> None:
+    truth, score = [1, 1, 0, 0], [0.9, 0.4, 0.5, 0.1]
+    assert np.isfinite(auroc_variance(truth, score, patients_N=[0, 1, 2, 3]).covariance_KK).all()
+    assert np.isnan(auroc_variance(truth, score, patients_N=[0, 0, 1, 2]).covariance_KK).all()

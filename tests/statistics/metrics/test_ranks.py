@@ -61,3 +61,13 @@ def test_two_groups_swap_their_crossed_areas() -> None:
     assert point["auroc_bpsn"][1] == point["auroc_bnsp"][2]
     assert point["auroc_bnsp"][1] == point["auroc_bpsn"][2]
     assert np.isnan(point["auroc_bpsn"][0])
+
+
+def test_positives_between_the_same_negatives_stay_apart_where_one_of_them_is_tied() -> None:
+    # ranks: ±(tied) + + − + +
+    positives, negatives = np.array([0, 1, 2, 4, 5]), np.array([0, 3])
+    ids = np.arange(7, dtype=np.int32)
+    block = next(blocks(np.ones((7, 1), np.uint8), 7, True))
+    match = contest(positives, (ids[:5], None), negatives, (ids[5:], None), 7, steps=False)
+    assert match.positive.shape == (3, 7)
+    assert areas(match, block, steps=False).won_b[0] == 0.5 + 1 + 1 + 2 + 2

@@ -54,3 +54,23 @@ def test_net_benefit_of_the_specification() -> None:
     everybody, same = cohort_of(np.ones(10), truth)
     assert evaluate(everybody, same, once, threshold=0.3).point["net_benefit"][0] == pytest.approx(0, abs=1e-15)
     assert np.isnan(evaluate(cohort, label, once, threshold=1.0).point["net_benefit"][0])
+
+
+def test_what_is_measured_together_and_of_crossed_attributes_is_what_each_gives_alone() -> None:
+    rng = np.random.default_rng(4)
+    score, truth = rng.random(300), rng.integers(0, 2, 300)
+    groups = {
+        "view": rng.choice(["a", "b", "c"], 300),
+        "sex": rng.choice(["F", "M"], 300),
+        "site": rng.choice([*"xyz"], 300),
+    }
+    names = ["ece", "ece_mass", "brier", "tpr"]
+    once = np.ones((300, 1), np.uint8)
+    together = evaluate(*cohort_of(score, truth, groups=groups), once, threshold=0.4, metrics=names).point
+    cells = [np.ones(300, bool), *(groups[g] == v for g in groups for v in np.unique(groups[g]))]
+    for name in names:
+        alone = evaluate(*cohort_of(score, truth, groups=groups), once, threshold=0.4, metrics=[name]).point[name]
+        np.testing.assert_allclose(together[name], alone, atol=1e-12)
+    for cell, rows in enumerate(cells):
+        assert together["brier"][cell] == pytest.approx(((score - truth)[rows] ** 2).mean())
+        assert together["tpr"][cell] == pytest.approx((score >= 0.4)[rows & (truth == 1)].mean())

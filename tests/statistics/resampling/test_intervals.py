@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,13 @@ def test_a_symmetric_interval_has_students_quantile_of_the_patients_and_no_ends_
     low, high = symmetric_interval(three, errors)
     assert [low[0], high[0]] == pytest.approx([1.2 - student.ppf(0.975, 4) * 0.2, 1.2 + student.ppf(0.975, 4) * 0.2])
     assert np.isnan([low[1:], high[1:]]).all()
+
+
+def test_the_ends_of_the_adjusted_area_are_those_of_the_area_at_the_samples_prevalence():
+    replicates, clusters = drawn_cohort(flip=0.2)
+    base_G = replicates.n_pos_G / replicates.n_G
+    adjusted = {"auprc_adjusted": 1 - np.log(replicates.point["auprc"]) / np.log(base_G)}
+    drawn = {"auprc_adjusted": 1 - np.log(replicates.drawn["auprc"]) / np.log(base_G)[:, None]}
+    ends = of(replace(replicates, point=adjusted, drawn=drawn), "auprc_adjusted", clusters)[:2]
+    for end_G, area_G in zip(ends, of(replicates, "auprc", clusters)[:2], strict=True):
+        np.testing.assert_allclose(end_G, 1 - np.log(area_G) / np.log(base_G), atol=1e-9)
