@@ -64,6 +64,12 @@ def test_a_table_is_that_of_pydicom_whatever_its_bits(bits: int) -> None:
     np.testing.assert_allclose(_display(header), apply_voi_lut(VALUES.astype(int), header) / top)
 
 
+def test_the_bits_of_a_table_are_white_where_its_entries_use_most_of_them_and_else_the_largest_entry() -> None:
+    for most, white in ((3000, 4095), (2000, 2000)):
+        header = _header(VOILUTSequence=Sequence([_table([n * most // 15 for n in range(16)], bits=12)]))
+        assert _display(header)[-1] == pytest.approx(most / white)
+
+
 def test_a_table_of_one_bit_is_black_and_white() -> None:
     header = _header(VOILUTSequence=Sequence([_table([0] * 8 + [1] * 8, bits=1)]))
     np.testing.assert_array_equal(_display(header), VALUES >= 8)
