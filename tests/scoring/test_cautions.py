@@ -114,6 +114,7 @@ def asked(task: str, *names: str) -> AskedTask:
     return AskedTask(load_task(task), names or None, None, listed=True)
 
 
+BREAST = "breast_ultrasound_malignancy"
 CARD = Card.model_validate(
     {
         "name": "a",
@@ -122,7 +123,7 @@ CARD = Card.model_validate(
                 classes=("pneumonia", "edema"),
                 word_control={"pneumonia": control(-0.01, 0.01), "edema": control(0.1, 0.2)},
             ),
-            "breast_ultrasound_malignancy": TaskCard(classes=("benign", "malignant"), word_control={"all": control(0.0, 0.02)}),
+            BREAST: TaskCard(classes=("benign", "malignant"), word_control={"all": control(0.0, 0.02)}),
         },
     }
 )
@@ -141,7 +142,7 @@ AS_WELL = (
         ([asked_words(["signs of pneumonia"])], ["xray"], "“signs of pneumonia”"),
         ([asked_words(["a pacemaker"])], ["xray"], None),
         ([asked_words(["edema"])], ["xray"], None),
-        ([asked("breast_ultrasound_malignancy")], ["ultrasound", "xray"], load_task("breast_ultrasound_malignancy").title),
+        ([asked(BREAST)], ["ultrasound", "xray"], load_task(BREAST).title),
         ([asked("modality")], ["xray"], None),
     ],
 )
