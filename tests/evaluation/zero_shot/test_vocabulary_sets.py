@@ -137,6 +137,17 @@ def test_a_task_of_two_sources_is_measured_within_each_and_across_them(pack: Pat
     assert "other_words" not in pq.read_table(tmp_path / "out" / "predictions.parquet").column_names
 
 
+def test_a_task_of_which_nothing_can_be_read_has_no_figure_and_no_word_control(
+    pack: Path, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "north").mkdir()
+    (tmp_path / "north" / "labels.csv").write_text("file,Pneumonia,who\ngone.png,1,N1\nlost.png,0,N2\n")
+    result = evaluate_suite(pack, place / "suite.yaml", tmp_path, dataset="north", **QUICK)
+    assert result.sets[0].problems == {"missing_file": 2}
+    assert result.sets[0].word_control is None
+    assert all(task.word_control is None for task in result.tasks)
+
+
 def test_what_stands_beside_the_card_is_of_the_sources_that_its_figure_is_of(
     pack: Path, place: Path, tmp_path: Path
 ) -> None:
