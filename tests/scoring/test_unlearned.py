@@ -100,7 +100,6 @@ def test_own_words_that_nobody_measured_are_named_by_the_run_with_the_command_th
     assert run.notes[-1] == MEASURE_WORDS
     for shown in (repr(run), run._repr_html_()):
         assert "“a pacemaker”: it names nothing" in shown
-        assert "medclip evaluate --data TABLE" in shown
     print_run(run, True)
     assert json.loads(capsys.readouterr().out)["notes"] == list(run.notes)
     assert MEASURE_WORDS not in score(film, tmp_path / "b", model=tried_pack, workers=1, task="modality").notes

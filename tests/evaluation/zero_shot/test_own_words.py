@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,13 @@ def test_the_command_is_the_function_and_takes_the_folder_of_a_labels_csv(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "labels.csv").write_text(ROWS)
-    asked = {"prompt": "pneumonia", "label": "Pneumonia", "patient": "woman", "num_resamples": 50, "workers": 1}
+    asked: dict[str, Any] = {
+        "prompt": "pneumonia",
+        "label": "Pneumonia",
+        "patient": "woman",
+        "num_resamples": 50,
+        "workers": 1,
+    }
     result = medclip.evaluate(tmp_path, images=place / "films", model=place / "tiny", **asked)
     named = [str(word) for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
     where = ["--data", str(tmp_path), "--images", str(place / "films"), "--model", str(place / "tiny")]
@@ -124,7 +131,7 @@ def test_rows_of_several_modalities_or_of_none_are_refused(tmp_path: Path, cells
 @pytest.mark.parametrize(
     "options", [{"label": "x"}, {"prompt": "fluid"}, {"prompt": "fluid", "label": "x", "suite": "mini"}]
 )
-def test_words_labels_and_suites_stand_together_or_not_at_all(tmp_path: Path, options: dict[str, str]) -> None:
+def test_words_labels_and_suites_stand_together_or_not_at_all(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(MedclipError) as e:
         medclip.evaluate(tmp_path, **options)
     assert e.value.reason is Reason.WRONG_USE
