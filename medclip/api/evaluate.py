@@ -52,9 +52,9 @@ class EvaluateOptions(
     """What `evaluate` is asked."""
 
     data: str | Path = argument(
-        "Folder with one folder for each set of the suite: `labels.csv` (file, label, perhaps patient and split), or "
-        "one folder for each class. With --prompt a table of labelled files, with `file`, or the folder of a "
-        "labels.csv.",
+        "Folder with one folder for each set of the suite; with --prompt a table of labelled files. A set has "
+        "`labels.csv` (file, label, perhaps patient and split), or one folder for each class. The table has `file`; it "
+        "may be named by the folder of its labels.csv.",
         named=True,
         form="DIR|TABLE",
         place=True,
@@ -68,7 +68,7 @@ class EvaluateOptions(
         heading="What is asked",
     )
     suite: str | Path | SuiteFile = option(
-        'Suite that comes with medclip, "unimed" or "pathgen", or a YAML file. In Python also one that was loaded.',
+        'Suite by name ("unimed", "pathgen"), or a YAML file. In Python also one that was loaded.',
         default="unimed",
         form="NAME|FILE",
         kind=str,
@@ -135,9 +135,10 @@ class EvaluateOptions(
 
 @verb(EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> SuiteResult:
-    """Measure a model zero-shot on a suite of labelled sets, as far as their data is there; or words of one's own.
+    """Measure a model zero-shot on a suite of labelled sets, or in one's own words on a table.
 
-    With `prompt` the sets are the rows of one table, by a column of labels for each prompt.
+    Of a suite what is there is measured. With `prompt` each prompt is measured on the rows of one table, by a column of
+    labels.
 
     Class vector = normalise(mean of normalised prompt vectors), score = cosine, prediction = the highest score; for two
     classes the area is that of the second score minus the first. Images are read through the adapters that feed
