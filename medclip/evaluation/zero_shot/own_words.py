@@ -35,7 +35,7 @@ def words_suite(
 
     Args:
         data: Table with the column `file` and those of the labels, or the folder of a labels.csv.
-        prompts: What is asked.
+        prompts: Prompts, in their order.
         labels: For each prompt the column that says whether it is true (1, 0, -1 or blank for not known), or
             "COLUMN=VALUE" for a column of names of which one means it.
         modality: Modality of rows whose table says none.
