@@ -13,6 +13,9 @@ from medclip.api.groups import (
     Identity,
     Limits,
     Machine,
+    NamedModality,
+    OwnWords,
+    PatientColumn,
     Recipe,
     Resamples,
     TableImages,
@@ -20,7 +23,7 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, needs, option, options
+from medclip.options import argument, excludes, needs, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
@@ -31,17 +34,41 @@ if TYPE_CHECKING:
 
 
 @options
-class EvaluateOptions(Told, Limits, Recipe, Batches, Device, Machine, Identity, Resamples, TableImages, WithModel):
+class EvaluateOptions(
+    Told,
+    Limits,
+    Recipe,
+    OwnWords,
+    Batches,
+    Device,
+    Machine,
+    Identity,
+    Resamples,
+    TableImages,
+    NamedModality,
+    PatientColumn,
+    WithModel,
+):
     """What `evaluate` is asked."""
 
     data: str | Path = argument(
-        "Folder with one folder for each set of the suite: `labels.csv` (file, label, perhaps patient and split), or "
-        "one folder for each class.",
+        "Folder with one folder for each set of the suite; with --prompt a table of labelled files. A set has "
+        "`labels.csv` (file, label, perhaps patient and split), or one folder for each class. The table has `file`; it "
+        "may be named by the folder of its labels.csv.",
         named=True,
+        form="DIR|TABLE",
         place=True,
     )
+    label: str | Sequence[str] = option(
+        "Column that says whether each prompt is true, in their order: 1 or 0, or of a column of names COLUMN=VALUE. "
+        "An empty cell, or -1, is not known.",
+        default=(),
+        form="COLUMN[=VALUE]",
+        often=True,
+        heading="What is asked",
+    )
     suite: str | Path | SuiteFile = option(
-        'Suite that comes with medclip, "unimed" or "pathgen", or a YAML file. In Python also one that was loaded.',
+        'Suite by name ("unimed", "pathgen"), or a YAML file. In Python also one that was loaded.',
         default="unimed",
         form="NAME|FILE",
         kind=str,
@@ -85,12 +112,33 @@ class EvaluateOptions(Told, Limits, Recipe, Batches, Device, Machine, Identity, 
             "there are embeddings of a pack to compare with, and no such pack is named.",
             hint="Name it with --compare.",
         ),
+        needs(
+            "prompt",
+            "label",
+            "words are measured against labels, and no column of them is named.",
+            hint="Name it with --label COLUMN, or COLUMN=VALUE. Without labels, use medclip score --prompt.",
+        ),
+        needs(
+            ("label", "against", "patient", "modality"),
+            "prompt",
+            "{names} is of --prompt; what a suite measures stands in its file.",
+            hint="Name what the label means in words with --prompt, or leave it out.",
+        ),
+        excludes(
+            ("suite", "dataset"),
+            "prompt",
+            "{names} is of a suite of labelled sets, and --prompt of one table.",
+            hint="Measure one at a time.",
+        ),
     )
 
 
 @verb(EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> SuiteResult:
-    """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
+    """Measure a model zero-shot on a suite of labelled sets, or in one's own words on a table.
+
+    Of a suite what is there is measured. With `prompt` each prompt is measured on the rows of one table, by a column of
+    labels.
 
     Class vector = normalise(mean of normalised prompt vectors), score = cosine, prediction = the highest score; for two
     classes the area is that of the second score minus the first. Images are read through the adapters that feed
@@ -102,21 +150,27 @@ def evaluate(options: EvaluateOptions) -> SuiteResult:
     Raises:
         MedclipError: NOTHING_TO_DO when no set of the suite is there, naming what was looked for; MISSING_FILE for the
             data folder or the suite; TABLE_INVALID when no set can be measured and one does not fit the suite (a label
-            that it does not know); WRONG_USE for a set that the suite does not have; OUTPUT_IN_USE; those of
-            `medclip.models.load`.
+            that it does not know), or for a table whose column does not say whether a prompt is true; WRONG_USE for a
+            set that the suite does not have; OUTPUT_IN_USE; those of `medclip.models.load`.
 
     Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
     """
     from medclip.api.run_arguments import folder_of, refuse_slide_store
+    from medclip.evaluation.zero_shot.own_words import words_suite
     from medclip.evaluation.zero_shot.suite_run import AskedPack, Measuring, evaluate_suite
+    from medclip.text.vocabulary.own_words import read_prompts
 
     for folder in (options.images, options.compare_images):
         folder_of(folder)
     refuse_slide_store(options.data)
+    data, suite = options.data, options.suite
+    if prompts := read_prompts(options.prompt, options.against):
+        columns = (options.label,) if isinstance(options.label, str) else options.label
+        data, suite = words_suite(data, prompts, columns, modality=options.modality, patient=options.patient)
     return evaluate_suite(
         AskedPack(options.model, options.images),
-        options.suite,
-        options.data,
+        suite,
+        data,
         Measuring(options.device, options.batch_size, options.num_resamples, options.prompt_sensitivity),
         other=None if options.compare is None else AskedPack(options.compare, options.compare_images),
         out=None if options.out is None else Path(options.out),

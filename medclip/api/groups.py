@@ -298,14 +298,11 @@ class Engines:
 
 
 @options
-class Questions:
-    """What is asked of a model."""
+class OwnWords:
+    """What is asked of a model in one's own words."""
 
     heading = "What is asked"
 
-    task: str | Sequence[str] = option(
-        "Task to score. Default: those of the pack's card that fit each study.", default=(), form="NAME", often=True
-    )
     prompt: Asked = option(
         'What to score in your own words; "TEXT | TEXT" are ways to say one thing. In Python a text, several (each a '
         "class of its own), or a mapping of names to texts; the tables have by how much the answer changes with the "
@@ -317,6 +314,22 @@ class Questions:
     against: Asked = option(
         "What each prompt is compared with, in their order or by name. Default: 'no TEXT'.", default=(), form="TEXT"
     )
+
+
+@options
+class NamedTasks:
+    """Which tasks of the vocabulary are asked."""
+
+    heading = "What is asked"
+
+    task: str | Sequence[str] = option(
+        "Task to score. Default: those of the pack's card that fit each study.", default=(), form="NAME", often=True
+    )
+
+
+@options
+class Questions(OwnWords, NamedTasks):
+    """What is asked of a model."""
 
 
 @options

@@ -123,13 +123,17 @@ def _print_word_control(controls: Mapping[str, Mapping[str, WordControl]]) -> No
     ]
     if not named:
         return
-    print("\nBy its own words, by unrelated ones and by those of other findings; own less these, with 95 % intervals")
+    print()
+    print_paragraph(
+        "",
+        "Would other words do? AUROC of two answers, else balanced accuracy, by the task's own words, and these less "
+        "unrelated words and words of other findings, with 95 % intervals",
+    )
     rows = []
     for what, control in named:
-        cells = [(f"{one.figure.value:.3f}", one.apart) for one in (control.unrelated, control.other_findings) if one]
-        unrelated, others = (*cells, ("", ""))[:2]
-        rows.append((what, control.metric_title, f"{control.own_words.value:.3f}", *unrelated, *others))
-    print_table(("task", "metric", "own", "unrelated", "own less these", "others", "own less these"), rows)
+        apart = [one.apart if one else "" for one in (control.unrelated, control.other_findings)]
+        rows.append((what, f"{control.own_words.value:.3f}", *apart))
+    print_table(("task", "own", "less unrelated", "less other findings"), rows)
     for what, control in named:
         if control.caution:
             print_paragraph(f"{printable(what)}: ", control.caution)

@@ -85,6 +85,7 @@ def _print_answers(run: Any) -> None:
 def _print_unlearned(run: Any) -> None:
     """Print which answers are worth little: they are grey in the report."""
     from medclip.cli.progress import print_grey
+    from medclip.runs.outputs.score_run import MEASURE_WORDS
 
     by_reason: dict[str, list[str]] = {}
     for answers in run.unlearned:
@@ -92,6 +93,8 @@ def _print_unlearned(run: Any) -> None:
         by_reason.setdefault(answers.reason, []).append(name)
     for reason, names in by_reason.items():
         print_grey(f"Not learned: {', '.join(dict.fromkeys(names))}: {reason}.")
+    if MEASURE_WORDS in run.notes:
+        print_grey(MEASURE_WORDS)
 
 
 def _print_watched(run: Any, as_json: bool, _: Any) -> int:

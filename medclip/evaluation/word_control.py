@@ -79,7 +79,7 @@ class Wordings:
         """Return the cosine of each image with each class by each way, float32 [N, K, C]."""
         flat = encode_prompts(model, [sentences for way in self.sides for sentences in way])
         scores_NX = np.asarray(features_ND, np.float64) @ flat.T.astype(np.float64)
-        return scores_NX.reshape(len(scores_NX), len(self.sides), -1).astype(np.float32)
+        return scores_NX.reshape(len(scores_NX), len(self.sides), len(self.sides[0])).astype(np.float32)
 
 
 def other_wordings(prompts: Sequence[Sequence[str]], modality: Modality | None) -> Wordings | None:

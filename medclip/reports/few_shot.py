@@ -363,8 +363,8 @@ def summary(result: Comparison) -> Iterator[str]:
     for reference in result.references:
         yield from _against(result, reference, best)
     for name, control in result.word_control.items():
-        of = "" if name == ALL else f" of {name}"
-        yield f"Would other words than those{of} do as well in zero-shot? {control.in_words}"
+        of = "" if name == ALL else f" for {name}"
+        yield f"Would other words do as well{of} in zero-shot? {control.in_words}"
     if "svd" in result.titles and best != "svd":
         for reference in result.references:
             d = next((d for d in result.differences_of(reference, None) if d.method == "svd"), None)

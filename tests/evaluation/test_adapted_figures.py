@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from medclip.adaptation.run import ScoredTest
 from medclip.evaluation.adapted_figures import measure
+from medclip.sample import Modality
 from medclip.statistics.metrics.classification import METRICS
 from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.task_kinds import TASK_KINDS
@@ -68,6 +69,21 @@ def test_the_metrics_of_a_kind_are_measured_beside_those_of_every_adaptation(mon
     )
     assert any(line.startswith("macro f1") for line in found.lines())
     assert "macro_f1" in found.metrics
+
+
+def test_zero_shot_is_measured_with_other_words_where_the_base_has_vectors_of_its_images():
+    targets, logits = made_up(0, 1.0)
+    run = run_of(targets, logits, logits)
+    assert measure(run).word_control == {}
+    run.adapted.model.encode_text = lambda texts: np.array([[len(t), t.count("e"), 1.0] for t in texts], np.float32)
+    features_ND = np.random.default_rng(0).normal(size=(60, 3))
+    run.test = replace(run.test, features_ND=features_ND, modality=Modality.XRAY)
+    measured = measure(run, num_resamples=50)
+    control = measured.word_control["all"]
+    assert control.num_images == 60
+    assert measured.to_json()["word_control"]["all"]["own_words"]["value"] == control.own_words.value
+    lines = list(measured.lines())
+    assert lines[lines.index("Zero-shot by its words and by others:") + 1].startswith("  words: AUROC")
 
 
 def test_the_difference_is_paired():

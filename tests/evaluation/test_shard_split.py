@@ -72,6 +72,14 @@ def test_the_area_of_a_finding_is_that_of_its_prompts_with_intervals_over_patien
     assert (figures.num_images, figures.num_patients, figures.num_in_training) == (NUM_TEST, NUM_TEST // 2, 0)
 
 
+def test_the_words_of_a_finding_are_compared_with_others(figures: SplitFigures) -> None:
+    control = figures.word_control["chest_xray_findings"]["pneumonia"]
+    assert control.own_words.value == pytest.approx(figures.figures["chest_xray_findings"]["macro_auroc"]["value"])
+    assert control.num_images == NUM_TEST
+    assert control.unrelated.num == 24
+    assert SplitFigures.model_validate_json(figures.model_dump_json()) == figures
+
+
 def test_patients_and_files_of_training_are_left_out(model: Model, reader: ShardReader) -> None:
     first, second = islice(reader.provenance(), 2)
     assert first["patient"] != second["patient"]

@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medclip.evaluation.word_control import UNRELATED, measure_word_control
+from medclip.evaluation.word_control import (
+    UNRELATED,
+    compare_words,
+    measure_task_words,
+    measure_word_control,
+    other_wordings,
+)
+from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.word_control import OtherWords, WordControl
+from medclip.models.prototypes.class_vectors import encode_prompts
 from medclip.sample import Modality
 from medclip.statistics.estimate import Change, Figure
+from tests.kits.adapt_tables import findings, views
 
 DIM = 64
 NO, PNEUMONIA = 0, 1
@@ -131,6 +140,62 @@ def test_of_classes_that_deny_nothing_each_gets_a_phrase(num_classes: int):
     assert found.unrelated.most_words.count(" | ") == num_classes - 1
     assert found.unrelated.figure.value < 0.9
     assert found.caution == ""
+
+
+def test_of_several_sources_the_area_is_that_of_all_pairs_within_a_source():
+    """The second source lies further along "no" and has more sick: across sources "no" alone would tell them."""
+    features, labels = images(PNEUMONIA, num=120)
+    rng = np.random.default_rng(1)
+    sources = np.where(rng.random(120) < 0.2 + 0.6 * labels, "south", "north")
+    features[sources == "south", NO] -= 3
+    wordings = other_wordings(FINDING, Modality.XRAY)
+    assert wordings is not None
+    own_NC = features @ encode_prompts(Encoder(), FINDING).T
+    others_NKC, patients = wordings.scores(Encoder(), features), range(120)
+    within = compare_words(own_NC, others_NKC, wordings, labels, patients, sources=sources.tolist(), num_resamples=50)
+    pooled = compare_words(own_NC, others_NKC, wordings, labels, patients, num_resamples=50)
+    assert within is not None
+    assert pooled is not None
+
+    def area(scores_NC: NDArray[np.floating]) -> float:
+        gap = scores_NC[:, 1] - scores_NC[:, 0]
+        pairs = [
+            (gap[i] > gap[j]) + 0.5 * (gap[i] == gap[j])
+            for i in np.flatnonzero(labels == 1)
+            for j in np.flatnonzero(labels == 0)
+            if sources[i] == sources[j]
+        ]
+        return float(np.mean(pairs))
+
+    assert within.own_words.value == pytest.approx(area(own_NC), abs=1e-4)
+    unrelated = np.mean([area(others_NKC[:, k]) for k in range(wordings.num_unrelated)])
+    assert within.unrelated.figure.value == pytest.approx(unrelated, abs=1e-4)
+    assert within.unrelated.difference.value == pytest.approx(area(own_NC) - unrelated, abs=2e-4)
+    assert pooled.unrelated.figure.value > within.unrelated.figure.value + 0.1, "the source is no answer"
+
+
+def test_sources_of_one_answer_each_have_no_control():
+    features, labels = images(PNEUMONIA, num=40)
+    wordings = other_wordings(FINDING, Modality.XRAY)
+    assert wordings is not None
+    own_NC, others_NKC = np.zeros((40, 2)), wordings.scores(Encoder(), features)
+    sources = ["south" if label else "north" for label in labels]
+    assert compare_words(own_NC, others_NKC, wordings, labels, range(40), sources=sources, num_resamples=20) is None
+
+
+def test_each_finding_of_a_task_is_measured_over_the_images_where_it_is_known():
+    features, labels = images(PNEUMONIA, num=200)
+    targets = np.stack([labels, np.full(200, np.nan)], axis=1).astype(np.float64)
+    targets[:50, 0] = np.nan
+    controls = measure_task_words(Encoder(), findings(), features, targets, range(200), Modality.XRAY, num_resamples=50)
+    assert list(controls) == ["pneumonia"], "of the other nothing is known"
+    assert controls["pneumonia"].num_images == 150
+
+
+def test_a_task_with_one_answer_is_measured_as_a_whole():
+    features, labels = images(PNEUMONIA, num=60)
+    controls = measure_task_words(Encoder(), views(), features, labels, range(60), Modality.XRAY, num_resamples=50)
+    assert list(controls) == [ALL]
 
 
 def test_it_is_read_back_as_it_was_and_is_the_same_twice():

@@ -10,9 +10,14 @@ import pytest
 from PIL import Image
 
 from medclip import embed, score
-from medclip.models.packs.card import TaskCard, read_card
+from medclip.models.packs.card import Card, TaskCard, read_card
 from medclip.models.packs.pack import update_pack
+from medclip.models.packs.word_control import OtherWords, WordControl
 from medclip.runs.outputs.score_run import read_run
+from medclip.scoring.cautions import asked_words, word_notes
+from medclip.scoring.tasks import AskedTask
+from medclip.statistics.estimate import Change, Figure
+from medclip.text.vocabulary.load import load_task
 from tests.kits.scoring import make_pack, write_dicom
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "studies"
@@ -98,3 +103,65 @@ def test_of_two_kinds_in_a_run_the_rows_of_the_one_that_nobody_measured_say_so(t
     assert f"Not learned: {reason}." in (tmp_path / "out" / "report.html").read_text()
     stored = embed(ecgs, tmp_path / "e", modality="ecg", workers=1)
     assert score(stored, tmp_path / "again", task="ecg_sheet").scores.equals(run.scores)
+
+
+def control(low: float, high: float) -> WordControl:
+    others = OtherWords(24, Figure(0.8), 0.85, "a red car", Change((low + high) / 2, low, high))
+    return WordControl("auroc", 100, Figure(0.81), others, None)
+
+
+def asked(task: str, *names: str) -> AskedTask:
+    return AskedTask(load_task(task), names or None, None, listed=True)
+
+
+BREAST = "breast_ultrasound_malignancy"
+CARD = Card.model_validate(
+    {
+        "name": "a",
+        "tasks": {
+            "chest_xray_findings": TaskCard(
+                classes=("pneumonia", "edema"),
+                word_control={"pneumonia": control(-0.01, 0.01), "edema": control(0.1, 0.2)},
+            ),
+            BREAST: TaskCard(classes=("benign", "malignant"), word_control={"all": control(0.0, 0.02)}),
+        },
+    }
+)
+AS_WELL = (
+    "unrelated words rank the images of the model’s card as well (AUROC 0.80, with its own 0.81): this is not an "
+    "answer to this question."
+)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "modalities", "of"),
+    [
+        ([asked("chest_xray_findings", "pneumonia", "edema")], ["xray"], "Chest X-ray findings, Pneumonia"),
+        ([asked("chest_xray_findings", "edema")], ["xray"], None),
+        ([asked("chest_xray_findings", "pneumonia")], ["fundus"], None),
+        ([asked_words(["signs of pneumonia"])], ["xray"], "“signs of pneumonia”"),
+        ([asked_words(["a pacemaker"])], ["xray"], None),
+        ([asked_words(["edema"])], ["xray"], None),
+        ([asked(BREAST)], ["ultrasound", "xray"], load_task(BREAST).title),
+        ([asked("modality")], ["xray"], None),
+    ],
+)
+def test_a_run_says_of_which_questions_other_words_would_do_as_well(
+    tasks: list[AskedTask], modalities: list[str], of: str | None
+) -> None:
+    assert word_notes(CARD, tasks, modalities) == (() if of is None else (f"{of}: {AS_WELL}",))
+
+
+def test_the_note_on_other_words_stands_with_the_run_however_it_was_made(marked: Path, tmp_path: Path) -> None:
+    pack = shutil.copytree(marked, tmp_path / "pack")
+    card = read_card(pack)
+    entry = card.tasks["chest_xray_findings"].model_copy(update={"word_control": {"pneumonia": control(-0.01, 0.01)}})
+    tasks = {**card.tasks, "chest_xray_findings": entry}
+    update_pack(pack, card=card.model_copy(update={"tasks": tasks}))
+    film = write_dicom(tmp_path / "1.dcm", 1)
+    run = score(film, tmp_path / "out", model=pack, workers=1, task="chest_xray_findings")
+    note = f"Chest X-ray findings, Pneumonia: {AS_WELL}"
+    assert run.notes.count(note) == 1
+    assert note in (tmp_path / "out" / "report.html").read_text()
+    stored = embed(film, tmp_path / "e", model=pack, workers=1)
+    assert note in score(stored, tmp_path / "again", model=pack, task="chest_xray_findings").notes

@@ -12,7 +12,7 @@ from medclip.cli.score import print_run
 from medclip.models.packs.card import Card, read_card
 from medclip.models.packs.pack import update_pack
 from medclip.models.packs.words import prompt_cautions
-from medclip.runs.outputs.score_run import read_run
+from medclip.runs.outputs.score_run import MEASURE_WORDS, read_run
 from medclip.scoring.cautions import asked_words, modality_unlearned, prompt_reasons, prompt_unlearned, prompt_unlisted
 from medclip.text.vocabulary.own_words import read_prompts
 from tests.kits.progress import Recorded
@@ -65,14 +65,14 @@ def test_what_should_be_known_of_a_question_is_pointed_out_before_anything_is_re
     )
     assert run.notes[1] == spelling
     assert run.notes[0].startswith(about)
-    assert progress.notes[:2] == list(run.notes)
+    assert (*progress.notes[:2], MEASURE_WORDS) == run.notes
     assert about in repr(run)
     assert spelling in repr(run)
     assert read_run(tmp_path / "out").notes == run.notes
     page = (tmp_path / "out" / "report.html").read_text()
     notices = page.split('<ul class="notice small">')[1].split("</ul>")[0]
     assert f"<li>{spelling}</li>" in notices, "several notices stand in one box"
-    assert notices.count("<li>") == len(run.notes)
+    assert notices.count("<li>") == len(run.notes) - 1, "how words are measured is told to whoever runs it"
     study = page.split("<article")[1].split("</article>")[0]
     assert study.count('<tbody class="unlearned">') == 1
     assert study.count("Not learned: the prompt speaks of CT") == 1
@@ -89,6 +89,20 @@ def test_a_task_that_the_card_lacks_is_grey_with_the_reason_and_named_in_the_rep
     assert '<div class="unlearned">' in study
     assert "Not learned: this is no task of the model’s card." in study
     assert "nobody has measured how good the model is at this" in study
+
+
+def test_own_words_that_nobody_measured_are_named_by_the_run_with_the_command_that_measures_them(
+    tried_pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = write_dicom(tmp_path / "1.dcm", 1)
+    run = score(film, tmp_path / "out", model=tried_pack, workers=1, prompt="a pacemaker")
+    assert run.notes[0] == "“a pacemaker”: it names nothing that the model’s card has a figure for."
+    assert run.notes[-1] == MEASURE_WORDS
+    for shown in (repr(run), run._repr_html_()):
+        assert "“a pacemaker”: it names nothing" in shown
+    print_run(run, True)
+    assert json.loads(capsys.readouterr().out)["notes"] == list(run.notes)
+    assert MEASURE_WORDS not in score(film, tmp_path / "b", model=tried_pack, workers=1, task="modality").notes
 
 
 WHY = "0.54 (0.47 to 0.60), chance 0.50; not told from chance, so not claimed"

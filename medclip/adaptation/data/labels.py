@@ -152,7 +152,7 @@ def _multilabel(
     rows: list[tuple[float | None, ...]] = []
     uncertain = 0
     for number, *cells in zip(numbers, *(table.texts(column) for column in columns), strict=True):
-        values = [_binary(cell) for cell in cells]
+        values = [binary(cell) for cell in cells]
         for column, cell, value in zip(columns, cells, values, strict=True):
             if value not in (None, 0.0, 1.0, UNCERTAIN):
                 raise MedclipError(
@@ -242,10 +242,10 @@ def _refuse_many(column: str, counts: Mapping[str, int], where: str) -> None:
 
 
 def _is_binary(table: Table, column: str) -> bool:
-    values = {_binary(text) for text in table.coded(column).values}
+    values = {binary(text) for text in table.coded(column).values}
     return bool(values - {None}) and values <= {None, 0.0, 1.0, UNCERTAIN}
 
 
-def _binary(value: str) -> float | None:
+def binary(value: str) -> float | None:
     """Read 1, 0, -1, yes or no; None for an empty cell, NaN for anything else."""
     return _WORDS.get(value.casefold(), number_in(value)) if value else None

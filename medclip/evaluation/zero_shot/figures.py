@@ -179,7 +179,7 @@ class TaskFigures:
     """The same of `by_source`."""
     word_control: WordControl | None = None
     """The task with words that are not its own, over the sources within which it holds where it does not hold across
-    them; None where no figure is defined."""
+    them (all where it holds within none); None where no figure is defined."""
 
     @property
     def name(self) -> str:
@@ -275,7 +275,8 @@ def _word_control(
     joint = replace(wordings[0], names=tuple(names))
     others = [np.reshape(row[OTHER_WORDS], (-1, scores_NC.shape[1]))[:num_ways] for _, row in rows]
     sources = np.array([part.source_name for part, _ in rows], object)
-    held_N = np.isin(sources, of_source.held_in) if of_source.verdict == WITHIN_ONLY else np.ones(len(rows), bool)
+    within = of_source.held_in if of_source.verdict == WITHIN_ONLY else ()
+    held_N = np.isin(sources, within or of_source.sources)
     trained = {patient for patient, (_, row) in zip(whose, rows, strict=True) if row["in_training"]}
     new_N = held_N & np.array([patient not in trained for patient in whose])
     used_N = new_N if len(set(labels_N[new_N].tolist())) > 1 else held_N

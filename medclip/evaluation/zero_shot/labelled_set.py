@@ -20,7 +20,6 @@ from medclip.models.packs.manifest import file_sha256
 from medclip.sample import Modality
 from medclip.settings import Settings
 
-TABLE_NAME = "labels.csv"
 _SHOWN = 4
 
 _RENAME = "Rename the column, or name yours under `table` in the suite file."
@@ -153,10 +152,10 @@ def move_images(one: LabelledSet | TextSet, data: Path, images: Path) -> Labelle
 def places(part: SetFile | TextsFile) -> tuple[str, ...]:
     """List where a set is looked for, relative to the data folder."""
     if isinstance(part, TextsFile):
-        return (f"{part.place}/{TABLE_NAME}",)
+        return (f"{part.place}/{part.table.name}",)
     names = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
     first_names = [*names[:_SHOWN], "..."] if len(names) > _SHOWN else names
-    return (f"{part.place}/{TABLE_NAME}", f"{part.place}/{{{','.join(first_names)}}}/")
+    return (f"{part.place}/{part.table.name}", f"{part.place}/{{{','.join(first_names)}}}/")
 
 
 def find_set(data: Path, part: SetFile, key: bytes, unpacked: Path | None = None) -> LabelledSet | None:
@@ -176,7 +175,7 @@ def find_set(data: Path, part: SetFile, key: bytes, unpacked: Path | None = None
             does not know, or a file that stands twice.
     """
     folder = data / part.place
-    table = folder / TABLE_NAME
+    table = folder / part.table.name
     if table.is_file():
         return _from_table(table, part, key, unpacked)
     folders = _inside(folder)
@@ -196,7 +195,7 @@ def find_texts(data: Path, part: TextsFile, key: bytes, unpacked: Path | None = 
     Returns:
         The set; None where there is no table.
     """
-    table = data / part.place / TABLE_NAME
+    table = data / part.place / part.table.name
     if not table.is_file():
         return None
     of_each = part.modality is None

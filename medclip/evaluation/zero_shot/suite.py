@@ -52,6 +52,8 @@ class ClassFile(_Part):
 class TableFile(_Part):
     """How the set's labels.csv is read, where it is not in the plain form (file, label, patient, split)."""
 
+    name: Folder = "labels.csv"
+    """The table's own name inside the set's folder."""
     file: str = "file"
     """Column with the path, relative to the set's folder."""
     label: str = "label"

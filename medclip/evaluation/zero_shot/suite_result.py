@@ -289,7 +289,7 @@ def _sentences(
     num_measured: int,
 ) -> Iterator[str]:
     total, num_asked = len(suite.sets), len(suite.sets) + len(suite.texts)
-    if average is not None:
+    if average is not None and total > 1:
         metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
         yield f"Average over {num_measured} of {total} sets ({metrics}): {100 * average:.2f} %."
     if suite.published is not None:
@@ -348,7 +348,7 @@ def _table(result: SuiteResult) -> Iterator[str]:
                 yield from s.sensitivity.lines()
             for note in s.notes:
                 yield f"  {printable(note)}"
-        if group.mean is not None:
+        if group.mean is not None and group.num_sets > 1:
             over = f"{group.num_measured} of {group.num_sets} sets"
             published = "" if group.published is None else f" (published, all sets: {group.published:.2f} %)"
             yield f"= {group.title}: {100 * group.mean:.2f} % over {over}{published}"

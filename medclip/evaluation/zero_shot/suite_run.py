@@ -548,7 +548,7 @@ def _predictions(
 
     names = labelled.part.names
     best = [None if scores_C is None else names[int(scores_C.argmax())] for scores_C in scored]
-    of_good = iter(() if others_NKC is None else others_NKC.reshape(len(others_NKC), -1))
+    of_good = iter(() if others_NKC is None else [one_KC.ravel() for one_KC in others_NKC])
     words = [None if scores_C is None else next(of_good, None) for scores_C in scored]
     columns = {
         "set": pa.array([labelled.part.id] * len(scored), pa.string()),

@@ -123,7 +123,8 @@ class WordControl:
     @property
     def in_words(self) -> str:
         """The figures in half a sentence, and the caution behind it."""
-        parts = (f"{one.figure.value:.3f} with {what} (less by {one.apart})" for what, (one, _) in self.others.items())
+        named = ((what, one) for what, (one, _) in self.others.items())
+        parts = (f"{one.figure.value:.3f} with {what} (own less these {one.apart})" for what, one in named)
         own = f"{self.metric_title} {self.own_words.value:.3f} with its own words"
         return f"{', '.join([own, *parts])}. {self.caution}".rstrip()
 

@@ -51,6 +51,12 @@ class Unlearned:
         return cls(values["modality"], values["task"], values["class"], values["reason"])
 
 
+MEASURE_WORDS = (
+    "What your own words are worth on labelled images, and whether any words would do: medclip evaluate --data TABLE "
+    "--prompt WORDS --label COLUMN."
+)
+
+
 def not_learned(caution: str | None) -> str:
     """Return the reason of a row's `caution` that says that the model was never taught this; blank for any other.
 
@@ -148,8 +154,8 @@ class ScoreRun(Result):
             return ()
         notes = _description(self.folder).get("notes") or () if self._notes is None else self._notes
         prompts = (one for one in self.unlearned if one.task == AD_HOC)
-        reasons = (f"{'Your own words' if p.class_ is None else f'“{p.class_}”'}: {p.reason}." for p in prompts)
-        return tuple(dict.fromkeys((*reasons, *notes)))
+        reasons = [f"{'Your own words' if p.class_ is None else f'“{p.class_}”'}: {p.reason}." for p in prompts]
+        return tuple(dict.fromkeys((*reasons, *notes, *([MEASURE_WORDS] if reasons else []))))
 
     @property
     def unlearned(self) -> tuple[Unlearned, ...]:

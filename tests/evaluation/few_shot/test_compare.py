@@ -28,8 +28,9 @@ from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.method_run import novel_head
 from medclip.evaluation.few_shot.protocol import Design, make_protocol, parse_variant
 from medclip.models.packs.pack import load_model
+from medclip.models.packs.word_control import WordControl, control_lines
 from medclip.progress import Silent
-from medclip.reports.few_shot import render
+from medclip.reports.few_shot import render, summary
 from tests.kits.adaptation import words
 from tests.kits.few_shot import CLASSES, METHODS, compare_methods, table
 from tests.kits.scoring import make_pack
@@ -303,6 +304,24 @@ def test_json_holds_every_figure(done: Compared):
     values = json.loads((folder_of(done) / "compare.json").read_text())
     assert len(values["cells"]) == len(done.result.cells)
     assert values["counts"]["test"]["images"] == len(done.data.test)
+
+
+def test_below_the_zero_shot_row_stands_whether_other_words_would_do(done: Compared):
+    (control,) = done.result.word_control.values()
+    cell = done.result.cell("zero-shot", None)
+    assert cell is not None
+    assert control.num_images == len(done.data.test)
+    lines = list(done.result.lines())
+    row = next(n for n, line in enumerate(lines) if line.startswith("zero-shot"))
+    assert lines[row + 1 : row + 2] == list(control_lines(done.result.word_control))[:1]
+    stored = json.loads((folder_of(done) / "compare.json").read_text())["word_control"]
+    assert {name: WordControl.from_json(values) for name, values in stored.items()} == done.result.word_control
+    assert "Would other words do as well in zero-shot?" in "\n".join(summary(done.result))
+
+
+def test_without_zero_shot_no_words_are_compared(place: tuple[Path, Path], tmp_path: Path):
+    compared = run(place, tmp_path / "out", methods=["ridge"], shots=(1,), seeds=1, num_replicates=20)
+    assert compared.result.word_control == {}
 
 
 def test_plans_put_cheap_methods_and_few_shots_first_and_zero_shot_once():

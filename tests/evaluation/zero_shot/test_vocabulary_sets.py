@@ -15,6 +15,7 @@ from medclip.evaluation.zero_shot.suite import load_suite, with_vocabulary
 from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import update_pack
+from medclip.models.packs.word_control import WordControl
 from medclip.statistics.metrics.by_source import WITHIN_ONLY
 from tests.kits.evaluation import evaluate_suite, image
 from tests.kits.scoring import every_way, make_pack
@@ -120,11 +121,31 @@ def test_a_task_of_two_sources_is_measured_within_each_and_across_them(pack: Pat
     assert pneumonia.by_source["within south"]["value"] == south.figures["auroc"].value
     assert {"positives of north, negatives of south", "source alone", "across sources"} <= set(pneumonia.by_source)
     assert modality.verdict == "not testable across sources"
+    assert pneumonia.word_control is not None
+    assert pneumonia.word_control.own_words.value == pneumonia.by_source["within sources"]["value"]
+    assert pneumonia.word_control.num_images == north.num_read + south.num_read
+    assert pneumonia.word_control.unrelated.num == 24
+    assert modality.word_control is None, "there is one answer"
     lines = "\n".join(result.lines())
     assert "chest_xray_findings:pneumonia" in lines
     assert "AUROC positives of south, negatives of north" in lines
     stored = json.loads((tmp_path / "out" / "evaluate.json").read_text())
     assert stored["tasks"][0]["verdict"] == pneumonia.verdict
+    assert WordControl.from_json(stored["tasks"][0]["word_control"]) == pneumonia.word_control
+    again = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
+    assert again.tasks == result.tasks, "kept sets have what the control of a task is made of"
+    assert "other_words" not in pq.read_table(tmp_path / "out" / "predictions.parquet").column_names
+
+
+def test_a_task_of_which_nothing_can_be_read_has_no_figure_and_no_word_control(
+    pack: Path, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "north").mkdir()
+    (tmp_path / "north" / "labels.csv").write_text("file,Pneumonia,who\ngone.png,1,N1\nlost.png,0,N2\n")
+    result = evaluate_suite(pack, place / "suite.yaml", tmp_path, dataset="north", **QUICK)
+    assert result.sets[0].problems == {"missing_file": 2}
+    assert result.sets[0].word_control is None
+    assert all(task.word_control is None for task in result.tasks)
 
 
 def test_what_stands_beside_the_card_is_of_the_sources_that_its_figure_is_of(
