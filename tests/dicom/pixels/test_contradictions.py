@@ -70,7 +70,7 @@ def _with_stated_syntax(path: Path, syntax: str, *, num_bytes: int | None = None
     data.save_as(raw, enforce_file_format=True)
     data.file_meta.TransferSyntaxUID = UID(syntax)
     stated = BytesIO()
-    write_file_meta_info(stated, data.file_meta)
+    write_file_meta_info(stated, data.file_meta)  # pyright: ignore[reportArgumentType]
     body = raw.getvalue()[132:]
     after_meta = 12 + int.from_bytes(body[8:12], "little")
     path.write_bytes(raw.getvalue()[:132] + stated.getvalue() + body[after_meta:])
