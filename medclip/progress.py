@@ -17,7 +17,10 @@ class Progress(Protocol):
         ...
 
     def overall(self, done: int, total: int, studies: int) -> None:
-        """Report how many files have their row, of how many, and how many studies have scores."""
+        """Report how many files have their row, of how many, and how many studies have scores.
+
+        Where more files came to light than the stage began with, its total grows to theirs.
+        """
         ...
 
     def note(self, text: str) -> None:

@@ -32,14 +32,27 @@ DICOM_VERSION = 2
 IMAGING_VERSION = 1
 """Raise when `medclip.imaging` gives other pixels for the same file: it enters every adapter's hash."""
 
-RASTERS = frozenset({Format.PNG, Format.JPEG, Format.TIFF, Format.GIF, Format.BMP, Format.WEBP, Format.JPEG2000})
-"""Images without a medical header."""
+RASTERS = frozenset(
+    {
+        Format.PNG,
+        Format.JPEG,
+        Format.TIFF,
+        Format.GIF,
+        Format.BMP,
+        Format.WEBP,
+        Format.JPEG2000,
+        Format.METAIMAGE_2D,
+    }
+)
+"""Images without a header that says what they show."""
 _NAMES = {
     Format.DICOM: "a DICOM object",
     Format.PNG: "a PNG",
     Format.JPEG: "a JPEG",
     Format.TIFF: "a TIFF",
     Format.NIFTI: "a NIfTI volume",
+    Format.METAIMAGE: "a MetaImage volume",
+    Format.METAIMAGE_2D: "a MetaImage of one slice",
     Format.SLIDE: "a whole-slide image",
     Format.MP4: "an MP4 video",
     Format.AVI: "an AVI video",
@@ -170,11 +183,11 @@ class ImageAdapter:
     def accepts(self, source: Source) -> bool:
         """Return whether it reads a unit of this kind, formats and headers."""
         facts = source.first
-        if source.kind not in self.kinds or len(source.paths) != 1:
+        if source.kind not in self.kinds:
             return False
-        if facts.format is Format.DICOM:
+        if facts.format is Format.DICOM and len(source.paths) == 1:
             return facts.header is not None and modality_code(facts.header) in self.dicom_codes
-        return facts.format in RASTERS
+        return is_raster(source)
 
     def describe(self, kind: Kind) -> str:
         """Describe in one line what is read for a kind."""
@@ -245,6 +258,12 @@ class ImageAdapter:
             cropped: Whether the image is cut to what its modality shows.
         """
         raise NotImplementedError
+
+
+def is_raster(source: Source) -> bool:
+    """Return whether a unit is one image without a medical header; a MetaImage may have its voxels beside it."""
+    form = source.first.format
+    return form in RASTERS and (len(source.paths) == 1 or form is Format.METAIMAGE_2D)
 
 
 def refused(adapter: Adapter, source: Source) -> MedclipError:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
+from medclip.adapters.base import ImageAdapter, Source, is_raster, value_range
 from medclip.adapters.depth import asked_window, shown_range, to_range
 from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.dicom.pixels.decoded import Decoded, check_not_constant, check_not_small
@@ -172,7 +172,7 @@ def accepts_volume(adapter: ImageAdapter, source: Source, code: str) -> bool:
         return all(header is not None and modality_code(header) == code for header in headers)
     if source.kind is Kind.VOLUME:
         return form in VOLUMES
-    return len(source.paths) == 1 and form in RASTERS
+    return is_raster(source)
 
 
 def _in_hu(read: VolumeRead, source: Source) -> VolumeRead:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.adapters.base import RASTERS, ImageAdapter, Source, refused, stated, value_range
+from medclip.adapters.base import ImageAdapter, Source, is_raster, refused, stated, value_range
 from medclip.adapters.depth import to_range
 from medclip.dicom.pixels.decoded import Decoded
 from medclip.errors import MedclipError, Reason
@@ -62,7 +62,7 @@ class EcgAdapter(ImageAdapter):
         """Return whether it reads a unit: a record in one of the ECG formats, or an image without a medical header."""
         facts = source.first
         if source.kind is Kind.IMAGE:
-            return len(source.paths) == 1 and facts.format in RASTERS
+            return is_raster(source)
         if source.kind not in self.kinds or facts.format not in READERS:
             return False
         if facts.format is Format.DICOM:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
+from medclip.adapters.base import ImageAdapter, Source, is_raster, value_range
 from medclip.adapters.depth import to_range
 from medclip.adapters.loops import VIDEOS, LoopAdapter, Plan
 from medclip.dicom.header.read import DicomHeader
@@ -46,11 +46,13 @@ class GenericAdapter(LoopAdapter):
     def accepts(self, source: Source) -> bool:
         """Return whether a unit is one file that is an image or holds frames."""
         facts = source.first
-        if source.kind not in self.kinds or (len(source.paths) != 1 and source.kind is not Kind.VOLUME):
+        if source.kind not in self.kinds:
             return False
         if facts.format is Format.DICOM:
-            return facts.header is not None
-        return facts.format in (VIDEOS if source.kind is Kind.CINE else RASTERS) and source.kind is not Kind.VOLUME
+            return facts.header is not None and (len(source.paths) == 1 or source.kind is Kind.VOLUME)
+        if source.kind is Kind.CINE:
+            return facts.format in VIDEOS and len(source.paths) == 1
+        return source.kind is Kind.IMAGE and is_raster(source)
 
     def describe(self, kind: Kind) -> str:
         """Describe in one line what is read for a kind."""
@@ -64,7 +66,7 @@ class GenericAdapter(LoopAdapter):
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read an image or a loop; a DICOM file of slices counts as one or the other by its number of frames."""
         header = source.first.header
-        if len(source.paths) > 1:
+        if len(source.paths) > 1 and source.kind is Kind.VOLUME:
             return self._read_series(source, settings)
         if source.kind is Kind.VOLUME:
             source = replace(source, kind=Kind.CINE if header is not None and header.frames > 1 else Kind.IMAGE)

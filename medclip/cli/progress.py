@@ -63,7 +63,8 @@ class PlainProgress:
             self._written_at, self._written_done = now, self._done
 
     def overall(self, done: int, total: int, studies: int) -> None:
-        """Write nothing: the stage's own lines are enough."""
+        """Raise the total of the stage; its own lines are enough."""
+        self._total = max(self._total, total)
 
     def note(self, text: str) -> None:
         """Write a line; a prompt, or the card of a pack, may hold what drives a terminal."""
@@ -76,6 +77,7 @@ class BarProgress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._bars = _bars(stream or forgiving_stderr())
         self._overall = self._stage = None
+        self._total = 0
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -90,7 +92,7 @@ class BarProgress:
         """Begin a stage."""
         if self._stage is not None:
             self._bars.remove_task(self._stage)
-        self._stage = self._bars.add_task(name, total=total, completed=done, beside="")
+        self._stage, self._total = self._bars.add_task(name, total=total, completed=done, beside=""), total
 
     def step(self, count: int = 1, text: str = "") -> None:
         """Count steps of the stage."""
@@ -98,12 +100,15 @@ class BarProgress:
             self._bars.update(self._stage, advance=count, **({"beside": text} if text else {}))
 
     def overall(self, done: int, total: int, studies: int) -> None:
-        """Move the bar of the whole run."""
+        """Move the bar of the whole run, and raise the total of the stage."""
         text = f"Finished files ({count_of(studies, 'study')})"
         if self._overall is None:
             self._overall = self._bars.add_task(text, total=total, completed=done, beside="")
         else:
-            self._bars.update(self._overall, completed=done, description=text)
+            self._bars.update(self._overall, total=total, completed=done, description=text)
+        if self._stage is not None and total > self._total:
+            self._total = total
+            self._bars.update(self._stage, total=total)
 
     def note(self, text: str) -> None:
         """Write a line above the bars."""

@@ -1,4 +1,4 @@
-"""Read PNG, JPEG, TIFF, GIF, BMP, WebP and JPEG 2000 images: bit depths, palettes, transparency, orientation."""
+"""Read PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000 and MetaImage: bit depths, palettes, transparency, orientation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from medclip.dicom.codecs.codestream import DataMissingError, decode_waiting, st
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED, decode_unterminated
 from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
+from medclip.dicom.pixels.render import make_square
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff_directories import ends_early
@@ -33,7 +34,7 @@ _MOST_PAGES = 32
 
 
 def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = False, paper: bool = False) -> Decoded:
-    """Read one image: PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000.
+    """Read one image: PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000 or a MetaImage of one slice.
 
     A TIFF of several pages is read where the others are previews of one, at most half as wide and high; an animation
     gives its first frame.
@@ -53,6 +54,8 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         MedclipError: TOO_LARGE, TRUNCATED, CORRUPT, NOT_SUPPORTED_YET (several pages of one size).
     """
     try:
+        if fmt is Format.METAIMAGE_2D:
+            return _read_metaimage(path, settings, grey=grey)
         with quiet("PIL"), strict():
             return _read(path, fmt, settings, grey=grey, paper=paper)
     except MedclipError:
@@ -318,18 +321,43 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
         array = np.moveaxis(array, 0, -1)
     array = _native(array[:, :, None] if array.ndim == 2 else array[:, :, :3])
     steps: list[Step] = []
-    coloured = False
     if inverted:
         top = np.iinfo(array.dtype).max if array.dtype.kind == "u" else array.max()
         array = (top - array).astype(array.dtype)
         steps.append(Step("polarity", "white is zero, inverted"))
-    if array.shape[2] == 3:
-        if array.dtype == np.uint16:
-            array = (array >> 8).astype(np.uint8)
-            steps.append(Step("depth", "16 bit to 8 (high byte)"))
-        if grey:
-            coloured = array.dtype == np.uint8 and has_colours(array)
-            luma = array @ np.array([0.299, 0.587, 0.114], np.float32)
-            array = (luma + 0.5).astype(np.uint8)[:, :, None] if array.dtype == np.uint8 else luma[:, :, None]
-            steps.append(Step("luma", "RGB averaged to grey"))
+    array, coloured = _eight_bit_colour(array, steps, grey=grey)
     return Decoded(array, tuple(steps), "tifffile", {}, in_colour=coloured)
+
+
+def _eight_bit_colour(array: NDArray[Any], steps: list[Step], *, grey: bool) -> tuple[NDArray[Any], bool]:
+    """Bring colour to 8 bits, or to luma; tell whether colours were left out."""
+    if array.shape[2] != 3:
+        return array, False
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+        steps.append(Step("depth", "16 bit to 8 (high byte)"))
+    if not grey:
+        return array, False
+    coloured = array.dtype == np.uint8 and has_colours(array)
+    luma = array @ np.array([0.299, 0.587, 0.114], np.float32)
+    array = (luma + 0.5).astype(np.uint8)[:, :, None] if array.dtype == np.uint8 else luma[:, :, None]
+    steps.append(Step("luma", "RGB averaged to grey"))
+    return array, coloured
+
+
+def _read_metaimage(path: Path, settings: Settings, *, grey: bool) -> Decoded:
+    """Read a MetaImage of one slice; of pixels that are not square the coarser axis gets more of them."""
+    from medclip.imaging.volume.metaimage import read_metaimage_2d
+
+    stored, spacing = read_metaimage_2d(path, settings)
+    if stored.shape[2] not in (1, 3, 4) or (stored.shape[2] > 1 and stored.dtype not in (np.uint8, np.uint16)):
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET, "the MetaImage holds several values at each place that are no 8 or 16 bit colour."
+        )
+    steps: list[Step] = []
+    array, coloured = _eight_bit_colour(_native(stored[:, :, :3]), steps, grey=grey)
+    if spacing is not None and spacing[0] != spacing[1]:
+        shown = array if array.dtype == np.uint8 else array.astype(np.float32)
+        squared, spacing = make_square(shown[None], spacing, spacing[0] / spacing[1], settings, steps)
+        array = squared[0]
+    return Decoded(array, tuple(steps), "MetaImage", {}, spacing_mm=spacing, in_colour=coloured)

@@ -92,7 +92,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         loading = None if holds_run or call.engine is not None else loader.submit(run.load)
         _take_folder(run, identity)
         looker = _look(run, manifest)
-        counter = Counter(call.root, num_files_of_call(call), 1 if call.shard is None else call.shard.num_shards)
+        num_shards = 1 if call.shard is None else call.shard.num_shards
+        counter = Counter(call.root, looker.listing, num_files_of_call(call), num_shards)
         ledger.expects = counter.counted
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
@@ -218,19 +219,29 @@ def _compute(run: _Run, loading: Future[Any] | None, counter: Counter, chunks: I
     verb.sink.begin(ledger)
     model = None if call.engine is not None else (loading or run.loader.submit(run.load)).result()
     counts, num_done = ledger.counts(), ledger.num_done()
-    call.progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
+    call.progress.stage(verb.stage, counter.wait(3.0), num_done)
     call.watch.started(_facts(call, run.pack), counts, counter.total)
     parts = None
     if verb.shows_parts and call.shard is None:
         written = None if call.publication is None else call.publication.add
         parts = Parts(call.folder, run.hashed if call.options.hash_paths else None, written)
     commit = partial(_commit, run, parts, counts, counter)
+    chunks = _announced(chunks, call.progress, counts, counter)
     plan = worker_plan(call, run.pack, verb, run.key)
     if call.engine is not None:
         call.engine.run(plan, chunks, commit, call.progress)
     else:
         _compute_here(run, plan, model, chunks, commit)
     verb.sink.end(ledger)
+
+
+def _announced(
+    chunks: Iterator[Chunk], progress: Progress, counts: Mapping[str, int], counter: Counter
+) -> Iterator[Chunk]:
+    """Yield chunks, each once the progress knows how many files there are by then."""
+    for chunk in chunks:
+        progress.overall(counts["files"], counter.total, counts["studies"])
+        yield chunk
 
 
 def _compute_here(run: _Run, plan: WorkerPlan, model: Any, chunks: Iterator[Chunk], commit: Commit) -> None:
@@ -290,9 +301,8 @@ def _commit(run: _Run, parts: Parts | None, counts: dict[str, int], counter: Cou
     grown = run.ledger.commit(result)
     counts["files"] += grown[0]
     counts["studies"] += grown[1]
-    total = max(counter.total, counts["files"])
-    run.call.progress.overall(counts["files"], total, counts["studies"])
-    run.call.watch.committed(result.files, counts, total)
+    run.call.progress.overall(counts["files"], counter.total, counts["studies"])
+    run.call.watch.committed(result.files, counts, counter.total)
     if parts is not None:
         parts.add(result)
     run.verb.sink.take(run.ledger, result)

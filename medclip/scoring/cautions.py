@@ -427,6 +427,17 @@ def beside_stranger(caution: str | None, modality: str) -> str:
     )
 
 
+def beside_other_scale(caution: str | None) -> str:
+    """Return what stands beside an answer about an ECG record whose amplitudes are no millivolts.
+
+    Args:
+        caution: Caution beside such answers to other records; one that says that it was never learned stays.
+    """
+    if caution and not_learned(caution):
+        return caution
+    return f"{NOT_LEARNED}the amplitudes of the record are not those of an ECG in mV, whatever its file says"
+
+
 def asked_words(words: Sequence[str], without: Sequence[str] = ()) -> AskedTask:
     """Return words that images are ranked by as the prompt that a run would ask, for `answer_cautions` and notes.
 

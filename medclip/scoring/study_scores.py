@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
-from medclip.runs.rows import ExamRow, ScoreRow
+from medclip.imaging.ecg.quality import OTHER_SCALE
+from medclip.runs.rows import ExamRow, ScoreRow, note_of
 from medclip.runs.units.chunk import ChunkWork, Item
 from medclip.sample import Kind, Modality, spoken
-from medclip.scoring.cautions import Cautions, beside_stranger
+from medclip.scoring.cautions import Cautions, beside_other_scale, beside_stranger
 from medclip.scoring.exam_scores import (
     ExamFeatures,
     ExamImage,
@@ -122,8 +123,17 @@ class StudyScores:
                 assert first is not None
                 patient = work.chunk.plan.studies[study].patient
                 kind, is_stranger = fitting[0].kind, fitting[0].stranger
+                note = note_of(item.reading.headers for item in fitting if item.reading is not None)
                 facts = StudyFacts(
-                    key, patient, modality, first.preprocessing, 0, num_failed, kind=kind, stranger=is_stranger
+                    key,
+                    patient,
+                    modality,
+                    first.preprocessing,
+                    0,
+                    num_failed,
+                    note=note,
+                    kind=kind,
+                    stranger=is_stranger,
                 )
                 if self.asks_views(modality):
                     ids = tuple(item.files[0].id for item in fitting)
@@ -213,8 +223,10 @@ class StudyScores:
             )
 
     def _caution(self, question: AskedTask, facts: StudyFacts, name: str) -> str | None:
-        """Return what stands beside an answer: of words that a stranger is asked, that it is one."""
+        """Return what stands beside an answer: of a record that is not in mV, and of words that a stranger is asked."""
         caution = self.cautions.get((facts.modality, facts.kind, question.task.name, name))
+        if OTHER_SCALE in (facts.note or "").split():
+            return beside_other_scale(caution)
         return beside_stranger(caution, facts.modality) if facts.stranger and question.prompts else caution
 
 

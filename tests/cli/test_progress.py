@@ -107,3 +107,19 @@ def test_bars_on_a_terminal_show_steps_text_and_sentences(monkeypatch: pytest.Mo
     assert "3/10" in out.getvalue()
     assert "loss 2.3" in out.getvalue()
     assert "val loss [0.5]" in out.getvalue()
+
+
+def test_a_stage_whose_files_grow_never_counts_beyond_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    plain, terminal = io.StringIO(), _Terminal()
+    with BarProgress(terminal) as bars:
+        for shown in (PlainProgress(plain), bars):
+            shown.stage("Reading and scoring", 733)
+            shown.overall(700, 733, 90)
+            shown.step(700)
+            shown.overall(700, 798, 90)
+            shown.step(98)
+            shown.overall(798, 798, 90)
+    assert plain.getvalue().splitlines()[-1] == "Reading and scoring: 798 of 798"
+    assert "798/798" in terminal.getvalue()
+    assert "/733" not in terminal.getvalue().splitlines()[-1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medclip.api.runs import retry
+from medclip.cli.progress import PlainProgress
 from medclip.errors import MedclipError
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.run_status import read_status
@@ -195,3 +198,17 @@ def test_a_study_that_loses_a_file_to_another_is_scored_from_what_is_left(pack: 
     run(root, tmp_path / "out", pack)
     write_dicom(root / "2.dcm", 61, study_uid=f"{STUDY_UID}.1")
     assert_equal(run(root, tmp_path / "out", pack, add=True), run(root, tmp_path / "whole", pack))
+
+
+def test_files_that_only_the_table_names_are_counted_before_they_are_reported(pack: Path, tmp_path: Path) -> None:
+    root = scattered(tmp_path / "in")
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
+    table = tmp_path / "table.csv"
+    table.write_text("file\n" + "\n".join([*names, *(f"1/gone{n}.dcm" for n in range(9))]) + "\n")
+    stream = io.StringIO()
+    counts = run(root, tmp_path / "out", pack, table=table, progress=PlainProgress(stream)).counts
+    assert counts["files"] == len(names) + 9
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("Reading and scoring")]
+    assert lines[-1].startswith(f"Reading and scoring: {counts['files']} of {counts['files']}")
+    reached = [re.findall(r"(\d+) of (\d+)", line)[0] for line in lines[1:]]
+    assert all(int(done) <= int(total) for done, total in reached)

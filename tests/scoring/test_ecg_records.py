@@ -21,6 +21,7 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.sheet.draw_sheet import SheetOptions, render
 from medclip.imaging.ecg.twelve_leads import canonical
 from medclip.models.inputs.signal_input import SignalInput
+from medclip.runs.outputs.score_run import not_learned
 from medclip.settings import ReadPolicy
 from tests.kits.ecg import beats, muse, recording, sierra, write_wfdb
 from tests.kits.scoring import every_way, make_pack, rows
@@ -44,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(root, "constant", {**good, "V3": np.full(5000, 0.1)})
     swapped = {"I": -good["I"], "II": good["III"], "III": good["II"], "aVR": good["aVL"], "aVL": good["aVR"]}
     _write(root, "arms", {**good, **swapped})
+    _write(root, "counts", {lead: line * 20 for lead, line in good.items()})
     _write(root, "names", {f"channel {n}": good[lead] for n, lead in enumerate(TWELVE)})
     _write(root, "unit", good, units=["bananas"] * 12)
     header = _write(root, "gain", good)
@@ -73,6 +75,7 @@ NOTES = {
     "gaps": "lead_gaps:V2",
     "constant": "lead_flat:V3",
     "arms": "arms_swapped",
+    "counts": "other_scale",
 }
 REASONS = {"names": "not_an_image", "unit": "no_scale", "gain": "no_scale"}
 
@@ -83,6 +86,9 @@ def test_a_fault_stands_in_the_row_or_is_the_reason_and_stored_vectors_say_the_s
     run = score(folder, tmp_path / "files", model=pack, workers=1, prompt="a bright bone")
     notes = {Path(json.loads(row["files"])[0]).stem: row["note"] for row in run.scores.to_pylist()}
     assert notes == NOTES
+    cautions = {Path(json.loads(row["files"])[0]).stem: row["caution"] or "" for row in run.scores.to_pylist()}
+    assert [name for name, text in cautions.items() if "not those of an ECG in mV" in text] == ["counts"]
+    assert not_learned(cautions["counts"])
     files = rows(run)
     reasons = {name: row["reason"] for path, row in files.items() if (name := Path(path).stem) in REASONS}
     assert reasons == REASONS

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 
 from examples.make_phantoms import ecg_record, slide
+from medclip.api.embed import embed
 from medclip.api.score import score
 from tests.kits.files import write_dicom
-from tests.kits.scoring import every_way, make_pack, rows
+from tests.kits.metaimages import metaimage, write_mha, write_mhd
+from tests.kits.scoring import every_way, make_pack, rows, texture
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -65,6 +69,23 @@ def test_a_slice_without_all_its_pixels_fails_and_says_so_the_others_say_that_an
     assert "another file" not in found["3"]["message"].lower()
     assert [row["message"] for name, row in found.items() if name != "3"] == [BESIDE] * 5
     assert len({row["study"] for row in found.values()}) == 1
+
+
+def test_a_volume_has_the_same_vectors_as_metaimage_as_nifti_and_packed(pack: Path, tmp_path: Path) -> None:
+    stored = np.stack([texture(number, 40, 32) for number in range(6)]).astype(np.int16)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_mha(folder / "one.mha", stored)
+    write_mhd(folder / "two.mhd", stored)
+    header, voxels = metaimage(stored, data="three.raw.gz", changed={"CompressedData": "True"})
+    (folder / "three.mhd").write_bytes(header)
+    (folder / "three.raw.gz").write_bytes(gzip.compress(voxels))
+    nibabel.save(nibabel.Nifti1Image(stored.T, np.diag([-1.0, -1, 1, 1])), folder / "four.nii")  # pyright: ignore
+    embedded = embed(folder, tmp_path / "out", model=pack, workers=1, modality="mri")
+    assert embedded.counts == {"files": 6, "embedded": 6, "skipped": 0, "failed": 0, "studies": 4}
+    vectors = embedded.vectors("units")
+    assert len(vectors) == 4
+    np.testing.assert_allclose(vectors, np.broadcast_to(vectors[0], vectors.shape), atol=1e-6)
 
 
 def test_a_slice_with_a_broken_header_leaves_a_gap_that_is_named(pack: Path, tmp_path: Path) -> None:

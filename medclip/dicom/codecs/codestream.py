@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from medclip.dicom.codecs.transfer_syntax import BASELINE, EXTENDED, JPEG_2000, JPEG_LS, LOSSLESS, RLE
 
-_FIRST_ITEM = b"\xfe\xff\x00\xe0"
+FIRST_ITEM = b"\xfe\xff\x00\xe0"
+"""The tag that all compressed pixel data begins with."""
 _JPEG = b"\xff\xd8"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _JP2 = b"\x00\x00\x00\x0cjP  "
@@ -43,7 +44,7 @@ def syntax_of(data: bytes) -> str:
     Args:
         data: The pixel data from its first item on, or enough of it.
     """
-    if data[:4] != _FIRST_ITEM:
+    if data[:4] != FIRST_ITEM:
         return ""
     frame = data[8 + int.from_bytes(data[4:8], "little") + 8 :]
     if siz_of(frame) is not None:

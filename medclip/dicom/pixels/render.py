@@ -143,6 +143,8 @@ def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, fra
     source = Stored(dataset, header, align=mode != "raw", unterminated=unterminated)
     stored = source.read(frames)
     steps = [Step("decode", f"{header.bits_stored or header.bits_allocated} bits stored, {header.photometric}")]
+    if source.stated:
+        steps.append(Step("note", f"the transfer syntax is wrong: it says {source.stated}, the pixels are plain"))
     if source.found:
         steps.append(Step("colour", f"header says {header.photometric}, the pixels are {source.found}"))
     if source.ends.accepted:

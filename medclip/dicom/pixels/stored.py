@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.codecs import decoders as dicom_codecs
-from medclip.dicom.codecs.codestream import syntax_of
+from medclip.dicom.codecs.codestream import FIRST_ITEM, syntax_of
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT
 from medclip.dicom.header.elements import integer, own_bytes, raw_bytes, side_of, text
 from medclip.dicom.header.parse import meta_of, parsed, pixel_keyword
@@ -23,6 +23,7 @@ from medclip.wording import count
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR")
+_PLAIN = "1.2.840.10008.1.2.1"
 _WORDS = (1, 8, 16, 32, 64)
 YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
 
@@ -232,8 +233,9 @@ class Stored:
         unterminated: Whether a compressed frame that lacks its end marker, and nothing else, is read.
 
     Raises:
-        MedclipError: NOT_SUPPORTED_YET (transfer syntax, YBR_PARTIAL that is not compressed), MISSING_CODEC, or
-            TRUNCATED where less pixel data is there than the header states.
+        MedclipError: NOT_SUPPORTED_YET (transfer syntax, YBR_PARTIAL that is not compressed), MISSING_CODEC,
+            TRUNCATED where less pixel data is there than the header states, or CORRUPT where the transfer syntax is
+            wrong and another cannot be proven.
     """
 
     def __init__(self, dataset: Any, header: DicomHeader, *, align: bool = True, unterminated: bool = False) -> None:
@@ -244,6 +246,8 @@ class Stored:
         """Name of the codec and the transfer syntax; known for certain after the first frame."""
         self.found = ""
         """Colour of the codestream in words, where the header says something else."""
+        self.stated = ""
+        """Compressed syntax that the header states where the pixels are plain."""
         self.moved = 0
         """By how many bits values were moved down."""
         self.ends = dicom_codecs.Ends(accept=unterminated)
@@ -254,6 +258,8 @@ class Stored:
             raise MedclipError(
                 Reason.NOT_SUPPORTED_YET, "the DICOM file names a transfer syntax that the standard does not know."
             ) from None
+        if self._encapsulated and self._lacks_items():
+            self._go_native()
         if self._encapsulated:
             self._check_codec()
         elif header.photometric.startswith("YBR_PARTIAL"):
@@ -263,6 +269,36 @@ class Stored:
             )
         elif len(raw_bytes(dataset, self._keyword)) < self._expected_bytes():
             raise MedclipError(Reason.TRUNCATED, "the DICOM file ends before its pixels do.")
+
+    def _lacks_items(self) -> bool:
+        """Return whether pixel data is there, and not in items, as all compressed pixels are."""
+        data = raw_bytes(self._dataset, self._keyword)
+        return len(data) > 0 and bytes(data[:4]) != FIRST_ITEM
+
+    def _go_native(self) -> None:
+        """Take pixels for plain where the header says that they are compressed, if their length proves it.
+
+        Raises:
+            MedclipError: CORRUPT if it does not, or if it leaves open whether colours are YCbCr still.
+        """
+        length, expected = len(raw_bytes(self._dataset, self._keyword)), self._expected_bytes()
+        wrong = f"the transfer syntax is wrong: it says {self._syntax.name}, and the pixels are not compressed"
+        if length != expected + expected % 2:
+            raise MedclipError(
+                Reason.CORRUPT,
+                f"{wrong} so; plain pixels would take {expected:,} bytes, and there are {length:,}.",
+            )
+        if self._header.photometric in YBR:
+            raise MedclipError(
+                Reason.CORRUPT,
+                f"{wrong}, so that nothing tells whether they are {self._header.photometric}, as the header says, "
+                "or RGB by now.",
+                hint="Write the file again with the transfer syntax and colours that it has.",
+            )
+        self.stated = str(self._syntax.name)
+        self._encapsulated = False
+        self._dataset.file_meta = meta_of(_PLAIN)
+        self._syntax = self._dataset.file_meta.TransferSyntaxUID
 
     def _check_codec(self) -> None:
         if not dicom_codecs.decoder_for(str(self._syntax)).is_available:
@@ -418,7 +454,7 @@ class Stored:
         for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
             if keyword in self._dataset:
                 del self._dataset[keyword]
-        if data[:4] == b"\xfe\xff\x00\xe0" and 0 < length <= len(data) - 8:
+        if data[:4] == FIRST_ITEM and 0 < length <= len(data) - 8:
             self._dataset.PixelData = data[:4] + bytes(4) + data[8 + length :]
             self._dataset["PixelData"].is_undefined_length = True
             return True

@@ -1,5 +1,5 @@
-"""Files that are read together with a neighbour: WFDB records and their signals, headers and voxels of pairs. Slides of
-several files are in `medclip.files.recognise.companions`.
+"""Files that are read together with a neighbour: WFDB records and their signals, headers and their voxels, slides of
+several files.
 
 A neighbour is looked for only where the bytes of a file ask for one, and it is told by its own bytes and by what it
 names, not by its suffix alone.
@@ -12,10 +12,13 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from medclip.errors import Problem, Reason
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.recognise.metaimage_header import is_metaimage, read_metaimage_header
 from medclip.files.recognise.sniff import HEAD_BYTES, SLIDE_TEXTS, Format, gunzip_head, is_nifti, sniff_open
 
 # Slides of several files: MIRAX (a .mrxs and a folder of data) and Hamamatsu (a .vms or .vmu that names its images).
@@ -30,6 +33,8 @@ _TAKEN = frozenset({Format.TIFF, Format.SLIDE, Format.DICOM, Format.EMPTY})
 """What OpenSlide does not take for MIRAX either, whatever its name."""
 _DATA = frozenset({".dat", ".ini"})
 _IMAGES = frozenset({".jpg", ".jpeg", ".ngr", ".opt"})
+_RAW = (".raw", ".zraw")
+"""As ITK calls the voxels of a MetaImage."""
 _NUMBERED = re.compile(r"(\(\d+,\d+(,\d+)?\)|_macro|_map\d*)$", re.IGNORECASE)
 _PART = Problem(Reason.COMPANION, "the file is a part of the slide beside it and is not read on its own.")
 
@@ -45,8 +50,8 @@ class Placed:
 
 
 def may_be_part(path: Path) -> bool:
-    """Return whether, by its name alone, a file may belong to a slide."""
-    return path.suffix.lower() in (_OVERVIEW, *_DATA, *_IMAGES)
+    """Return whether, by its name alone, a file may belong to a slide or a MetaImage."""
+    return path.suffix.lower() in (_OVERVIEW, *_DATA, *_IMAGES, *_RAW)
 
 
 def slide_part(path: Path, fmt: Format) -> Placed | None:
@@ -163,6 +168,9 @@ _SIERRA = re.compile(rb"<\s*documenttype\s*>\s*([\w.-]{1,40})\s*<", re.IGNORECAS
 _OTHER_XML = re.compile(rb"<\s*(?:\w+:)?(?:CardiologyXML|ECGReport)\b", re.IGNORECASE)
 _VOXELS = re.compile(r"\.img(\.gz)?$", re.IGNORECASE)
 _ONE_FILE = (".nii", ".nii.gz")
+_META_HEADERS = (".mhd", ".mha", ".MHD")
+_OF_ANY_BYTES = frozenset({Format.UNKNOWN, Format.MATLAB, Format.TEXT, Format.CSV, Format.GZIP})
+"""What bare voxels may look like."""
 _LONGEST_HEADER = 1024
 """A file that is longer holds voxels itself; NIfTI-2 headers have 540 bytes."""
 _PAIR_HEADER = re.compile(r"\.hdr(\.gz)?$", re.IGNORECASE)
@@ -183,6 +191,10 @@ def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
         return _pair(path, head)
     if fmt is Format.XML_ECG:
         return _xml(head)
+    if fmt in (Format.METAIMAGE, Format.METAIMAGE_2D):
+        return _metaimage(path, fmt)
+    if (fmt in _OF_ANY_BYTES or path.suffix.lower() in _RAW) and _is_of_metaimage(path):
+        return Placed(Format.VOLUME_DATA)
     if fmt in (Format.UNKNOWN, Format.MATLAB):
         placed = _signal_of_a_record(path) or (_voxels(path) if _VOXELS.search(path.name) else None)
         if placed is None and fmt is Format.MATLAB:
@@ -287,6 +299,62 @@ def _voxels(path: Path) -> Placed | None:
         if head is not None:
             return Placed(Format.VOLUME_DATA) if _is_pair_header(head) else None
     return None
+
+
+def _metaimage(path: Path, fmt: Format) -> Placed:
+    """Find the files of voxels that a MetaImage header names."""
+    try:
+        with path.open("rb") as file:
+            names = read_metaimage_header(file).files
+    except MedclipError as error:
+        return Placed(fmt, (), error.problem())
+    return voxels_beside(path, names, fmt)
+
+
+def voxels_beside(path: Path, names: Sequence[str], fmt: Format = Format.METAIMAGE) -> Placed:
+    """Look beside a MetaImage header for the files of voxels that it names: the problem says how many are missing."""
+    found = [None if name.casefold() == path.name.casefold() else _beside(path, name) for name in names]
+    missing = found.count(None)
+    if missing:
+        message = (
+            f"{missing} of the {len(names)} files of voxels that the MetaImage header names are not beside it; put "
+            "them into the same folder."
+        )
+        return Placed(fmt, (), Problem(Reason.MISSING_FILE, message))
+    return Placed(fmt, tuple(name for name in found if name is not None))
+
+
+def _is_of_metaimage(path: Path) -> bool:
+    """Return whether a MetaImage header in the same folder names a file as its voxels: one of its stem, or any."""
+    name = path.name.casefold()
+    stem = re.sub(r"\.z?raw(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    if any(name in _voxel_names(path.with_name(stem + suffix)) for suffix in _META_HEADERS):
+        return True
+    try:
+        return name in _voxel_names_of_folder(path.parent, path.parent.stat().st_mtime_ns)
+    except OSError:
+        return False
+
+
+def _voxel_names(header: Path) -> frozenset[str]:
+    try:
+        if not header.is_file():
+            return frozenset()
+        with header.open("rb") as file:
+            if not is_metaimage(file.read(HEAD_BYTES)):
+                return frozenset()
+            file.seek(0)
+            return frozenset(name.casefold() for name in read_metaimage_header(file).files)
+    except (OSError, MedclipError):
+        return frozenset()
+
+
+@lru_cache(maxsize=8)
+def _voxel_names_of_folder(folder: Path, changed_ns: int) -> frozenset[str]:
+    """Return the names of voxels in a folder; headers are looked at once, as long as nothing comes into it."""
+    with os.scandir(folder) as entries:
+        headers = [entry.name for entry in entries if entry.name.lower().endswith(_META_HEADERS[0])]
+    return frozenset().union(*(_voxel_names(folder / name) for name in headers[:_MAX_PARTS]))
 
 
 def _is_pair_header(head: bytes) -> bool:

@@ -24,8 +24,8 @@ from medclip.settings import Settings
 # What this version reads, and the sentence for everything it does not.
 
 READS = (
-    "this version reads DICOM, PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000, NIfTI, Analyze, MINC, whole-slide files, "
-    "MP4, AVI and ECGs as WFDB, EDF, SCP-ECG, XML or MATLAB"
+    "this version reads DICOM, PNG, JPEG, TIFF, GIF, BMP, WebP, JPEG 2000, NIfTI, Analyze, MINC, MetaImage, "
+    "whole-slide files, MP4, AVI and ECGs as WFDB, EDF, SCP-ECG, XML or MATLAB"
 )
 SCORABLE_FORMATS = frozenset(
     {
@@ -41,6 +41,8 @@ SCORABLE_FORMATS = frozenset(
         Format.NIFTI,
         Format.VOLUME_DATA,
         Format.MINC,
+        Format.METAIMAGE,
+        Format.METAIMAGE_2D,
         Format.WFDB,
         Format.WFDB_SIGNAL,
         Format.EDF,
@@ -55,10 +57,8 @@ SCORABLE_FORMATS = frozenset(
 PROJECTION_CODES = frozenset({"CR", "DX", "MG"}) | TO_BE_INFERRED
 """DICOM modality codes of projection images and of those that do not say."""
 
-_TO_NIFTI = "convert it to NIfTI"
 _NOT_YET: Mapping[Format, tuple[str, str]] = {
-    Format.NRRD: ("an NRRD volume", _TO_NIFTI),
-    Format.METAIMAGE: ("a MetaImage volume", _TO_NIFTI),
+    Format.NRRD: ("an NRRD volume", "convert it to NIfTI"),
     Format.HDF5: ("an HDF5 file (MATLAB 7.3 and MINC 2 are such)", "write what it holds as NIfTI, PNG or WFDB"),
     Format.ZIP: ("a ZIP archive", "unpack it first"),
     Format.GZIP: ("a gzip archive", "unpack it first"),
@@ -189,7 +189,7 @@ _ALONE = frozenset({Format.DICOM, Format.PNG, Format.JPEG, Format.TIFF, Format.S
 
 _NO_IMAGES = frozenset({Format.TEXT, Format.HTML, Format.XML, Format.JSON, Format.CSV, Format.PDF, Format.UNKNOWN})
 _IMAGE_SUFFIXES = (
-    *(".dcm", ".dicom", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+    *(".dcm", ".dicom", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".mha", ".mhd"),
     *(".svs", ".ndpi", ".scn", ".bif", ".mp4", ".avi", ".edf"),
 )
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
+from medclip.errors import MedclipError
+from medclip.files.recognise.metaimage_header import is_metaimage, read_metaimage_header
 from medclip.files.recognise.tiff_directories import is_slide
 
 HEAD_BYTES = 4096
@@ -33,13 +35,16 @@ class Format(StrEnum):
     NIFTI = "nifti"
     NRRD = "nrrd"
     METAIMAGE = "metaimage"
+    """A volume."""
+    METAIMAGE_2D = "metaimage_2d"
+    """A MetaImage of one slice."""
     MINC = "minc"
     WFDB = "wfdb"
     """The text header of a record."""
     WFDB_SIGNAL = "wfdb_signal"
     """Signals of a record; only the header beside them can tell (`medclip.files.recognise.companions`)."""
     VOLUME_DATA = "volume_data"
-    """Voxels (.img) of an Analyze or NIfTI pair; only the header beside them can tell."""
+    """Voxels (.img of an Analyze or NIfTI pair, .raw of a MetaImage); only the header beside them can tell."""
     EDF = "edf"
     SCP_ECG = "scp_ecg"
     XML_ECG = "xml_ecg"
@@ -125,7 +130,18 @@ def sniff_open(file: BinaryIO) -> Format:
             return Format.MINC if fmt is Format.HDF5 and b"minc-2.0" in head else fmt
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return Format.SLIDE if is_slide(file) else Format.TIFF
+    if is_metaimage(head):
+        return _metaimage(file)
     return _by_structure(head) or _by_text(head) or Format.UNKNOWN
+
+
+def _metaimage(file: BinaryIO) -> Format:
+    """Tell an image of one slice from a volume; a damaged header is a volume's."""
+    file.seek(0)
+    try:
+        return Format.METAIMAGE_2D if read_metaimage_header(file).is_image else Format.METAIMAGE
+    except MedclipError:
+        return Format.METAIMAGE
 
 
 def _by_structure(head: bytes) -> Format | None:
@@ -171,8 +187,6 @@ def _by_text(head: bytes) -> Format | None:
         return Format.XML_ECG if _XML_ECG.search(text) else Format.XML
     if start[:1] in (b"{", b"[") and (b'"' in text or b"]" in text):
         return Format.JSON
-    if re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", text) and b"NDims" in text:
-        return Format.METAIMAGE
     if _is_wfdb(text):
         return Format.WFDB
     return Format.CSV if _is_table(text) else Format.TEXT

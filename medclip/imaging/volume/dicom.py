@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -261,15 +262,18 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings) -> Volume
 
 
 def read_mosaic(path: Path, header: DicomHeader, settings: Settings) -> VolumeRead | None:
-    """Read a Siemens mosaic: the number of tiles and their place come from Siemens' private header, through nibabel.
+    """Read a Siemens mosaic.
+
+    The number of tiles and their place come from Siemens' private header of the image, through nibabel; where that was
+    taken out, from the scanner's protocol.
 
     Returns:
         None where the tiles do not fill the image evenly: somebody made it smaller.
 
     Raises:
-        MedclipError: CORRUPT if that header is missing or makes no sense.
+        MedclipError: CORRUPT if both are missing or make no sense.
     """
-    count, affine = _mosaic_header(path)
+    count, affine, source = _mosaic_header(path)
     side = math.ceil(math.sqrt(count))
     if header.rows % side or header.columns % side or count < 1:
         return None
@@ -278,25 +282,89 @@ def read_mosaic(path: Path, header: DicomHeader, settings: Settings) -> VolumeRe
     tiles = grey(decoded.pixels).reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)[:count]
     check_affine(affine)
     stack = Stack(tuple(range(count)), affine, np.arange(count) * np.float64(np.linalg.norm(affine[:3, 0])), even=True)
-    steps = [*decoded.steps, Step("mosaic", f"{side} x {side} tiles to {count} slices")]
+    steps = [*decoded.steps, Step("mosaic", f"{side} x {side} tiles to {count} slices, by the {source}")]
     return finish(iter(tiles), (count, rows, columns), stack, RELATIVE, header, settings, steps, [decoded.decoder])
 
 
-def _mosaic_header(path: Path) -> tuple[int, NDArray[np.float64]]:
-    """Return the number of slices and the affine for [slice, row, column] in RAS."""
+def _mosaic_header(path: Path) -> tuple[int, NDArray[np.float64], str]:
+    """Return the number of slices, the affine for [slice, row, column] in RAS, and which header says so."""
     try:
         with quiet("pydicom"):
             from nibabel.nicom import dicomwrappers
 
             wrapper: Any = dicomwrappers.wrapper_from_file(path)
-            count = int(wrapper.n_mosaic)
             # nibabel counts (row, column, slice) and keeps DICOM's LPS.
             affine = LPS_TO_RAS @ np.asarray(wrapper.affine, np.float64)[:, [2, 0, 1, 3]]
-    except Exception:
-        raise MedclipError(
-            Reason.CORRUPT, "the image is a Siemens mosaic, but does not say how many slices it holds and where."
-        ) from None
-    return count, affine + 0.0
+            return int(wrapper.n_mosaic), affine + 0.0, "image header"
+    except Exception:  # the image header was taken out, or is not as nibabel knows it
+        try:
+            with quiet("pydicom"):
+                return *_mosaic_protocol(path), "protocol"
+        except Exception:
+            raise MedclipError(
+                Reason.CORRUPT,
+                "the image is a Siemens mosaic, but does not say how many slices it holds and where.",
+                hint="Export it again with its private elements (0029,1010) or (0029,1020), or as enhanced MR.",
+            ) from None
+
+
+_PROTOCOL = re.compile(rb"### ASCCONV BEGIN.*?###(.*?)### ASCCONV END ###", re.DOTALL)
+_MOST_TILES = 1024
+_SLICE_AXES = ("Sag", "Cor", "Tra")
+
+
+def _mosaic_protocol(path: Path) -> tuple[int, NDArray[np.float64]]:
+    """Read a mosaic's slices from the scanner's protocol, the text within (0029,1020).
+
+    Tiles stand in the order of the protocol's slices, or against it where ucImageNumbTra (Sag, Cor) is there, as
+    dicom2nifti has it. Which of the two ends ImagePositionPatient belongs to, the positions of the protocol tell:
+    dicom2nifti takes the lowest slice, dcm2niix the first tile. As in all mosaics it is the corner of a slice as large
+    as the whole mosaic: https://nipy.org/nibabel/dicom/dicom_mosaic.html
+
+    Raises:
+        Exception: Of any kind, where something is missing or does not fit.
+    """
+    from pydicom import dcmread
+
+    dataset = dcmread(path, force=True, stop_before_pixels=True)
+    try:
+        held = dataset.private_block(0x0029, "SIEMENS CSA HEADER")[0x20].value
+    except KeyError:  # the names of private blocks are taken out before their elements
+        held = dataset[0x0029, 0x1020].value
+    found = _PROTOCOL.search(bytes(held))
+    assert found is not None
+    lines = (line.partition("=") for line in found[1].decode("latin-1").splitlines())
+    protocol = {name.strip(): value.strip() for name, _, value in lines}
+    count = int(protocol["sSliceArray.lSize"])
+    stated = dataset.get((0x0019, 0x100A))
+    if not 1 < count <= _MOST_TILES or (stated is not None and int(stated.value) != count):
+        raise ValueError("a slab, whose slices the protocol does not list")
+    positions = np.array(
+        [
+            [float(protocol.get(f"sSliceArray.asSlice[{index}].sPosition.d{axis}", 0)) for axis in _SLICE_AXES]
+            for index in range(count)
+        ]
+    )
+    across, down = np.reshape(np.asarray(dataset.ImageOrientationPatient, np.float64), (2, 3))
+    normal = np.cross(across, down)
+    along = positions @ normal
+    if f"sSliceArray.ucImageNumb{_SLICE_AXES[int(np.abs(normal).argmax())]}" in protocol:
+        along = along[::-1]
+    apart = np.diff(along)
+    if not (np.all(apart > SAME_MM) or np.all(apart < -SAME_MM)):
+        raise ValueError("slices at one place, or in no order")
+    spacing = number_of(dataset, "SpacingBetweenSlices") or abs(float(apart[0]))
+    step = math.copysign(spacing, apart[0]) * normal
+    side = math.ceil(math.sqrt(count))
+    row_mm, column_mm = (float(mm) for mm in dataset.PixelSpacing)
+    origin = np.asarray(dataset.ImagePositionPatient, np.float64)
+    if abs(origin @ normal - along[-1]) < abs(origin @ normal - along[0]):
+        origin = origin - step * (count - 1)
+    share = (1 - 1 / side) / 2
+    origin = origin + share * (dataset.Columns * column_mm * across + dataset.Rows * row_mm * down)
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([step, down * row_mm, across * column_mm, origin])
+    return count, LPS_TO_RAS @ affine + 0.0
 
 
 class _Group:

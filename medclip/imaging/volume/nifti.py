@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.slice_geometry import arrange, axis_codes, check_affine, natural_plane, oblique_deg
-from medclip.imaging.volume.volume_read import RELATIVE, VolumeRead, check_bytes, extent, fill
+from medclip.imaging.volume.volume_read import RELATIVE, VolumeRead, check_bytes, damage_named, extent, fill
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 
@@ -30,7 +29,7 @@ _HEAD = 540
 """Bytes of the longest header (NIfTI-2)."""
 _MAX_OFFSET = 64 * 1024**2
 """Extensions before the voxels; larger ones are a lie or a bomb."""
-_MAX_RATIO = 1032
+MAX_RATIO = 1032
 """What deflate can compress at most: a smaller file cannot hold what its header states."""
 _CHUNK = 4 * 1024**2
 _MM = {"meter": 1000.0, "micron": 0.001}
@@ -54,26 +53,14 @@ def read_nifti(path: Path, settings: Settings, *, image: Path | None = None) -> 
         MedclipError: EMPTY_FILE, TRUNCATED, CORRUPT, TOO_LARGE, MISSING_FILE (no .img), NOT_SUPPORTED_YET (colour,
             complex numbers, more than four axes), NON_FINITE.
     """
-    try:
-        with quiet("nibabel"):
-            header, name, paired = _header(path)
-            shape = _shape(header)
-            source = _pair_of(path, image) if paired else path
-            stored = _voxels(source, header, shape, settings, paired=paired)
-            voxels, scaling = _scaled(stored, header)
-            return _laid_out(voxels, _affine(header), _spacing(header, shape), name, _notes(header, name) + scaling)
-    except MedclipError:
-        raise
-    except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
-    except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise MedclipError(Reason.TRUNCATED, "the compressed volume ends too early or is damaged.") from None
-    except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "the volume does not fit into memory.") from None
-    except Exception:
-        raise MedclipError(Reason.CORRUPT, "the volume's header makes no sense.") from None
+    with damage_named(), quiet("nibabel"):
+        header, name, paired = _header(path)
+        shape = _shape(header)
+        source = _pair_of(path, image) if paired else path
+        stored = _voxels(source, header, shape, settings, paired=paired)
+        voxels, scaling = _scaled(stored, header)
+        steps = _notes(header, name) + scaling
+        return laid_out(voxels, _affine(header), _spacing(header, shape), steps, f"nibabel {name}")
 
 
 def read_minc(path: Path, settings: Settings) -> VolumeRead:
@@ -110,7 +97,7 @@ def read_minc(path: Path, settings: Settings) -> VolumeRead:
     stored = {"stored_shape": shape, "stored_spacing": tuple(round(step, 6) for step in zooms)}
     if len(shape) == 4:
         voxels, zooms = np.moveaxis(voxels, 0, -1), (*zooms[1:], zooms[0])
-    read = _laid_out(_narrowed(voxels), affine, zooms, "MINC", [])
+    read = laid_out(narrowed(voxels), affine, zooms, [], "nibabel MINC")
     return read._replace(headers={**read.headers, **stored})
 
 
@@ -199,8 +186,8 @@ def _voxels(path: Path, header: Any, shape: Sequence[int], settings: Settings, *
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP
         size = file.seek(0, io.SEEK_END)
-    if size * (_MAX_RATIO if compressed else 1) < start + count:
-        raise _short(shape)
+    if size * (MAX_RATIO if compressed else 1) < start + count:
+        raise short(shape)
     data = np.empty(count, np.uint8)
     with _opened(path) as file:
         file.seek(start)
@@ -208,7 +195,7 @@ def _voxels(path: Path, header: Any, shape: Sequence[int], settings: Settings, *
         while at < count:
             got = cast(Any, file).readinto(view[at : at + _CHUNK])
             if not got:
-                raise _short(shape)
+                raise short(shape)
             at += got
         if compressed and not settings.policy.accept_unterminated:
             _check_sum(file)
@@ -228,7 +215,8 @@ def _check_sum(file: BinaryIO) -> None:
             return
 
 
-def _short(shape: Sequence[int]) -> MedclipError:
+def short(shape: Sequence[int]) -> MedclipError:
+    """Return the refusal of a file with fewer voxels than its header states."""
     return MedclipError(
         Reason.TRUNCATED, f"the file ends before its voxels do; the header states {' x '.join(map(str, shape))}."
     )
@@ -239,7 +227,7 @@ def _scaled(stored: NDArray[Any], header: Any) -> tuple[NDArray[Any], list[Step]
     slope, inter = header.get_slope_inter()
     slope, inter = 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
     if (slope, inter) == (1.0, 0.0):
-        return (_narrowed(stored) if stored.dtype.kind == "f" else stored), []
+        return (narrowed(stored) if stored.dtype.kind == "f" else stored), []
     step = [Step("scale", f"slope {slope:g}, intercept {inter:g}")]
     if stored.dtype.kind != "f" and slope.is_integer() and inter.is_integer():
         ends = [int(stored.min()) * int(slope) + int(inter), int(stored.max()) * int(slope) + int(inter)]
@@ -259,7 +247,7 @@ def _scaled(stored: NDArray[Any], header: Any) -> tuple[NDArray[Any], list[Step]
     return table[stored.astype(np.int32) - limits.min], step
 
 
-def _narrowed(values: NDArray[Any]) -> NDArray[Any]:
+def narrowed(values: NDArray[Any]) -> NDArray[Any]:
     """Bring floating-point numbers to float32."""
     return values if values.dtype.kind != "f" else values.astype(np.float32, copy=False)
 
@@ -309,8 +297,8 @@ def _contradiction(header: Any) -> list[Step]:
     return [Step("note", f"sform says {s_axes} and qform {q_axes}; the sform is taken, as NIfTI readers do")]
 
 
-def _laid_out(
-    voxels: NDArray[Any], affine: NDArray[np.float64], zooms: Sequence[float], name: str, steps: list[Step]
+def laid_out(
+    voxels: NDArray[Any], affine: NDArray[np.float64], zooms: Sequence[float], steps: list[Step], decoder: str
 ) -> VolumeRead:
     """Lay [x, y, z] or [x, y, z, time] out to be shown."""
     check_affine(affine)
@@ -332,4 +320,4 @@ def _laid_out(
         *filled,
         Step("volume", f"{' x '.join(map(str, arranged.shape))}, {arranged.dtype}"),
     )
-    return VolumeRead(Volume(arranged, shown_affine, RELATIVE, plane), done, f"nibabel {name}", headers)
+    return VolumeRead(Volume(arranged, shown_affine, RELATIVE, plane), done, decoder, headers)

@@ -1,8 +1,8 @@
 """Volumes: from files to voxels with a place in the patient.
 
 This is the room's door; the parts are `slice_geometry` (where slices lie, layout without resampling), `dicom` (a file
-for each slice, enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC) and `resample` (other grids, slices worth
-showing).
+for each slice, enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC), `metaimage` and `resample` (other grids,
+slices worth showing).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.volume.dicom import is_mosaic, read_enhanced, read_mosaic, read_slices
 from medclip.imaging.volume.dicom import is_radiograph as is_radiograph
+from medclip.imaging.volume.metaimage import read_metaimage
 from medclip.imaging.volume.nifti import read_minc
 from medclip.imaging.volume.nifti import read_nifti as read_nifti
 from medclip.imaging.volume.resample import resample as resample
@@ -23,7 +24,7 @@ from medclip.imaging.volume.volume_read import VolumeRead as VolumeRead
 from medclip.sample import Step
 from medclip.settings import Settings
 
-VOLUMES = frozenset({Format.NIFTI, Format.MINC})
+VOLUMES = frozenset({Format.NIFTI, Format.MINC, Format.METAIMAGE})
 """Formats that hold a volume in a file (or a header and its voxels), beside DICOM."""
 
 
@@ -45,6 +46,8 @@ def read_volume(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Set
         return read_nifti(paths[0], settings, image=paths[1] if len(paths) > 1 else None)
     if form is Format.MINC:
         return read_minc(paths[0], settings)
+    if form is Format.METAIMAGE:
+        return read_metaimage(paths[0], settings)
     raise MedclipError(Reason.NOT_SUPPORTED_YET, f"volumes in the format {form} are not read.")
 
 

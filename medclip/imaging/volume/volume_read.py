@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +49,29 @@ def check_bytes(shape: Sequence[int], itemsize: int, settings: Settings) -> None
             f"{settings.max_volume_bytes:,}.",
             hint="A larger max_volume_bytes below [limits] in medclip.toml, or of medclip.Settings, raises the limit.",
         )
+
+
+@contextmanager
+def damage_named() -> Iterator[None]:
+    """Turn what the reading of a volume's file raises into refusals.
+
+    Raises:
+        MedclipError: PERMISSION_DENIED, MISSING_FILE, TRUNCATED, TOO_LARGE; CORRUPT for all else.
+    """
+    try:
+        yield
+    except MedclipError:
+        raise
+    except PermissionError:
+        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
+    except FileNotFoundError:
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise MedclipError(Reason.TRUNCATED, "the compressed volume ends too early or is damaged.") from None
+    except MemoryError:
+        raise MedclipError(Reason.TOO_LARGE, "the volume does not fit into memory.") from None
+    except Exception:
+        raise MedclipError(Reason.CORRUPT, "the volume's header makes no sense.") from None
 
 
 def exactly(values: NDArray[Any], dtype: Any) -> NDArray[Any] | None:

@@ -185,6 +185,8 @@ class Listing:
             self._refs: Iterator[FileRef] = remote.refs(ledger.names_below)
         else:
             self._refs = walk(root, exclude=exclude, follow_links=follow_links) if given is None else iter(given)
+        self.num_listed = ledger.num_listed()
+        """Files that this call and those before have listed, also those that only the table names."""
         self._shard = shard
         self._ends: dict[str, bool] = {}  # of a shard's windows, by the last name: whether their folder goes on
         if shard is not None:
@@ -315,10 +317,12 @@ class Listing:
     def _register(self, refs: Sequence[FileRef]) -> None:
         for files, cut in windows(refs):
             self._ledger.register(files, cut=cut, added=True)
+            self.num_listed += len(files)
 
     def new(self) -> Iterator[list[KnownFile]]:
         """Yield the windows of files that were never listed, each written to the ledger."""
         for refs, cut in self._windows():
+            self.num_listed += len(refs)
             yield self._ledger.register(refs, cut=cut, frontier=_as_json(refs[-1].place))
         self._ledger.remember({"frontier": _END})
 
@@ -351,6 +355,7 @@ class Listing:
                 elif name not in listed:
                     missing[name] = FileRef(self.root / name, name, 0, problem)
         self._ledger.remember({"elsewhere": elsewhere})
+        self.num_listed += len(missing)
         for refs, cut in windows(sorted(missing.values(), key=lambda ref: ref.name)):
             yield self._ledger.register(refs, cut=cut)
 
@@ -391,12 +396,13 @@ class Counter:
 
     Args:
         root: The path.
+        listing: Listing of the run, which may have files that are not below the path, such as those that a table names.
         total: Number of the files, where it is known.
         num_shards: Number of shards of the run that the files are shared among, about.
     """
 
-    def __init__(self, root: Path, total: int | None = None, num_shards: int = 1) -> None:
-        self._num, self._num_shards = total or 0, num_shards
+    def __init__(self, root: Path, listing: Listing, total: int | None = None, num_shards: int = 1) -> None:
+        self._num, self._num_shards, self._listing = total or 0, num_shards, listing
         self._stop = threading.Event()
         below = () if total is not None else (os.fspath(root),)
         self._thread = threading.Thread(target=self._count, args=below, name="medclip-counter", daemon=True)
@@ -404,8 +410,8 @@ class Counter:
 
     @property
     def total(self) -> int:
-        """Their number so far."""
-        return self._num // self._num_shards
+        """Their number so far; never fewer than are listed."""
+        return max(self._num // self._num_shards, self._listing.num_listed)
 
     def wait(self, seconds: float) -> int:
         """Wait some time for the end of counting; return the number so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from medclip.dicom.codecs.codestream import size_of, syntax_of
-from medclip.dicom.codecs.transfer_syntax import BASELINE, JPEG_2000, JPEG_LS
+from medclip.dicom.codecs.transfer_syntax import BASELINE, JPEG_2000, JPEG_LS, RLE
 from medclip.dicom.pixels.render import read_dicom, read_stored
 from medclip.errors import MedclipError, Reason
 from medclip.settings import PixelPolicy, ReadPolicy, Settings, parse_window
@@ -58,6 +60,67 @@ def test_an_explicit_data_set_that_calls_itself_implicit_is_read_as_it_is(
     raw = path.read_bytes()
     path.write_bytes(raw.replace(b"1.2.840.10008.1.2.1\0", ImplicitVRLittleEndian.encode().ljust(20, b"\0"), 1))
     np.testing.assert_array_equal(read_stored(path, SETTINGS), pixels)
+
+
+def _with_stated_syntax(path: Path, syntax: str, *, num_bytes: int | None = None) -> Path:
+    """State a compressed syntax over plain pixels, of which some may be cut off or added."""
+    data = dcmread(path)
+    data.PixelData = data.PixelData if num_bytes is None else data.PixelData.ljust(num_bytes, b"\1")[:num_bytes]
+    raw = BytesIO()
+    data.save_as(raw, enforce_file_format=True)
+    data.file_meta.TransferSyntaxUID = UID(syntax)
+    stated = BytesIO()
+    write_file_meta_info(stated, data.file_meta)  # pyright: ignore[reportArgumentType]
+    body = raw.getvalue()[132:]
+    after_meta = 12 + int.from_bytes(body[8:12], "little")
+    path.write_bytes(raw.getvalue()[:132] + stated.getvalue() + body[after_meta:])
+    return path
+
+
+@pytest.mark.parametrize("syntax", [BASELINE, JPEG_LS, JPEG_2000[0], RLE])
+@pytest.mark.parametrize(
+    ("pixels", "elements"),
+    [
+        (ramp(32, 48, np.uint16, 4095), {}),
+        (ramp(31, 47, np.uint8, 255), {}),
+        (
+            np.stack([ramp(31, 47, np.uint8, 255)] * 3),
+            {
+                "NumberOfFrames": 3,
+                "Rows": 31,
+                "Columns": 47,
+                "SamplesPerPixel": 1,
+                "PhotometricInterpretation": "MONOCHROME2",
+            },
+        ),
+    ],
+    ids=["16 bits", "odd length", "frames"],
+)
+def test_plain_pixels_that_call_themselves_compressed_are_read_where_their_length_proves_it(
+    tmp_path: Path, syntax: str, pixels: NDArray[Any], elements: dict[str, Any]
+) -> None:
+    path = _with_stated_syntax(write_dicom(tmp_path / "a.dcm", pixels, **elements), syntax)
+    np.testing.assert_array_equal(read_stored(path, SETTINGS), pixels)
+    steps = read_dicom(path, SETTINGS, frame=0).steps
+    assert any(step.detail.startswith(f"the transfer syntax is wrong: it says {UID(syntax).name}") for step in steps)
+
+
+@pytest.mark.parametrize("num_bytes", [32 * 48 * 2 - 2, 32 * 48 * 2 + 2, 32 * 48])
+def test_plain_pixels_of_another_length_that_call_themselves_compressed_are_refused(
+    tmp_path: Path, num_bytes: int
+) -> None:
+    path = _with_stated_syntax(write_dicom(tmp_path / "a.dcm", DEEP), JPEG_LS, num_bytes=num_bytes)
+    with pytest.raises(MedclipError, match=rf"transfer syntax is wrong.* 3,072 bytes, and there are {num_bytes:,}"):
+        read_dicom(path, SETTINGS)
+
+
+def test_colours_of_plain_pixels_that_call_themselves_compressed_are_not_guessed(tmp_path: Path) -> None:
+    colour = np.repeat(ramp(32, 48, np.uint8, 255)[..., None], 3, axis=2)
+    path = write_dicom(tmp_path / "a.dcm", colour, PhotometricInterpretation="YBR_FULL")
+    with pytest.raises(MedclipError, match="or RGB by now"):
+        read_dicom(_with_stated_syntax(path, JPEG_2000[0]), SETTINGS)
+    path = write_dicom(tmp_path / "b.dcm", colour, PhotometricInterpretation="RGB")
+    np.testing.assert_array_equal(read_stored(_with_stated_syntax(path, JPEG_2000[0]), SETTINGS), colour)
 
 
 @pytest.mark.parametrize(

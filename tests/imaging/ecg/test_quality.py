@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medclip.imaging.ecg.filters import prepare
@@ -54,6 +56,18 @@ def _swap_arms(leads: Leads) -> None:
     leads.update(swapped)
 
 
+OTHER_SCALES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "standardised by lead": lambda values: values / values.std(1, keepdims=True),
+    "standardised": lambda values: values / values.std(),
+    "from -1 to 1 by lead": lambda values: values / np.abs(values).max(1, keepdims=True),
+    "range of 1 by lead": lambda values: (values - values.min(1, keepdims=True)) / np.ptp(values, axis=1)[:, None],
+    "microvolts": lambda values: values * 1000,
+    "counts of 5 microvolts": lambda values: np.round(values * 200),
+    "volts": lambda values: values / 1000,
+    "microvolts without a beat": lambda values: np.random.default_rng(0).normal(0, 100, values.shape),
+}
+
+
 @pytest.mark.parametrize(
     ("change", "flag"),
     [
@@ -70,6 +84,31 @@ def _swap_arms(leads: Leads) -> None:
 )
 def test_a_fault_is_flagged_by_its_word_and_its_lead(change: Callable[[Leads], object], flag: str) -> None:
     assert _record(change).flags == (flag,)
+
+
+@pytest.mark.parametrize("name", list(OTHER_SCALES))
+def test_numbers_that_are_no_millivolts_are_flagged(name: str) -> None:
+    leads = beats()
+    values = np.stack([*leads.values()])
+    changed = OTHER_SCALES[name](values - values.mean())
+    flags = canonical(recording(dict(zip(leads, changed, strict=True)), 500.0), seconds=10).flags
+    assert "other_scale" in flags
+
+
+@given(gain=st.floats(0.5, 2.0), seed=st.integers(0, 1000))
+@settings(max_examples=10)
+def test_a_heart_that_is_weaker_or_stronger_is_at_no_other_scale(gain: float, seed: int) -> None:
+    areas = np.random.default_rng(seed).uniform(0.6, 1.4, 12)[:, None]
+    leads = beats()
+    values = np.stack([*leads.values()]) * areas * gain
+    flags = canonical(recording(dict(zip(leads, values, strict=True)), 500.0), seconds=10).flags
+    assert "other_scale" not in flags
+
+
+def test_electrodes_that_are_off_are_at_no_other_scale() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.003, (12, 5000))
+    flags = canonical(recording(dict(zip(TWELVE, noise, strict=True)), 500.0), seconds=10).flags
+    assert [flag.partition(":")[0] for flag in flags if "limb" not in flag] == ["lead_off", "no_beats"]
 
 
 @pytest.mark.parametrize("hz", [100.0, 250.0, 500.0, 1000.0])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import dcmread
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume import dicom as volume_frames
@@ -331,10 +332,73 @@ def test_a_mosaic_without_siemens_header_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.CORRUPT
 
 
+def _write_mosaic(
+    folder: Path, voxels: np.ndarray, along: list[float], first: float, *, numbers: str = "", size: int | None = None
+) -> Path:
+    """Write slices as tiles of a file that has the scanner's protocol and no header of the image."""
+    count, rows, columns = voxels.shape
+    side = int(np.ceil(np.sqrt(count)))
+    tiles = np.zeros((side**2, rows, columns), voxels.dtype)
+    tiles[:count] = voxels
+    mosaic = tiles.reshape(side, side, rows, columns).swapaxes(1, 2).reshape(side * rows, side * columns)
+    lines = [f"sSliceArray.lSize\t = \t{size or count}", *([f"sSliceArray.{numbers}\t = \t0x1"] if numbers else [])]
+    # The scanner writes no line for a position of 0.
+    lines += [f"sSliceArray.asSlice[{index}].sPosition.dTra\t = \t{mm}" for index, mm in enumerate(along) if mm]
+    text = "<other> ### ASCCONV BEGIN object=a ###\n" + "\n".join(lines) + "\n### ASCCONV END ###"
+    centre_to_corner = [-side * columns * SPACING[1] / 2, -side * rows * SPACING[0] / 2, first]
+    path = write_series(
+        folder,
+        mosaic[None],
+        [centre_to_corner],
+        spacing=SPACING,
+        Modality="MR",
+        ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"],
+        SpacingBetweenSlices=4.0,
+    )[0]
+    dataset = dcmread(path)
+    dataset.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x20, "OB", text.encode().ljust(4096))
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("along", "first", "numbers", "tile_0"),
+    [
+        ([0, 4, 8, 12, 16, 20], 0, "", 0),
+        ([20, 16, 12, 8, 4, 0], 0, "", 20),
+        ([20, 16, 12, 8, 4, 0], 20, "", 20),
+        ([0, 4, 8, 12, 16, 20], 0, "ucImageNumbTra", 20),
+        ([20, 16, 12, 8, 4, 0], 0, "ucImageNumbTra", 0),
+        ([0, 4, 8, 12, 16, 20], 0, "ucImageNumbSag", 0),
+    ],
+)
+def test_a_mosaics_slices_lie_where_the_protocol_has_them(
+    tmp_path: Path, along: list[float], first: float, numbers: str, tile_0: float
+) -> None:
+    read = read_paths([_write_mosaic(tmp_path, scene(), along, first, numbers=numbers)])
+    rising = tile_0 == 0
+    np.testing.assert_array_equal(read.volume.voxels[:: 1 if rising else -1], scene())
+    slice_, row, column = BRIGHT
+    corner = [-SHAPE[2] * SPACING[1] / 2, -SHAPE[1] * SPACING[0] / 2]
+    place = [corner[0] + column * SPACING[1], corner[1] + row * SPACING[0], tile_0 + slice_ * (4 if rising else -4)]
+    np.testing.assert_allclose(lps(brightest_ras(read.volume)), place, atol=1e-5)
+    assert any(step.detail == "3 x 3 tiles to 6 slices, by the protocol" for step in read.steps)
+
+
+@pytest.mark.parametrize(("along", "size"), [([0.0, 4, 8, 8, 12, 16], None), ([0.0] * 6, None), ([8.0], 1)])
+def test_a_mosaic_whose_protocol_does_not_list_its_slices_is_refused(
+    tmp_path: Path, along: list[float], size: int | None
+) -> None:
+    path = _write_mosaic(tmp_path, scene(), along, 0, size=size)
+    with pytest.raises(MedclipError, match=r"how many slices .* private elements") as caught:
+        read_paths([path])
+    assert caught.value.reason is Reason.CORRUPT
+
+
 def test_a_mosaic_whose_tiles_do_not_fill_it_is_one_image_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volume_frames, "_mosaic_header", lambda path: (48, np.eye(4)))
+    monkeypatch.setattr(volume_frames, "_mosaic_header", lambda path: (48, np.eye(4), "protocol"))
     kind = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
     read = read_paths(write_series(tmp_path, scene()[:1], [(0, 0, 0)], Modality="MR", ImageType=kind))
     np.testing.assert_array_equal(read.volume.voxels, scene()[:1])

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from medclip.imaging.volume.read import read_nifti
 from tests.kits.volumes import SETTINGS, read_paths
@@ -36,6 +37,16 @@ def test_voxels_and_places_are_those_of_dcm2niix(root: Path, folder: str, files:
         volume = read_paths([root / folder / name]).volume
         np.testing.assert_array_equal(volume.voxels, reference.voxels[time])
         np.testing.assert_allclose(volume.affine, reference.affine, atol=2e-3)
+
+
+def test_a_mosaic_without_its_image_header_is_read_by_the_protocol(root: Path, tmp_path: Path) -> None:
+    stored = root / "dicom-mr/siemens-mosaic/epi_pe_ap-00001.dcm"
+    dataset = dcmread(stored)
+    del dataset[0x0029, 0x1010]
+    dataset.save_as(tmp_path / "a.dcm")
+    reference, read = read_paths([stored]).volume, read_paths([tmp_path / "a.dcm"]).volume
+    np.testing.assert_array_equal(read.voxels, reference.voxels)
+    np.testing.assert_allclose(read.affine, reference.affine, atol=1e-6)
 
 
 def test_the_series_lies_where_the_label_map_made_from_it_does(root: Path) -> None:

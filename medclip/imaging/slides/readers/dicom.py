@@ -31,6 +31,7 @@ _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 _PARTS = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
 """A level too large for one file is a concatenation of several (DICOM PS3.3, C.7.6.16.1.1)."""
+_MATRIX = ("TotalPixelMatrixColumns", "TotalPixelMatrixRows")
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 
@@ -131,9 +132,9 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
     kept: list[Path] = []
     volumes: set[Path] = set()
     facts: dict[str, str | float] = {}
-    tags = ["SOPClassUID", "ImageType", "Manufacturer", "OpticalPathSequence", *_PARTS]
+    tags = ["SOPClassUID", "ImageType", "Manufacturer", "OpticalPathSequence", *_PARTS, *_MATRIX]
     parts: dict[str, tuple[int, set[int]]] = {}
-    stated = False
+    stated = has_matrix = False
     for path in paths:
         try:
             with quiet("pydicom"):
@@ -143,6 +144,7 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
                 kept.append(path)
                 kinds = header.get("ImageType") or ()
                 stated |= bool(kinds)
+                has_matrix |= all(header.get(name) for name in _MATRIX)
                 if "VOLUME" in kinds:
                     volumes.add(path)
                     facts = facts or _allowed(header)
@@ -150,9 +152,11 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
         except Exception:
             raise MedclipError(Reason.CORRUPT, "a file of the DICOM slide has an unreadable header.") from None
     if kept and not stated:
+        size = ", though it states the size of its matrix (TotalPixelMatrix)" if has_matrix else ""
         raise MedclipError(
             Reason.CORRUPT,
-            "the DICOM slide does not state what its images are (ImageType): levels, label or overview.",
+            f"the DICOM slide does not state what its images are (ImageType): levels, label or overview{size}.",
+            hint="Add it where it is known: ORIGINAL, PRIMARY, VOLUME, NONE for a level." if has_matrix else "",
         )
     if not volumes:
         raise MedclipError(
