@@ -173,6 +173,12 @@ class PatientGroups:
         kind=Path,
         place=True,
     )
+    tolerance: float = option(
+        "Tolerance of rates over those of the largest group: 0.8 means 0.8 to 1.25 times.",
+        default=0.8,
+        least=0.01,
+        most=1,
+    )
     min_cell: int = option("Rows, patients, positives and negatives that a group needs.", default=10, least=1)
     exact_counts: bool = option("Leave counts unrounded; small groups stay hidden.", default=False)
 

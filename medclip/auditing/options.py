@@ -103,6 +103,8 @@ class MeasureOptions:
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
     image_checks: ImageChecks = field(default_factory=ImageChecks)
     reference: Any = None
+    tolerance: float = 0.8
+    """Of a group's rate over that of the reference group: from this to 1 over it."""
     declared: Declared = field(default_factory=Declared)
     """What was required, and asked first, before the data was seen (`medclip.auditing.declared.declared`)."""
     task: str | Path | None = None

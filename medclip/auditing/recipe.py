@@ -92,6 +92,7 @@ def measure_options(given: Any) -> MeasureOptions:
         horizon=given.horizon,
         small_cells=Policy(few, few, few, few, exact_counts=given.exact_counts),
         reference=_path(given.reference),
+        tolerance=given.tolerance,
         declared=_requirements(given),
         thresholds=Thresholds(
             given.threshold,

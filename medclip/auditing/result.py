@@ -54,7 +54,11 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"family": _TEXT, "statistic": _REAL, "group": _TEXT, "same_as": _TEXT, "null_mean": _REAL, "null_95": _REAL},
         **{"smallest_gap": _REAL, "smallest_gap_every": _REAL, "flag": _TEXT},
     },
-    "ratios": {**_CELL, "metric": _TEXT, "reference": _TEXT, **_RANGE},
+    "ratios": {**_CELL, "metric": _TEXT, "reference": _TEXT, **_RANGE, "verdict": _TEXT},
+    "equity": {
+        **{"model": _TEXT, "label": _TEXT, "attribute": _TEXT, "metric": _TEXT, "measure": _TEXT, "group": _TEXT},
+        **{"num_groups": _WHOLE, **_RANGE},
+    },
     "models": {
         **{"model": _TEXT, "other": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT, "metric": _TEXT},
         **_RANGE,
@@ -153,7 +157,10 @@ class AuditResult(Result):
     gaps: tuple[Row, ...] = ()
     """One number for an attribute: worst against best, and the like; p is that of the permutation test."""
     ratios: tuple[Row, ...] = ()
-    """Under- and overdiagnosis of each group over those of the largest group of its attribute (`reference`)."""
+    """Rates of each group over those of the largest group of its attribute (`reference`), and whether they lie inside
+    the tolerance (`verdict`: inside, outside, undecided)."""
+    equity: tuple[Row, ...] = ()
+    """Of each attribute the worst group's AUROC and the equity-scaled one (`measure`)."""
     models: tuple[Row, ...] = ()
     """`other` minus `model`, on the same patients."""
     thresholds: tuple[Row, ...] = ()

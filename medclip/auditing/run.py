@@ -15,6 +15,7 @@ from typing import Any
 from medclip.auditing.checks.evidence import Evidence, open_stored
 from medclip.auditing.checks.table import CHECKS
 from medclip.auditing.groups.differences import ratio_rows
+from medclip.auditing.groups.equity import equity_rows, verdict
 from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
 from medclip.auditing.groups.measure import (
     Measured,
@@ -132,7 +133,9 @@ def run_audit(
         one = measure(model, cohort, thresholds, weights_PB, options, lambda done, total: progress.step())
         measured.append(one)
         add("metrics", own_metrics := metric_rows(one, options.dataset))
-        add("ratios", ratio_rows(own_metrics))
+        ratios = ratio_rows(own_metrics)
+        add("ratios", [{**row, "verdict": verdict(row, options.tolerance)} for row in ratios])
+        add("equity", equity_rows(one))
         add("flow", flow_rows(one))
         add("unscored", unscored_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))
@@ -370,6 +373,7 @@ def _settings(options: MeasureOptions, first: Measured) -> dict[str, Any]:
         "alpha": ALPHA,
         "power": POWER,
         "interval": "patient",
+        "tolerance": options.tolerance,
         "min_n": cells.min_n,
         "min_pos": cells.min_pos,
         "min_neg": cells.min_neg,

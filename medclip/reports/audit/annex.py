@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
-from medclip.auditing.checks.shortcuts.reweighting import AFTER, BEFORE
+from medclip.auditing.checks.shortcuts.reweighting import AFTER, BEFORE, CHANGE
 from medclip.auditing.groups.gaps import is_gap
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.labels import (
@@ -32,6 +33,7 @@ from medclip.reports.audit.names import (
 from medclip.reports.audit.plots import net_benefit, reliability, scatter
 from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.statistics.cohort import ALL
+from medclip.statistics.metrics.catalogue import METRICS
 from medclip.wording import NONE, capital, figure, number, p_value, real
 
 _MOST_COLUMNS = 8
@@ -44,8 +46,58 @@ _KINDS = {
 }
 
 
+_MANY, _KEPT = 24, 12
+"""Groups of an attribute from which on the annex has but the worst, and how many these are."""
+_BY_GROUP = ("metrics", "differences", "ratios", "models", "calibration", "decision", "representation", "ordinal")
+_BY_GROUP += ("risk", "suppressed", "unscored", "stress", "stress_ood")
+
+
 Folded = dict[str, Any]
 """One label of a section, folded: `title`, perhaps a `drawing` or `figures`, `tables`, and `more` tables below them."""
+
+
+def with_worst_groups(result: AuditResult) -> tuple[AuditResult, tuple[str, ...]]:
+    """Return an audit without most groups of attributes that have very many, and sentences about it.
+
+    Those stay that differ most surely from all others to their harm. All are in the tables, and every finding is made
+    of all of them.
+    """
+    groups_of: dict[str, dict[str, float]] = {}
+    for row in (*result.metrics, *result.ordinal, *result.risk):
+        if not is_all(row):
+            shown = row.get("flag") != "suppressed"
+            of_attribute = groups_of.setdefault(str(row.get("attribute")), {})
+            group = str(row.get("group"))
+            of_attribute[group] = min(of_attribute.get(group, 3.0), 2.0 if shown else 3.0)
+    for row in (*result.differences, *select(result.ordinal, reference="rest")):
+        metric, value, p = METRICS.get(str(row.get("metric"))), real(row.get("value")), real(row.get("p"))
+        if value is None or p is None:
+            continue
+        is_worse = metric is None or metric.better is None or (value < 0) == (metric.better == "high")
+        of_attribute = groups_of.setdefault(str(row.get("attribute")), {})
+        group = str(row.get("group"))
+        of_attribute[group] = min(of_attribute.get(group, 3.0), p if is_worse else 1.0 + p)
+    kept = {
+        attribute: set(sorted(ranks, key=lambda group: ranks[group])[:_KEPT])
+        for attribute, ranks in groups_of.items()
+        if len(ranks) > _MANY
+    }
+    if not kept:
+        return result, ()
+    tables = {
+        name: tuple(
+            row
+            for row in result.rows(name)
+            if row.get("attribute") not in kept or row.get("group") in (ALL, *kept[str(row.get("attribute"))])
+        )
+        for name in _BY_GROUP
+    }
+    sentences = tuple(
+        f"{capital(plain(attribute))} has {number(len(groups_of[attribute]))} groups: the annex has the {_KEPT} that "
+        "fare worst, the tables all."
+        for attribute in kept
+    )
+    return replace(result, **tables), sentences
 
 
 def who(result: AuditResult) -> Grid:
@@ -60,7 +112,7 @@ def who(result: AuditResult) -> Grid:
         yield Tr(name, tuple(map(Td, counts)))
 
     lines = by_attribute(select(result.metrics, model=model), line)
-    return Grid("Who was audited: the groups and their size", heads, lines)
+    return Grid("Who was audited: the groups and their size", heads, lines, dense=True)
 
 
 def calibration(result: AuditResult) -> tuple[Folded, ...]:
@@ -132,13 +184,18 @@ def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
         tables, more = [], []
         for model in dict.fromkeys(str(row.get("model")) for row in result.shortcuts):
             rows = [r for r in result.shortcuts if (str(r.get("label")), str(r.get("model"))) == (label, model)]
-            single = [row for row in rows if str(row.get("stratum")).endswith((f", {BEFORE}", f", {AFTER}"))]
+            # the words of a change have both of its values
+            single = [row for row in rows if str(row.get("stratum")).endswith((BEFORE, AFTER)) and not _is_change(row)]
             rest = [row for row in rows if not any(row is s for s in single)]
             of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
             tables.append(_shortcut_grid(rest, f"{plain(label)}: shortcut tests{of}"))
-            more.append(_shortcut_grid(single, f"{plain(label)}: groups before and after reweighting{of}"))
+            more.append(_shortcut_grid(single, f"{plain(label)}: before and after reweighting{of}"))
         parts.append({"title": plain(label), "tables": [*filter(None, tables)], "more": [*filter(None, more)]})
     return tuple(parts)
+
+
+def _is_change(row: Row) -> bool:
+    return str(row.get("stratum")) == CHANGE
 
 
 def embeddings(result: AuditResult) -> tuple[Folded, ...]:
@@ -147,6 +204,8 @@ def embeddings(result: AuditResult) -> tuple[Folded, ...]:
     for kind in dict.fromkeys(str(row.get("what")) for row in result.embeddings):
         rows = [row for row in result.embeddings if str(row.get("what")) == kind]
         main = [r for r in rows if kind == "reident" or r.get("value") is None or r.get("p") is not None] or rows
+        if len(main) > _MANY:
+            main = sorted(main, key=lambda row: 1.0 if row.get("p") is None else float(row["p"]))[:_KEPT]
         rest = [row for row in rows if not any(row is m for m in main)]
         title = _KINDS.get(kind, plain(kind))
         more = [*filter(None, (_embedding_grid(rest, f"{title}: further measures"),))]
@@ -184,7 +243,7 @@ def leakage(result: AuditResult) -> Grid:
                 ),
             )
         )
-    return Grid("Checks for leakage", ("Check", "Result", "Found", "Tested", "In words"), tuple(lines))
+    return Grid("Checks for leakage", ("Check", "Result", "Found", "Tested", "In words"), tuple(lines), dense=True)
 
 
 def suppressed(result: AuditResult) -> Grid:
@@ -251,12 +310,12 @@ def _embedding_grid(rows: Sequence[Row], caption: str) -> Grid:
                 prose(str(row.get("note") or "")),
             )
             lines.append(Tr(plain(row.get("name")), cells))
-    return Grid(caption, ("Measure", "Model", "Value", "p", "In words"), tuple(lines))
+    return Grid(caption, ("Measure", "Model", "Value", "p", "In words"), tuple(lines), dense=True)
 
 
 def _shortcut_grid(rows: Sequence[Row], caption: str) -> Grid:
     heads = ("Stratum and measure", "Value", "Rows", "Positives", "In words")
-    return Grid(caption, heads, tuple(_shortcut_lines(rows)))
+    return Grid(caption, heads, tuple(_shortcut_lines(rows)), dense=True)
 
 
 def _shortcut_lines(rows: Sequence[Row]) -> Iterator[Tr]:

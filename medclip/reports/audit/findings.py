@@ -26,8 +26,8 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
-from medclip.statistics.metrics.catalogue import METRICS
-from medclip.wording import capital, count, figure, number, p_value, real
+from medclip.statistics.metrics.catalogue import METRICS, of_negatives
+from medclip.wording import capital, count, figure, p_value, real, told_apart
 
 
 class Harm(IntEnum):
@@ -103,6 +103,9 @@ class Finding:
     """What it rests on."""
     p: str = ""
     """By itself, and adjusted."""
+    row: Row | None = None
+    """Row with the difference and its interval as numbers, which the first page draws; None where shares and areas are
+    not its unit."""
 
     @property
     def fares_better(self) -> bool:
@@ -184,7 +187,7 @@ def _difference(result: AuditResult, row: Row, counts: Mapping[Any, Row], num_te
     value = real(of_group.get("value"))
     reference = str(row.get("reference"))
     others = "all others" if reference == "rest" else plain(reference)
-    against = "" if value is None else f"{figure(value)} against {figure(value - difference)} in {others}"
+    against = "" if value is None else f"{' against '.join(told_apart(value, value - difference))} in {others}"
     size, around = parts(row, signed=True)
     people = _counts(of_group)
     sentence = (
@@ -200,6 +203,7 @@ def _difference(result: AuditResult, row: Row, counts: Mapping[Any, Row], num_te
         difference=f"{size} ({around})",
         counts=people,
         p=f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}",
+        row=None if kind.harm is Harm.CALIBRATION else row,
     )
 
 
@@ -209,11 +213,15 @@ def _p_values(row: Row, num_tests: int) -> str:
 
 
 def _counts(row: Row) -> str:
-    """Write what a value rests on: positives, rows and patients, as far as they may be shown."""
+    """Write what a value rests on: positives or negatives, rows and patients, as far as they may be shown."""
     if real(row.get("n")) is None:
         return ""
-    positives = real(row.get("n_pos"))
-    of = "" if positives is None else f"{number(positives)} positives of "
+    metric = METRICS.get(str(row.get("metric")))
+    column, noun = (
+        ("n_neg", "negative") if metric is not None and metric.cases is of_negatives else ("n_pos", "positive")
+    )
+    cases = real(row.get(column))
+    of = "" if cases is None else f"{count(int(cases), noun)} of "
     patients = real(row.get("n_patients"))
     return f"{of}{count(int(row['n']), 'row')}" + ("" if patients is None else f", {count(int(patients), 'patient')}")
 

@@ -13,9 +13,10 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.files.output import write_file
 from medclip.reports.audit import annex
 from medclip.reports.audit.findings import Finding
-from medclip.reports.audit.labels import describe_label, diagnosis_matrices, matrices, overview
+from medclip.reports.audit.labels import describe_label, diagnosis_matrices, equity, matrices, overview, tolerance
 from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin
 from medclip.reports.audit.names import alpha, cell_name, is_all, metric_head, plain, select, with_interval
+from medclip.reports.audit.plots import findings_forest
 from medclip.reports.audit.sections import (
     checks,
     left_out,
@@ -54,6 +55,7 @@ _ON_THE_PAGE, _AT_LEAST = 7, 4
 """Findings that two printed pages have room for, of which those in the red box take some; all are in the annex."""
 _CAUTIONS = 3
 _THRESHOLDS = 8
+_NARROW = 2
 _HEADS = ("What and where", "Value", "Difference, 95 % interval", "Rests on", "p, adjusted")
 _METRICS = ("auroc", "c_index", "tpr")
 _MOST_ROWS = 30
@@ -88,31 +90,39 @@ def _page(result: AuditResult) -> dict[str, Any]:
     """Return what the page shows, picked from the tables; nothing is computed anew."""
     first = _first_pages(result)
     red_head, red_sentences = alarms(result)
+    title, facts, findings = _title(result), tuple(_facts(result)), collect_findings(result)
+    result, left_out_of_annex = annex.with_worst_groups(result)
+    ratios, ratio_grids = tolerance(result)
     return {
-        "title": _title(result),
+        "title": title,
         "version": str(result.provenance.get("version", "")),
-        "lead": lead(result),
+        "lead": first["lead"],
         "red_head": red_head,
         "red_sentences": red_sentences,
-        "facts": tuple(_facts(result)),
+        "facts": facts,
         "first": first,
         "flow": left_out.flow(result),
         "limits": LIMITS,
         "seal": hashes(result),
         "no_hash": NO_HASH,  # stands for the hash of the page
-        "findings": _findings_grid(collect_findings(result) if first["more_findings"] or first["in_the_box"] else ()),
+        "findings": _findings_grid(findings if first["forest"] or first["more_findings"] else ()),
+        "left_out_of_annex": left_out_of_annex,
         "requirements": requirements.grid(result),
+        "requirements_met": requirements.grid(result, is_met=True),
         "stress": stress.describe_stress(result),
         "diagnoses": diagnosis_matrices(result),
         "overview": overview(result),
         "who": annex.who(result),
         "counts": str(result.settings.get("counts", "")),  # "exact", "rounded to 5"; blank where that is not known
         "unscored": left_out.unscored(result),
-        "measures": matrices(result, ("auroc", "c_index")),
+        "ratios": ratios,
+        "ratio_grids": ratio_grids,
+        "equity": equity(result),
+        "measures": matrices(result, ("auroc", "c_index", *(CALIBRATED if _is_narrow(result) else ()))),
         "labels": [describe_label(result, label, n) for n, label in enumerate(result.labels)],
         "calibration": annex.calibration(result),
         "calibration_overall": annex.calibration_overall(result),
-        "calibration_tables": matrices(result, CALIBRATED),
+        "calibration_tables": () if _is_narrow(result) else matrices(result, CALIBRATED),
         "thresholds": annex.thresholds(result),
         "decisions": annex.decisions(result),
         "several": len(result.model_names) > 1,
@@ -139,6 +149,11 @@ def _page(result: AuditResult) -> dict[str, Any]:
     }
 
 
+def _is_narrow(result: AuditResult) -> bool:
+    """Whether ranking and calibration of every label and model fit into one table."""
+    return len(result.labels) * len(result.model_names) <= _NARROW
+
+
 def _times(value: Any) -> str:
     return "many times" if value is None else f"{number(value)} times"
 
@@ -152,7 +167,10 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     everybody = of_everybody(result)
     yield "Patients", _largest(everybody, "n_patients")
     yield "Rows", _largest(everybody, "n")
-    yield "Labels", number(len(result.labels))
+    if result.labels or not (result.risk or result.ordinal):
+        yield "Labels", number(len(result.labels))
+    if result.ordinal:
+        yield "Gradings", number(len({row["label"] for row in result.ordinal}))
     if result.risk:
         yield "Risks", number(len({row["label"] for row in result.risk}))
     yield "Attributes", number(len(result.attributes))
@@ -169,8 +187,9 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
 
     Returns:
         `cautions`: notes that change how everything is read; `in_the_box`: findings that stand in the red box at the
-        top, and not once more in the table; `beside`: models, shortcuts, embeddings and leakage in short; `signers`:
-        names that are known, and blanks for others.
+        top, and not once more below; `forest`: the worst findings that have a difference, drawn; `findings`: others, as
+        sentences; `beside`: models, shortcuts, embeddings and leakage in short; `signers`: names that are known, and
+        blanks for others.
     """
     matters = {matter.head: matter for matter in summary(result)}
     nothing = Matter("", ())
@@ -178,6 +197,7 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
     boxed = alarms(result)[1]
     unboxed = tuple(finding for finding in findings if finding.sentence not in boxed)
     room = max(_AT_LEAST, _ON_THE_PAGE - len(findings) + len(unboxed))
+    drawn = tuple(finding for finding in unboxed[:room] if finding.row is not None)
     cautions = [note for note in result.notes if "CAUTION" in note]
     return {
         "question": str(result.provenance.get("question") or QUESTION),
@@ -186,10 +206,14 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
         "cautions": cautions[:_CAUTIONS],
         "more_notes": len(result.notes) - min(_CAUTIONS, len(cautions)),
         "counted": (*matters[FOUND].sentences[bool(findings) :], *matters[FOUND].after[-1:]),
-        "findings": _findings_grid(unboxed[:room]),
+        "lead": lead(result),
+        "forest": findings_forest(drawn),
+        "findings": _findings_grid(tuple(finding for finding in unboxed[:room] if finding.row is None)),
+        "met": requirements.met_in_short(result),
+        "met_sentences": requirements.met(result),
         "in_the_box": len(findings) - len(unboxed),
         "more_findings": max(0, len(unboxed) - room),
-        "beside": tuple(_beside(matters)),
+        "beside": tuple(_beside(matters, requirements.met(result))),
         "unseen": matters.get(UNSEEN, nothing),
         "hidden": matters.get(HIDDEN, nothing).all,
         "thresholds": (*matters.get("Thresholds", nothing).all, *_threshold_values(result)),
@@ -222,15 +246,15 @@ def _threshold_values(result: AuditResult) -> Iterator[str]:
             yield f"Thresholds of {plain(model)}: {', '.join(values)}."
 
 
-def _beside(matters: dict[str, Matter]) -> Iterator[Matter]:
-    """Yield the other matters, with the first of their sentences and how many more there are."""
+def _beside(matters: dict[str, Matter], folded: Sequence[str]) -> Iterator[Matter]:
+    """Yield the other matters without what is folded: their first sentences, and how many more there are."""
     for head in ("Declared beforehand", COMPARED, "Shortcuts", "Embeddings", "Leakage"):
-        if head in matters:
-            matter = matters[head]
-            most = 3 if head in ("Declared beforehand", COMPARED) else 2
-            rest = len(matter.all) - most
-            more = (f"({number(rest)} more in the annex.)",) if rest > 0 else ()
-            yield Matter(head, (*matter.all[:most], *more))
+        sentences = [one for one in matters[head].all if one not in folded] if head in matters else []
+        most = 3 if head in ("Declared beforehand", COMPARED) else 2
+        rest = len(sentences) - most
+        more = (f"({number(rest)} more in the annex.)",) if rest > 0 else ()
+        if sentences:
+            yield Matter(head, (*sentences[:most], *more))
 
 
 class CardPart(NamedTuple):

@@ -107,8 +107,8 @@ def power(result: AuditResult) -> str:
 
 
 def of_everybody(result: AuditResult) -> list[Row]:
-    """Return the measures over everybody, of labels and of risks by year."""
-    return [row for row in (*result.metrics, *result.risk) if is_all(row)]
+    """Return the measures over everybody: of labels, of risks by year and of gradings."""
+    return [row for row in (*result.metrics, *result.risk, *result.ordinal) if is_all(row)]
 
 
 def _size(result: AuditResult) -> Iterator[str]:
@@ -127,9 +127,10 @@ def _size(result: AuditResult) -> Iterator[str]:
     size = (
         f"{count(rows, 'row')} of {count(patients, 'patient')}" if patients else "too few patients to be counted here"
     )
-    risks = len({row["label"] for row in result.risk})
-    answered = [count(len(result.labels), "label")] if result.labels or not risks else []
+    risks, gradings = (len({row["label"] for row in rows}) for rows in (result.risk, result.ordinal))
+    answered = [count(len(result.labels), "label")] if result.labels or not (risks or gradings) else []
     answered += [f"{count(risks, 'risk')} by year"] if risks else []
+    answered += [count(gradings, "grading")] if gradings else []
     yield f"{models} {verb} audited on {size}{where}, for {list_of(answered)}, by {by}."
 
 
@@ -293,7 +294,7 @@ def _hidden(result: AuditResult) -> Iterator[str]:
         return
     yield (
         f"{count(len(names), 'group')} had too few patients or cases to be shown for at least one label: "
-        f"{list_of(names)}. Nothing is known here about how the scores do for them."
+        f"{list_of(names, most=2 * MOST)}. Nothing is known here about how the scores do for them."
     )
 
 

@@ -9,7 +9,18 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.findings import Finding, Harm
 from medclip.reports.audit.names import by_attribute, cell_name, is_all, of_model, plain, select, survives
 from medclip.reports.html_page import Grid, Td, Tr, prose
-from medclip.wording import NONE, capital, count, list_of, number, p_value, percent, real, value_and_interval
+from medclip.wording import (
+    NONE,
+    capital,
+    count,
+    list_of,
+    number,
+    p_value,
+    percent,
+    real,
+    told_apart,
+    value_and_interval,
+)
 
 _MOST_LABELS = 5
 """Labels that have a row each in the flow on the first page."""
@@ -108,7 +119,8 @@ def _finding(result: AuditResult, row: Row, tests: int) -> Finding:
         "" if row.get("n_patients") is None else f", {count(int(row['n_patients']), 'patient')}"
     )
     none = round(others, 9) <= 0 and result.settings.get("counts") == "exact"  # not where few are rounded to none
-    against = f"{percent(share)} against {'none' if none else percent(max(others, 0.0))} in all others"
+    texts = told_apart(share, max(others, 0.0), is_share=True)
+    against = f"{texts[0]} against {'none' if none else texts[1]} in all others"
     adjusted = f"after adjusting for {count(tests, 'test')} {p_value(row.get('p_holm'))}"
     return Finding(
         Harm.UNSCORED,

@@ -19,7 +19,7 @@ from medclip.reports.audit.names import (
 )
 from medclip.reports.html_page import Grid, Td, Tr
 from medclip.statistics.metrics.grading_agreement import KAPPA, METRICS
-from medclip.wording import capital, figure, list_of, number, real
+from medclip.wording import capital, list_of, number, p_value, real, told_apart
 
 _MEANS = {
     "one_down": (Harm.MISSED, 1, "is graded one class too low {more} often in {cell}"),
@@ -43,13 +43,24 @@ def _finding(result: AuditResult, row: Row) -> Finding:
     place = {name: row.get(name) for name in ("model", "label", "attribute", "group", "metric")}
     of_group = next((r for r in select(result.ordinal, **place) if not r.get("reference")), {})
     grade = real(of_group.get("value"))
-    against = "" if grade is None else f"{figure(grade)} against {figure(grade - value)}, "
+    against = "" if grade is None else f"{' against '.join(told_apart(grade, grade - value))}, "
     people = "".join(f"; {counted}" for counted in counts_of(of_group, ("n", "row"), ("n_patients", "patient")))
     sentence = (
         f"{capital(plain(row.get('label')))} {text} than in all others{of_model(result, row)}: {against}difference "
         f"{with_interval(row, signed=True)}{people}; {alone_and_adjusted(row)}."
     )
-    return Finding(harm, sentence, value * worse)
+    name = METRICS[str(row["metric"])]
+    return Finding(
+        harm,
+        sentence,
+        value * worse,
+        what=f"{capital(plain(row.get('label')))}, {cell_name(row)}{of_model(result, row)}: {name}",
+        value=against.removesuffix(", "),
+        difference=with_interval(row, signed=True),
+        counts=people.removeprefix("; ").replace("; ", ", "),
+        p=f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}",
+        row=row,
+    )
 
 
 def answers(result: AuditResult) -> tuple[str, ...]:
