@@ -10,6 +10,7 @@ import numpy as np
 
 from medclip.auditing.checks.shortcuts.device import GAP, POSITIVES, WITH, WITHOUT
 from medclip.auditing.groups.differences import ratio_rows
+from medclip.auditing.groups.equity import SCALED, WORST, verdict
 from medclip.auditing.result import AuditResult
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.grading_agreement import METRICS as GRADES
@@ -59,7 +60,17 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         metrics=metrics,
         differences=_adjusted([r for m in models for k in labels for r in _differences(rng, m, k)]),
         gaps=_adjusted([row for model in models for label in labels for row in _gaps(rng, model, label)]),
-        ratios=tuple(ratio_rows(metrics)),
+        ratios=tuple({**row, "verdict": verdict(row)} for row in ratio_rows(metrics)),
+        equity=tuple(
+            {
+                **{"model": model, "label": label, "attribute": attribute, "metric": "auroc", "measure": measure},
+                **{"group": group, "num_groups": 3, "value": 0.7, "low": 0.6, "high": 0.8},
+            }
+            for model in models
+            for label in labels
+            for attribute in GROUPS
+            for measure, group in ((WORST, GROUPS[attribute][0]), (SCALED, None))
+        ),
         models=_adjusted([r for other in models[1:] for k in labels for r in _paired(rng, models[0], other, k)]),
         thresholds=tuple(_threshold(rng, model, label) for model in models for label in labels),
         calibration=tuple(r for m in models for k in labels for r in _bins(rng, m, k)),
