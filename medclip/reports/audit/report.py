@@ -12,7 +12,7 @@ from medclip.auditing.provenance import page_hash
 from medclip.auditing.result import AuditResult, Row
 from medclip.files.output import write_file
 from medclip.reports.audit import annex
-from medclip.reports.audit.findings import Finding
+from medclip.reports.audit.findings import Finding, primary_answers
 from medclip.reports.audit.labels import describe_label, diagnosis_matrices, matrices, overview
 from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin
 from medclip.reports.audit.names import alpha, cell_name, is_all, metric_head, plain, select, with_interval
@@ -30,17 +30,18 @@ from medclip.reports.audit.summary import (
     COMPARED,
     FOUND,
     HIDDEN,
+    PRIMARY_HEAD,
     UNSCORED,
     UNSEEN,
     Matter,
     alarms,
     collect_findings,
     lead,
+    num_tests,
     of_everybody,
     power,
     red,
     summary,
-    tested,
 )
 from medclip.reports.html_page import Grid, Td, Tr, prose, render_page
 from medclip.wording import NONE, capital, figure, in_markdown, list_of, number, real
@@ -92,6 +93,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "title": _title(result),
         "version": str(result.provenance.get("version", "")),
         "lead": lead(result),
+        "primary": primary_answers(result),
         "red_head": red_head,
         "red_sentences": red_sentences,
         "facts": tuple(_facts(result)),
@@ -156,7 +158,7 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     if result.risk:
         yield "Risks", number(len({row["label"] for row in result.risk}))
     yield "Attributes", number(len(result.attributes))
-    yield "Tests", number(sum(len(tested(rows)) for rows in (result.gaps, result.differences, result.ordinal)))
+    yield "Tests", number(num_tests(result))
     yield "Findings", number(len(collect_findings(result)))
 
 
@@ -253,6 +255,7 @@ def card(result: AuditResult) -> tuple[CardPart, ...]:
         CardPart("Leakage", (*red(result), *matters.get("Leakage", ()))),
         CardPart("Evaluation data", matters.get("Size", ())),
         CardPart("Thresholds", matters.get("Thresholds", ())),
+        *(CardPart(head, matters[head]) for head in (PRIMARY_HEAD,) if head in matters),
         CardPart(FOUND, matters.get(FOUND, ())),
         _by_label(result),
         CardPart(UNSEEN, matters.get(UNSEEN, ())),
