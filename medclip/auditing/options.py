@@ -92,7 +92,7 @@ class MeasureOptions:
     dataset: str = ""
     num_resamples: int = NUM_RESAMPLES
     permutations: int | None = None
-    """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
+    """Shuffles of group labels for each gap; None: `shuffles_for` the number of primary hypotheses."""
     seed: int = 0
     horizon: float | None = None
     """Of times to events, in the unit of their column: also audit "event by then", weighted for censoring."""

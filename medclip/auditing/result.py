@@ -15,6 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.result import Result
+from medclip.statistics.cohort import ALL
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_TESTED,
         **{"family": _TEXT, "statistic": _REAL, "group": _TEXT, "same_as": _TEXT, "null_mean": _REAL, "null_95": _REAL},
         **{"smallest_gap": _REAL, "smallest_gap_every": _REAL, "flag": _TEXT},
+    },
+    "coinciding": {
+        **_CELL,
+        **{"metric": _TEXT, "given": _TEXT, "other_group": _TEXT, "share": _REAL, "association": _REAL},
+        **_RANGE,
+        "num_strata": _WHOLE,
     },
     "ratios": {**_CELL, "metric": _TEXT, "reference": _TEXT, **_RANGE, "verdict": _TEXT},
     "equity": {
@@ -153,9 +160,11 @@ class AuditResult(Result):
     metrics: tuple[Row, ...] = ()
     """Each measure of each label and group, with its interval; `flag` is "", "suppressed" or "underpowered"."""
     differences: tuple[Row, ...] = ()
-    """Each group minus its reference ("rest": all others)."""
+    """Each group minus its reference ("rest": all others), and calibration of everybody minus "ideal"."""
     gaps: tuple[Row, ...] = ()
     """One number for an attribute: worst against best, and the like; p is that of the permutation test."""
+    coinciding: tuple[Row, ...] = ()
+    """A difference that was found, within the groups of another attribute (`given`) that its group goes with."""
     ratios: tuple[Row, ...] = ()
     """Rates of each group over those of the largest group of its attribute (`reference`), and whether they lie inside
     the tolerance (`verdict`: inside, outside, undecided)."""
@@ -221,7 +230,11 @@ class AuditResult(Result):
         tables = (*self.differences, *self.gaps)
         tested = [(p, row) for row in tables if (p := _cell(row.get("p_holm"), _REAL)) is not None]
         alpha = self.settings.get("alpha", 0.05)
-        larger = dict.fromkeys(f"{row['label']} by {row['attribute']}" for p, row in tested if p <= alpha)
+        larger = dict.fromkeys(
+            f"{row['label']}, calibration" if row["attribute"] == ALL else f"{row['label']} by {row['attribute']}"
+            for p, row in tested
+            if p <= alpha
+        )
         red = [str(row.get("check")) for row in self.leakage if row.get("severity") == "red"]
         checked = [bool(_cell(row.get("tested"), _REAL)) for row in self.leakage]
         checks = f"{sum(checked)} of {count(len(checked), 'check')}"
@@ -229,7 +242,7 @@ class AuditResult(Result):
         return {
             **({"requirements": _verdicts(self.requirements)} if self.requirements else {}),
             "leakage": list_of(red, most=5) if red else f"none in {checks}" if any(checked) else "not looked for",
-            "larger than chance (Holm)": gaps,
+            "larger than chance": gaps,
             "models": list_of(self.model_names, most=5),
             "labels": list_of(self.labels, most=5),
             "groups by": list_of(self.attributes, most=5),

@@ -14,6 +14,7 @@ from typing import Any
 
 from medclip.auditing.checks.evidence import Evidence, open_stored
 from medclip.auditing.checks.table import CHECKS
+from medclip.auditing.groups.coinciding import coinciding_rows
 from medclip.auditing.groups.differences import ratio_rows
 from medclip.auditing.groups.equity import equity_rows, verdict
 from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
@@ -24,7 +25,7 @@ from medclip.auditing.groups.measure import (
     measure,
     metric_rows,
     model_rows,
-    num_gap_tests,
+    num_primary_tests,
     suppressed_rows,
 )
 from medclip.auditing.groups.representativeness import flow_rows, read_reference, representation_rows, unscored_rows
@@ -139,13 +140,16 @@ def run_audit(
         add("flow", flow_rows(one))
         add("unscored", unscored_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))
-        add("differences", difference_rows(one, options, lambda done, total: progress.step()))
+        yearly, tests_of_risks = risk_rows(model, cohort, weights_PB, options)
+        differences = difference_rows(one, options, lambda done, total: progress.step(), tests_of_risks)
+        add("differences", differences)
+        add("coinciding", coinciding_rows(one, differences, options))
         add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
-        add("risk", risk_rows(model, cohort, weights_PB, options))
+        add("risk", yearly)
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
-        add("gaps", gap_rows(one, options, progress.step))
+        add("gaps", gap_rows(one, options, differences, progress.step))
         notes += _new(notes, _too_few_shuffles(one, options))
         add("thresholds", [t.row(model) for t in thresholds.values()])
         temperatures, notes_of_thresholds = temperatures_of(choosing, cohort)
@@ -353,14 +357,13 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
 
 
 def _too_few_shuffles(one: Measured, options: MeasureOptions) -> tuple[str, ...]:
-    tests = num_gap_tests(one)
+    tests = num_primary_tests(one, options.declared)
     shuffles = options.permutations or shuffles_for(tests, one.cohort.num_patients)
     if shuffles >= LEAST_PER_TEST * tests:
         return ()
     return (
-        f"With {shuffles:,} shuffles no gap of {tests:,} tested can be larger than chance after adjusting (Holm), "
-        f"however large it is: that takes {LEAST_PER_TEST * tests:,} or more. Read p-values by Benjamini and Hochberg, "
-        "ask for fewer labels or groups, or for more shuffles.",
+        f"With {shuffles:,} shuffles none of {tests:,} primary hypotheses can be larger than chance after adjusting "
+        f"(Holm), however large the gap is: that takes {LEAST_PER_TEST * tests:,} or more. Ask for more shuffles.",
     )
 
 
@@ -369,7 +372,8 @@ def _settings(options: MeasureOptions, first: Measured) -> dict[str, Any]:
     return {
         "dataset": options.dataset,
         "replicates": options.num_resamples,
-        "permutations": options.permutations or shuffles_for(num_gap_tests(first), first.cohort.num_patients),
+        "permutations": options.permutations
+        or shuffles_for(num_primary_tests(first, options.declared), first.cohort.num_patients),
         "alpha": ALPHA,
         "power": POWER,
         "interval": "patient",

@@ -140,6 +140,8 @@ class YearlyFigures:
     """What is counted: its positives are cases, its negatives controls."""
     estimates: Mapping[str, tuple[Estimate, ...]]
     """By metric, in the order of `cells_of`."""
+    calibration: tuple[Replicates, Clusters] | None = None
+    """What calibration was measured from, in the same order; None for all years together."""
 
 
 def of_population(risk: Risk, population: str) -> Risk:
@@ -175,9 +177,11 @@ def yearly_figures(cohort: Cohort, risk: Risk, weights_PB: NDArray[Any]) -> Iter
                 plain = at_horizon(scored, MONTHS * year, weighted=False)
             except MedclipError:  # nobody was followed so far
                 break
-            yield YearlyFigures(
-                population, year, plain, _of_year(cohort, plain, at_horizon(scored, MONTHS * year), weights_PB)
-            )
+            weighted = at_horizon(scored, MONTHS * year)
+            everybody = clusters_of(cohort, weighted)
+            calibration = evaluate(cohort, weighted, weights_PB, metrics=_CALIBRATION)
+            figures = _of_year(cohort, plain, weighted, weights_PB, calibration, everybody)
+            yield YearlyFigures(population, year, plain, figures, (calibration, everybody))
 
 
 def column_of(months_N: Floats, years: Sequence[int]) -> NDArray[np.int64]:
@@ -208,11 +212,15 @@ def _concordances(
 
 
 def _of_year(
-    cohort: Cohort, plain: Label, weighted: Label, weights_PB: NDArray[Any]
+    cohort: Cohort,
+    plain: Label,
+    weighted: Label,
+    weights_PB: NDArray[Any],
+    calibration: Replicates,
+    everybody: Clusters,
 ) -> dict[str, tuple[Estimate, ...]]:
-    once, everybody = clusters_of(cohort, plain), clusters_of(cohort, weighted)
+    once = clusters_of(cohort, plain)
     replicates = evaluate(cohort, plain, weights_PB, metrics=("auroc",))
-    calibration = evaluate(cohort, weighted, weights_PB, metrics=_CALIBRATION)
     of_everybody = operating_points(cohort, weighted, weights_PB)[_OF_EVERYBODY]
     measured = {"auroc": tuple(estimates(replicates, "auroc", once))}
     for name, drawn in operating_points(cohort, plain, weights_PB).items():

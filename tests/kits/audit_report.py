@@ -60,6 +60,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         metrics=metrics,
         differences=_adjusted([r for m in models for k in labels for r in _differences(rng, m, k)]),
         gaps=_adjusted([row for model in models for label in labels for row in _gaps(rng, model, label)]),
+        coinciding=tuple(_coinciding(model, labels[0]) for model in models),
         ratios=tuple({**row, "verdict": verdict(row)} for row in ratio_rows(metrics)),
         equity=tuple(
             {
@@ -255,6 +256,12 @@ def _gaps(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str
                 "flag": "",
                 "family": "gaps",
             }
+
+
+def _coinciding(model: str, label: str) -> dict[str, Any]:
+    cell = {"model": model, "label": label, "attribute": "sex", "group": "female", "metric": "tpr", "given": "site"}
+    overlap = {"other_group": "site A", "share": 0.9, "association": 0.8, "num_strata": 2}
+    return {**cell, **overlap, "value": -0.1, "low": -0.2, "high": 0.0}
 
 
 def _differences(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:

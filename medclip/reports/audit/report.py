@@ -12,7 +12,7 @@ from medclip.auditing.provenance import page_hash
 from medclip.auditing.result import AuditResult, Row
 from medclip.files.output import write_file
 from medclip.reports.audit import annex
-from medclip.reports.audit.findings import Finding
+from medclip.reports.audit.findings import Finding, primary_answers
 from medclip.reports.audit.labels import describe_label, diagnosis_matrices, equity, matrices, overview, tolerance
 from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin
 from medclip.reports.audit.names import alpha, cell_name, is_all, metric_head, plain, select, with_interval
@@ -31,17 +31,19 @@ from medclip.reports.audit.summary import (
     COMPARED,
     FOUND,
     HIDDEN,
+    PRIMARY_HEAD,
     UNSCORED,
     UNSEEN,
     Matter,
     alarms,
     collect_findings,
     lead,
+    lead_sentences,
+    num_tests,
     of_everybody,
     power,
     red,
     summary,
-    tested,
 )
 from medclip.reports.html_page import Grid, Td, Tr, prose, render_page
 from medclip.wording import NONE, capital, figure, in_markdown, list_of, number, real
@@ -97,6 +99,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "title": title,
         "version": str(result.provenance.get("version", "")),
         "lead": first["lead"],
+        "primary": first["primary"],
         "red_head": red_head,
         "red_sentences": red_sentences,
         "facts": facts,
@@ -174,7 +177,7 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     if result.risk:
         yield "Risks", number(len({row["label"] for row in result.risk}))
     yield "Attributes", number(len(result.attributes))
-    yield "Tests", number(sum(len(tested(rows)) for rows in (result.gaps, result.differences, result.ordinal)))
+    yield "Tests", number(num_tests(result))
     yield "Findings", number(len(collect_findings(result)))
 
 
@@ -194,6 +197,7 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
     matters = {matter.head: matter for matter in summary(result)}
     nothing = Matter("", ())
     findings = collect_findings(result)
+    leads = tuple(lead_sentences(result, findings))
     boxed = alarms(result)[1]
     unboxed = tuple(finding for finding in findings if finding.sentence not in boxed)
     room = max(_AT_LEAST, _ON_THE_PAGE - len(findings) + len(unboxed))
@@ -205,8 +209,9 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
         "unscored": matters.get(UNSCORED, nothing).all,
         "cautions": cautions[:_CAUTIONS],
         "more_notes": len(result.notes) - min(_CAUTIONS, len(cautions)),
-        "counted": (*matters[FOUND].sentences[bool(findings) :], *matters[FOUND].after[-1:]),
+        "counted": (*(one for one in matters[FOUND].sentences[bool(findings) :] if one != lead(result)), *leads),
         "lead": lead(result),
+        "primary": primary_answers(result),
         "forest": findings_forest(drawn),
         "findings": _findings_grid(tuple(finding for finding in unboxed[:room] if finding.row is None)),
         "met": requirements.met_in_short(result),
@@ -277,6 +282,7 @@ def card(result: AuditResult) -> tuple[CardPart, ...]:
         CardPart("Leakage", (*red(result), *matters.get("Leakage", ()))),
         CardPart("Evaluation data", matters.get("Size", ())),
         CardPart("Thresholds", matters.get("Thresholds", ())),
+        *(CardPart(head, matters[head]) for head in (PRIMARY_HEAD,) if head in matters),
         CardPart(FOUND, matters.get(FOUND, ())),
         _by_label(result),
         CardPart(UNSEEN, matters.get(UNSEEN, ())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medclip.auditing.groups.measure import PRIMARY
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED
 from medclip.reports.audit.findings import Finding, Harm
@@ -20,12 +21,10 @@ def answers(result: AuditResult) -> tuple[str, ...]:
     """Return a sentence for each requirement of each model that is met or undecided, and one about the families."""
     ordered = [row for verdict in (UNDECIDED, MET) for row in _heads(result, verdict=verdict)]
     sentences = tuple(_sentence(result, row) for row in ordered)
-    primary = {str(row.get("family")) for row in result.gaps if str(row.get("family")).startswith("primary")}
-    if primary:
-        tests = sum(str(row.get("family")) in primary and not row.get("same_as") for row in result.gaps)
+    if any(str(row.get("family")).startswith(PRIMARY) for row in result.gaps):
         sentences += (
-            f"{count(tests, 'gap')} of primary hypotheses, declared beforehand, {'is' if tests == 1 else 'are'} a "
-            "family of their own; all other tests of groups are exploratory, to be tested again on other patients.",
+            "Primary hypotheses are a family of their own; all other tests of groups are exploratory, to be tested "
+            "again on other patients.",
         )
     return sentences
 
