@@ -26,7 +26,13 @@ from medclip.auditing.groups.measure import (
     num_gap_tests,
     suppressed_rows,
 )
-from medclip.auditing.groups.representativeness import flow_rows, read_reference, representation_rows, unscored_rows
+from medclip.auditing.groups.representativeness import (
+    flow_rows,
+    read_reference,
+    representation_rows,
+    unlabelled_rows,
+    unscored_rows,
+)
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource, open_scores
@@ -135,6 +141,7 @@ def run_audit(
         add("ratios", ratio_rows(own_metrics))
         add("flow", flow_rows(one))
         add("unscored", unscored_rows(one, options))
+        add("unlabelled", unlabelled_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))
         add("differences", difference_rows(one, options, lambda done, total: progress.step()))
         add("representation", representation_rows(one, options))
