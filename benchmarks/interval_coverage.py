@@ -126,17 +126,26 @@ class Audited:
     prevalences_G: tuple[float, ...]
     sureness: float = 1.0
     """Factor on the log odds: 1 where they are calibrated."""
+    ends: float = 0.0
+    """Scores nearer to 0 or 1 than this are 0 or 1."""
 
     def __str__(self) -> str:
         distances, shares = (", ".join(f"{x:g}" for x in xs) for xs in (self.distances_G, self.prevalences_G))
         many = f"{self.patients} patients in a group"
-        return f"{many}, distances {distances}, prevalences {shares}, log odds times {self.sureness:g}"
+        ends = f", 0 and 1 within {self.ends:g}" if self.ends else ""
+        return f"{many}, distances {distances}, prevalences {shares}, log odds times {self.sureness:g}{ends}"
 
 
 AUDITED = tuple(
     Audited(n, *kind)
     for n in SIZES
-    for kind in (((3.0, 3.0), (0.3, 0.3)), ((1.8, 0.9), (0.3, 0.3), 1.8), ((1.8, 1.4, 1.0, 0.8), (0.4, 0.3, 0.2, 0.3)))
+    for kind in (
+        ((3.0, 3.0), (0.3, 0.3)),
+        ((1.8, 0.9), (0.3, 0.3), 1.8),
+        ((1.8, 1.4, 1.0, 0.8), (0.4, 0.3, 0.2, 0.3)),
+        ((1.5, 1.5), (0.3, 0.3), 1.0, 0.03),
+        ((1.5, 1.5), (0.3, 0.3), 3.0, 0.0005),
+    )
 )
 ACT_AT = 0.3
 """Probability from which on it is called positive."""
@@ -311,7 +320,9 @@ def probabilities(task: Audited, rng: np.random.Generator) -> Cohort:
     for model, share in (("model", 1.0), ("other", 0.8)):
         signal_N = math.sqrt(0.5) * (shared + clustered()) + share * distance_N * truth_N
         odds_N = share * distance_N * (signal_N - share * distance_N / 2) + logit(prevalence_N)
-        labels.append(Label(model, expit(task.sureness * odds_N), truth_N, probability=True))
+        score_N = expit(task.sureness * odds_N)
+        score_N = np.where(np.minimum(score_N, 1 - score_N) < task.ends, np.round(score_N), score_N)
+        labels.append(Label(model, score_N, truth_N, probability=True))
     until_N, censored_N = rng.exponential(np.exp(-truth_N - 0.5 * clustered())), rng.exponential(size=len(whose))
     time_N = np.minimum(until_N, censored_N)
     event_N = (until_N <= censored_N).astype(np.float64)

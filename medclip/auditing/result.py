@@ -116,6 +116,13 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_TESTED,
         **{"family": _TEXT, "flag": _TEXT},
     },
+    "unlabelled": {
+        **_CELL,
+        **{"n": _WHOLE, "n_patients": _WHOLE, "n_unlabelled": _WHOLE, **_RANGE},
+        **{"difference": _REAL, "difference_low": _REAL, "difference_high": _REAL},
+        **_TESTED,
+        **{"family": _TEXT, "flag": _TEXT},
+    },
     "shortcuts": {
         **{"model": _TEXT, "label": _TEXT, "test": _TEXT, "stratum": _TEXT, "metric": _TEXT},
         **_RANGE,
@@ -193,6 +200,8 @@ class AuditResult(Result):
     """Rows that are left after each step from the tables to what was measured."""
     unscored: tuple[Row, ...] = ()
     """Labelled rows without a score, of everybody and of each group: all of them (`reason` blank), then by reason."""
+    unlabelled: tuple[Row, ...] = ()
+    """Scored rows without a label, of each label that any lacks: everybody, by score, and in each group."""
     shortcuts: tuple[Row, ...] = ()
     """Tests of devices and of reweighted gaps; `note` says what was found, or why a test was not done."""
     sources: tuple[Row, ...] = ()

@@ -28,7 +28,13 @@ from medclip.auditing.groups.measure import (
     num_primary_tests,
     suppressed_rows,
 )
-from medclip.auditing.groups.representativeness import flow_rows, read_reference, representation_rows, unscored_rows
+from medclip.auditing.groups.representativeness import (
+    flow_rows,
+    read_reference,
+    representation_rows,
+    unlabelled_rows,
+    unscored_rows,
+)
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource, open_scores
@@ -139,6 +145,7 @@ def run_audit(
         add("equity", equity_rows(one))
         add("flow", flow_rows(one))
         add("unscored", unscored_rows(one, options))
+        add("unlabelled", unlabelled_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))
         yearly, tests_of_risks = risk_rows(model, cohort, weights_PB, options)
         differences = difference_rows(one, options, lambda done, total: progress.step(), tests_of_risks)

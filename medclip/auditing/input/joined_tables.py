@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.auditing.input.groups import ALIASES, MAKER, MODEL, kind_of
-from medclip.auditing.input.join_keys import Side, join, key_of, without_twins
+from medclip.auditing.input.join_keys import Side, join, key_of, num_copies, without_twins
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable, open_scores, read_scores, select, selected
 from medclip.errors import MedclipError, Reason
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 KEYS = ("file", "path", "image", "image_id", "image_index", "filename", "dicom_id", "sop_instance_uid", "study")
 KEYS += ("study_id", "study_instance_uid", "accession", "id", "key", "row")
 """Columns that are taken for the key where both tables have them and none is named, in this order."""
+_OF_IMAGES = KEYS[: KEYS.index("study")]
+"""Those of them that name an image, so that no two rows of one table have the same."""
 BOTH = " + "
 """Stands between two values of one study, such as the views "LATERAL + PA"."""
 
@@ -169,8 +171,12 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     kept_scores = np.arange(len(score_keys))
     if score_table.is_medclip:
         kept_scores = _one_of_each(score_keys, score_table)
-    elif not options.repeat_labels:
-        kept_scores, twin_notes = without_twins(score_table.rows, score_keys, "rows of scores")
+    else:
+        what = "rows of scores"
+        if not options.repeat_labels:
+            kept_scores, twin_notes = without_twins(score_table.rows, score_keys, what)
+        else:
+            kept_scores, twin_notes = _without_repeated(score_table.rows, what)
         notes += twin_notes
     label_side = Side(label_keys.take(kept_labels), "rows of labels", table.where)
     score_side = Side(
@@ -311,11 +317,12 @@ def _one_table(scores: Any, options: ReadOptions) -> Source:
     keep = selected(score_table.rows, options.where, "rows")
     rows = np.flatnonzero(keep)
     keys = [score_table.rows.need(name) for _, name in _named_keys(options.key)]
-    notes: list[str] = []
+    table = score_table.rows.take(keep)
     if keys:
-        table = score_table.rows.take(keep)
         kept, notes = without_twins(table, key_of(table, keys), "rows")
-        rows = rows[kept]
+    else:
+        kept, notes = _without_repeated(table, "rows")
+    rows = rows[kept]
     place = score_table.rows.find(KEYS[0], *KEYS[1:])
     return Source(
         score_table,
@@ -332,6 +339,25 @@ def _one_table(scores: Any, options: ReadOptions) -> Source:
             *(((_SINGLE, len(rows)),) if len(rows) < keep.sum() else ()),
         ),
     )
+
+
+def _without_repeated(table: Table, what: str) -> tuple[NDArray[np.intp], list[str]]:
+    """Drop or refuse rows that count an image twice, in a table whose key was not named.
+
+    A column that names images tells them. Without one, equal rows may be two images of a patient with one score: they
+    stay, and a note counts them.
+    """
+    column = table.find(_OF_IMAGES[0], *_OF_IMAGES[1:])
+    if column is not None:
+        return without_twins(table, table.coded(column), what)
+    number, notes = num_copies(table), []
+    if number:
+        notes.append(
+            f"CAUTION: {count(number, 'row equals', 'rows equal')} another of the {what} in every column, no column "
+            "names the image, and each counts. If they are copies, all intervals are too narrow: drop them, or name "
+            "the column that tells images apart (--key)."
+        )
+    return np.arange(table.num_rows), notes
 
 
 def _same_file(one: Any, other: Any) -> bool:

@@ -24,6 +24,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import plain_name
 from medclip.shards.writing.exam_groups import joined_class
 from medclip.statistics.cohort import Label
+from medclip.statistics.metrics.calibration import has_logit, logits
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.wording import count
 
@@ -203,6 +204,12 @@ def checked_scores(
     notes = []
     if not known_N.all():
         notes.append(f"{name}: {count(int((~known_N).sum()), 'row')} without a score, which do not count for it.")
+    num_ends = 0 if kind == "any" else int((~has_logit(logits(score_N[known_N]))).sum())
+    if num_ends:
+        notes.append(
+            f"{name}: {count(num_ends, 'score is', 'scores are')} 0 or 1, which has no logit: such rows do not count "
+            "for calibration slope and intercept."
+        )
     first = score_N[known_N][0]
     if int(known_N.sum()) > 1 and bool((score_N[known_N] == first).all()):
         notes.append(
