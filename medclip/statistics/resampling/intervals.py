@@ -175,12 +175,15 @@ def distance_interval(
     point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
     squares = replace(replicates, point={metric: point_G**2}, drawn={metric: drawn_GB**2})
     errors = standard_errors(squares, metric, clusters)
-    low_G, high_G = symmetric_interval(_unbiased_square(point_G, drawn_GB), errors, level)
-    return (
-        np.sqrt(np.maximum(low_G, 0.0)),
-        np.maximum(np.sqrt(np.maximum(high_G, 0.0)), point_G),
-        errors.undefined_share_G,
-    )
+    return *distance_ends(point_G, drawn_GB, errors, level), errors.undefined_share_G
+
+
+def distance_ends(
+    point_G: _Floats, drawn_GB: _Floats, of_squares: StandardErrors, level: float = LEVEL
+) -> tuple[_Floats, _Floats]:
+    """Compute the ends of `distance_interval`, of means [G] and [G, B] with the standard errors of their squares."""
+    low_G, high_G = symmetric_interval(_unbiased_square(point_G, drawn_GB), of_squares, level)
+    return np.sqrt(np.maximum(low_G, 0.0)), np.maximum(np.sqrt(np.maximum(high_G, 0.0)), point_G)
 
 
 def value_of(replicates: Replicates, metric: str) -> _Floats:
