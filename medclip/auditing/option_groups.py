@@ -351,6 +351,10 @@ class ImagesAndTraining:
         form="DIR",
         place=True,
     )
+    show_images: bool = option(
+        "Show on the page, behind a click, small images of the worst errors of each group that is shown.",
+        default=False,
+    )
     modality: str | None = option("Modality of the images. Default: the pack's only one.", default=None, form="M")
     embeddings: str | Path | Embeddings | None = option(
         "Embeddings of the images: what `medclip embed` wrote, or a table or .npz of keys and vectors.",
@@ -364,6 +368,10 @@ class ImagesAndTraining:
         kind=str,
         place=True,
         read=shapes.listed,
+    )
+
+    rules = (
+        needs("show_images", "images", "there are no images that could be shown.", hint="Name their folder: --images."),
     )
 
 

@@ -68,6 +68,8 @@ class ImageChecks:
     """Attributes (site, scanner) between which embeddings may drift."""
     date: str | None = None
     attacker: bool = False
+    show_images: bool = False
+    """Whether the page shows the worst errors of each group."""
 
     def __post_init__(self) -> None:
         """Refuse a key file that does not exist."""

@@ -29,7 +29,7 @@ _NOT_ASKED = frozenset({"auditor", "audited_on"})
 _READ_AS_WRITTEN = ("level", "match", "repeat_labels", "uncertain", "blank", "label_list", "separator", "no_finding")
 _READ_AS_WRITTEN += ("patient", "time", "event", "age_bins", "age_unit", "all_pairs")
 """Keys that `ReadOptions` has by the same name, in the same form."""
-_CHECKED_AS_WRITTEN = ("model", "modality", "training", "study", "date", "attacker")
+_CHECKED_AS_WRITTEN = ("model", "modality", "training", "study", "date", "attacker", "show_images")
 """Keys that `ImageChecks` has so."""
 
 

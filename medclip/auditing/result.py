@@ -232,6 +232,8 @@ class AuditResult(Result):
     """SHA-256 of page, tables and recipe, where they were written."""
     leaked_rows: tuple[Row, ...] = ()
     """The images behind `leakage`, by key and file name: in no table, page or JSON, only in `LEAKED_ROWS`."""
+    worst_errors: tuple[Row, ...] = ()
+    """Small images of errors, where they were asked for: on the page, in no table and no JSON."""
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, mended or assumed."""
 

@@ -103,6 +103,7 @@ def run_audit(
     measured: list[Measured] = []
     notes: list[str] = []
     leaked_rows: tuple[Mapping[str, Any], ...] = ()
+    worst_errors: tuple[Mapping[str, Any], ...] = ()
     tables: dict[str, list[dict[str, Any]]] = {}
 
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
@@ -185,6 +186,7 @@ def run_audit(
             for table, rows in answer.tables.items():
                 add(table, rows, **({"model": model} if "model" in columns[table] else {}))
             leaked_rows += tuple(answer.named)
+            worst_errors += tuple(answer.images)
             notes += _new(notes, answer.notes)
         if place:
             rows, notes_of_thresholds = model_rows(measured[0], one, options)
@@ -198,6 +200,7 @@ def run_audit(
     add("suppressed", suppressed_rows(first, options))
     result = AuditResult(
         leaked_rows=leaked_rows,
+        worst_errors=worst_errors,
         model_names=tuple(given),
         labels=tuple(x.name for x in first.cohort.labels),
         attributes=tuple(a.name for a in first.cohort.attributes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from medclip.reports.audit.labels import (
 )
 from medclip.reports.audit.names import (
     by_attribute,
+    cell_name,
     gap_head,
     group_name,
     is_all,
@@ -34,7 +36,7 @@ from medclip.reports.audit.plots import net_benefit, reliability, scatter
 from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.statistics.cohort import ALL
 from medclip.statistics.metrics.catalogue import METRICS
-from medclip.wording import NONE, capital, figure, number, p_value, real
+from medclip.wording import NONE, capital, count, figure, number, p_value, real
 
 _MOST_COLUMNS = 8
 """Labels that stand beside each other in the table of groups."""
@@ -341,3 +343,25 @@ def _value_and_small(row: Row) -> tuple[str, tuple[str, ...]]:
 def _head(name: str) -> str:
     """Name a measure or a gap as the rest of the page does."""
     return gap_head(name) if is_gap(name) else metric_head(name)
+
+
+Images = list[tuple[str, str]]
+"""Small images in base64, "" where they are withheld, and what is said of each."""
+
+
+def worst_errors(result: AuditResult) -> list[tuple[str, list[tuple[str, Images]]]]:
+    """Return for each label the images of the worst errors of each group, where they were asked for."""
+    labels: list[tuple[str, list[tuple[str, Images]]]] = []
+    for label in dict.fromkeys(row["label"] for row in result.worst_errors):
+        groups: dict[str, Images] = {}
+        for row in select(result.worst_errors, label=label):
+            data = base64.b64encode(row["image"]).decode()
+            groups.setdefault(cell_name(row), []).append((data, f"{row['kind']}, score {figure(row['score'])}"))
+        num_images = sum(len(images) for images in groups.values())
+        labels.append(
+            (
+                f"{capital(plain(label))}: {count(num_images, 'image')} of the worst errors by group",
+                list(groups.items()),
+            )
+        )
+    return labels

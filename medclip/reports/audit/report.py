@@ -140,6 +140,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "projections": annex.projections(result),
         "leakage": annex.leakage(result),
         "suppressed": annex.suppressed(result),
+        "worst_errors": annex.worst_errors(result),
         "notes": result.notes,
         "replicates": _times(result.settings.get("replicates", result.provenance.get("replicates"))),
         "permutations": _times(result.settings.get("permutations")),
