@@ -180,24 +180,37 @@ def compared(result: AuditResult) -> tuple[Folded, ...]:
 
 
 def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
-    """List the shortcut tests of each label; single groups before and after reweighting stay folded."""
+    """List the shortcut tests of each label; single groups before and after reweighting stay folded, and so do changes
+    that may be chance, which the title counts.
+    """
     parts: list[Folded] = []
     for label in dict.fromkeys(str(row.get("label")) for row in result.shortcuts):
         tables, more = [], []
+        changes = [row for row in select(result.shortcuts, label=label) if _is_change(row)]
+        chance = [row for row in changes if _may_be_chance(row)]
         for model in dict.fromkeys(str(row.get("model")) for row in result.shortcuts):
             rows = [r for r in result.shortcuts if (str(r.get("label")), str(r.get("model"))) == (label, model)]
             # the words of a change have both of its values
             single = [row for row in rows if str(row.get("stratum")).endswith((BEFORE, AFTER)) and not _is_change(row)]
+            single = [*(row for row in rows if any(row is c for c in chance)), *single]
             rest = [row for row in rows if not any(row is s for s in single)]
             of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
             tables.append(_shortcut_grid(rest, f"{plain(label)}: shortcut tests{of}"))
             more.append(_shortcut_grid(single, f"{plain(label)}: before and after reweighting{of}"))
-        parts.append({"title": plain(label), "tables": [*filter(None, tables)], "more": [*filter(None, more)]})
+        counted = f": of {count(len(changes), 'change')} by reweighting {len(chance)} may be chance" if chance else ""
+        parts.append(
+            {"title": f"{plain(label)}{counted}", "tables": [*filter(None, tables)], "more": [*filter(None, more)]}
+        )
     return tuple(parts)
 
 
 def _is_change(row: Row) -> bool:
     return str(row.get("stratum")) == CHANGE
+
+
+def _may_be_chance(row: Row) -> bool:
+    low, high = real(row.get("low")), real(row.get("high"))
+    return low is not None and high is not None and low <= 0 <= high
 
 
 def embeddings(result: AuditResult) -> tuple[Folded, ...]:
