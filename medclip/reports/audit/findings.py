@@ -115,6 +115,8 @@ class Finding:
     """The group's value, and that of those it is compared with."""
     difference: str = ""
     """With its interval."""
+    given: str = ""
+    """Sentences on attributes that coincide: what is left of the difference, given them."""
     counts: str = ""
     """What it rests on."""
     p: str = ""
@@ -227,7 +229,7 @@ def _difference(result: AuditResult, one: Mechanism, counts: Mapping[Any, Row], 
         f"{beginning}: {metric_in_words(metric)} {f'{against}, ' if against else ''}a difference of {size} ({around})"
         f"{with_it}{f'; {people}' if people else ''}; {_p_values(row, num_tests)}.{_given(one)}"
     )
-    coincide = "".join(f", or {cell_name(other.lead)}" for other in one.merged)
+    coincide = "".join(f", or {_as_coinciding(one, other)}" for other in one.merged)
     return Finding(
         kind.harm,
         sentence,
@@ -235,7 +237,8 @@ def _difference(result: AuditResult, one: Mechanism, counts: Mapping[Any, Row], 
         what=f"{capital(plain(row.get('label')))}, {cell_name(row)}{coincide}{of_model(result, row)}: "
         f"{metric_head(metric)}",
         value=f"{against}{with_it}",
-        difference=f"{size} ({around}).{_given(one)}" if one.given else f"{size} ({around})",
+        difference=f"{size} ({around})",
+        given=_given(one).strip(),
         counts=people,
         p=f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}",
         row=None if kind.harm is Harm.CALIBRATION else row,
@@ -254,6 +257,13 @@ def _against(row: Row, counts: Mapping[Any, Row], *, short: bool = False) -> str
     others = "all others" if reference == "rest" else plain(reference)
     against = " against ".join(told_apart(value, value - float(row["value"])))
     return against if short else f"{against} in {others}"
+
+
+def _as_coinciding(one: Mechanism, other: Mechanism) -> str:
+    """Name the group of another attribute that a group goes with; the other mechanism may be of its counterpart."""
+    attribute = other.lead.get("attribute")
+    row = next((row for row in one.given if row.get("given") == attribute), None)
+    return cell_name(other.lead) if row is None else f"{group_name(row, 'other_group')} ({plain(attribute)})"
 
 
 def _given(one: Mechanism) -> str:

@@ -53,9 +53,10 @@ def findings_forest(findings: Sequence[Finding]) -> Markup | None:
             head = finding.head
             lines.append(Line(capital(head), head=True))
         p = f"p {finding.p.rpartition(', ')[2]} adjusted" if finding.p else ""
-        # who the others are, and all rows, stand in the table of the annex
+        # who the others are, what goes with it, and all rows stand in the table of the annex
+        in_short = finding.value.partition("; with it")[0].removesuffix(" in all others")
         counts = re.sub(r" of [\d,]+ rows?", "", finding.counts)
-        below = "; ".join(filter(None, (finding.value.removesuffix(" in all others"), counts, p)))
+        below = "; ".join(filter(None, (in_short, counts, p)))
         lines.append(Line(finding.what, (Mark(value, low, high, finding.difference),), below=below))
     if not lines:
         return None

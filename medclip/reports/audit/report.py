@@ -239,7 +239,8 @@ def _findings_grid(findings: tuple[Finding, ...]) -> Grid:
 def _finding_line(finding: Finding) -> Tr:
     if not finding.what:
         return Tr(finding.sentence, is_sentence=True)
-    texts = (finding.value, finding.difference, finding.counts)
+    difference = f"{finding.difference}. {finding.given}" if finding.given else finding.difference
+    texts = (finding.value, difference, finding.counts)
     return Tr(finding.what, (*(prose(text or NONE) for text in texts), Td(finding.p or NONE)))
 
 
