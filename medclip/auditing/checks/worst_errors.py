@@ -120,6 +120,8 @@ def small_image_of(path: Path, modality: Modality | None, settings: Settings) ->
     from medclip.imaging.intensity import to_uint8
 
     source = source_of(path, settings)
+    if flag_of(source):
+        return b""
     sample = read_unit(source, modality, settings)
     if sample.signal is not None:
         from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
@@ -128,7 +130,7 @@ def small_image_of(path: Path, modality: Modality | None, settings: Settings) ->
     views = images_of(sample)
     if not views:
         raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
-    if flag_of(source) or any(view.burned_in for view in views):
+    if any(view.burned_in for view in views):
         return b""
     pixels_HWC = as_shown(sample, to_uint8(views[len(views) // 2]))
     grey = pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1

@@ -78,7 +78,7 @@ def with_worst_groups(result: AuditResult) -> tuple[AuditResult, tuple[str, ...]
         is_worse = metric is None or metric.better is None or (value < 0) == (metric.better == "high")
         of_attribute = groups_of.setdefault(str(row.get("attribute")), {})
         group = str(row.get("group"))
-        of_attribute[group] = min(of_attribute.get(group, 3.0), p if is_worse else 1.0 + p)
+        of_attribute[group] = min(of_attribute.get(group, 3.0), p if is_worse else 2.0 - p)
     kept = {
         attribute: set(sorted(ranks, key=lambda group: ranks[group])[:_KEPT])
         for attribute, ranks in groups_of.items()
