@@ -271,7 +271,8 @@ def _given(one: Mechanism) -> str:
     sentences = []
     for row in one.given:
         given = plain(row.get("given"))
-        sentence = f" {percent(row.get('share'))} of {cell_name(row)} are {group_name(row, 'other_group')} ({given}): "
+        share = percent(float(row["share"]))
+        sentence = f" {share} of {cell_name(row)} are {group_name(row, 'other_group')} ({given}): "
         if real(row.get("value")) is None:
             sentences.append(f"{sentence}they cannot be told apart here.")
             continue

@@ -181,4 +181,9 @@ def _alike(one: Mechanism, other: Mechanism) -> bool:
 
 
 def _stays(one: Mechanism, row: Row) -> bool:
-    return _is_clear(row) and float(row["value"]) * float(one.lead["value"]) > 0
+    """Whether a difference is still there, given another attribute: beyond chance, or at least half as large.
+
+    Within groups there are fewer patients, so that an interval with 0 does not show that nothing is left.
+    """
+    value, before = real(row.get("value")), float(one.lead["value"])
+    return value is not None and value * before > 0 and (_is_clear(row) or abs(value) >= abs(before) / 2)
