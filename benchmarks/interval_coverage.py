@@ -566,7 +566,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=500)
-    parser.add_argument("--part", choices=("quantities", "audit", "groups", "unlabelled", "errors", "all"), default="all")
+    parser.add_argument(
+        "--part", choices=("quantities", "audit", "groups", "unlabelled", "errors", "all"), default="all"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()

@@ -121,8 +121,8 @@ def _inputs(a: AuditResult, b: AuditResult) -> Iterator[Change]:
 
 def _options(a: AuditResult, b: AuditResult) -> Iterator[Change]:
     old, new = ({**{k: x.provenance.get(k) for k in _ABOUT}, **(x.provenance.get("recipe") or {})} for x in (a, b))
-    for change in _mapping("option", old, new):
-        yield replace(change, before=change.before or _default(change.what), after=change.after or _default(change.what))
+    for one in _mapping("option", old, new):
+        yield replace(one, before=one.before or _default(one.what), after=one.after or _default(one.what))
     if not (a.provenance.get("recipe") and b.provenance.get("recipe")):
         yield from _mapping("option", a.settings, b.settings)
 
