@@ -30,6 +30,7 @@ from medclip.auditing.groups.representativeness import (
     flow_rows,
     read_reference,
     representation_rows,
+    score_value_rows,
     unlabelled_rows,
     unscored_rows,
 )
@@ -140,6 +141,7 @@ def run_audit(
         add("metrics", own_metrics := metric_rows(one, options.dataset))
         add("ratios", ratio_rows(own_metrics))
         add("flow", flow_rows(one))
+        add("score_values", score_value_rows(one))
         add("unscored", unscored_rows(one, options))
         add("unlabelled", unlabelled_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))

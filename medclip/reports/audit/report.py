@@ -108,6 +108,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "who": annex.who(result),
         "counts": str(result.settings.get("counts", "")),  # "exact", "rounded to 5"; blank where that is not known
         "unscored": left_out.unscored(result),
+        "unlabelled": left_out.unlabelled(result),
         "measures": matrices(result, ("auroc", "c_index")),
         "labels": [describe_label(result, label, n) for n, label in enumerate(result.labels)],
         "calibration": annex.calibration(result),
