@@ -345,8 +345,8 @@ def _constant(result: AuditResult) -> list[Finding]:
     return [
         Finding(
             Harm.CONSTANT,
-            f"All scores of {plain(model)} for {list_of(_labels(rows))} are equal: they tell nobody apart, and that no "
-            "gap was found means nothing.",
+            f"All scores of {plain(model)} for {list_of(_labels(rows))} are equal: they tell nobody apart, and no "
+            "figure of a group means anything.",
             1.0,
         )
         for model in result.model_names
