@@ -458,6 +458,9 @@ class Pages:
     )
 
 
-_GROUPS = (Columns, Meaning, PatientGroups, ThresholdSources, Beforehand, Models, Shortcuts)
+_GROUPS = (
+    *(Columns, Meaning, PatientGroups, ThresholdSources, Beforehand, Models, Shortcuts),
+    *(ImagesAndTraining, EmbeddingQuestions, Stressing, Resampling),
+)
 DEFAULTS: Mapping[str, Any] = {name: one.default for group in _GROUPS for name, one in options_of(group).items()}
 """What an option is where a recipe does not name it."""

@@ -116,6 +116,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_TESTED,
         **{"family": _TEXT, "flag": _TEXT},
     },
+    "score_values": {"model": _TEXT, "label": _TEXT, "n": _WHOLE, "n_values": _WHOLE},
     "unlabelled": {
         **_CELL,
         **{"n": _WHOLE, "n_patients": _WHOLE, "n_unlabelled": _WHOLE, **_RANGE},
@@ -200,6 +201,8 @@ class AuditResult(Result):
     """Rows that are left after each step from the tables to what was measured."""
     unscored: tuple[Row, ...] = ()
     """Labelled rows without a score, of everybody and of each group: all of them (`reason` blank), then by reason."""
+    score_values: tuple[Row, ...] = ()
+    """How many different scores there are of each label, risk and grading."""
     unlabelled: tuple[Row, ...] = ()
     """Scored rows without a label, of each label that any lacks: everybody, by score, and in each group."""
     shortcuts: tuple[Row, ...] = ()

@@ -32,6 +32,7 @@ from medclip.auditing.groups.representativeness import (
     flow_rows,
     read_reference,
     representation_rows,
+    score_value_rows,
     unlabelled_rows,
     unscored_rows,
 )
@@ -145,6 +146,7 @@ def run_audit(
         add("ratios", [{**row, "verdict": verdict(row, options.tolerance)} for row in ratios])
         add("equity", equity_rows(one))
         add("flow", flow_rows(one))
+        add("score_values", score_value_rows(one))
         add("unscored", unscored_rows(one, options))
         add("unlabelled", unlabelled_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))

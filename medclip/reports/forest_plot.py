@@ -42,7 +42,7 @@ class Mark:
     """What is written beside the name: 0.83 (0.79 to 0.87)."""
     series: int = 0
     hollow: bool = False
-    """Few positives: the mark is drawn hollow."""
+    """Few cases: the mark is drawn hollow."""
 
 
 @dataclass(frozen=True)

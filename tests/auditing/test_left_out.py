@@ -152,6 +152,30 @@ def test_rows_that_repeat_an_image_are_dropped_or_refused_and_counted_where_no_c
         medclip.audit(copied, by=["sex"], **QUICK)
 
 
+def test_scores_without_a_row_of_labels_count_as_without_a_label_and_tell_by_the_score():
+    table = audit_table(400)
+    named = table.flu_score < 0.6
+    labels = table[named][["image", "patient", "sex", "flu"]]
+    result = medclip.audit(table[["image", "flu_score"]], labels, by=["sex"], **QUICK)
+    (everybody,) = rows(result, "unlabelled", attribute="all")
+    assert (everybody["n"], everybody["n_unlabelled"]) == (len(table), (~named).sum())
+    (highest,) = rows(result, "unlabelled", group="highest third")
+    assert highest["p_holm"] < 0.001
+    assert rows(result, "unlabelled", attribute="sex") == []
+    assert any("in the highest third of scores" in note for note in result.notes)
+    asked = medclip.audit(
+        table[["image", "flu_score"]], labels.assign(part="test"), where=["part=test"], by=["sex"], **QUICK
+    )
+    assert rows(asked, "unlabelled") == []
+
+
+def test_different_scores_are_counted():
+    table = audit_table(100).assign(flu_score=0.5)
+    result = medclip.audit(table, by=["sex"], **QUICK)
+    (row,) = rows(result, "score_values")
+    assert (row["n"], row["n_values"]) == (len(table), 1)
+
+
 def test_the_name_of_everybody_is_no_name_of_a_group():
     table = audit_table(100).assign(all="x", site=lambda t: np.where(t.index % 2, "all", "b"))
     with pytest.raises(medclip.MedclipError, match="rows of everybody are called 'all'"):

@@ -48,6 +48,16 @@ def test_the_numbers_are_those_of_scikit_learn_on_the_rows_of_the_group():
         assert (row["n"], row["n_pos"], row["n_patients"]) == (len(own), own.flu.sum(), own.patient.nunique())
 
 
+def test_a_figure_of_few_cases_is_flagged_by_the_cases_that_it_rests_on():
+    table = audit_table(400)
+    few_healthy = table[(table.sex == "M") | (table.flu == 1) | (table.index % 8 == 0)]
+    flags = {
+        row["metric"]: row["flag"]
+        for row in rows(run_audit(few_healthy, by=["sex"], options=QUICK).result, "metrics", group="F")
+    }
+    assert (flags["tpr"], flags["fpr"], flags["auroc"]) == ("", "underpowered", "underpowered")
+
+
 def test_a_planted_gap_is_found_after_adjusting_and_none_is_found_where_there_is_none():
     planted = run_audit(audit_table(400, gap=0.9), by=["sex", "age"], options=QUICK).result
     (gap,) = rows(planted, "gaps", attribute="sex", gap="auroc_max_min")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure import CellState, Roundings, hidden, roundings
+from medclip.auditing.disclosure import FEW_CASES, CellState, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST
 from medclip.auditing.groups.family import Tested, ideal_tests
 from medclip.auditing.groups.measure import Row, adjust, exported, fewest_of, rounded_values, short
@@ -175,7 +175,7 @@ def risk_rows(
                 continue
             way = ways.of(state.cell.attribute)
             counts = {n: exported(way, getattr(state, n)) for n in ("n", "n_pos", "n_neg", "n_patients")}
-            weak = {"flag": "underpowered"} if state.underpowered else {}
+            weak = {"flag": "underpowered"} if state.n_pos < FEW_CASES else {}
             for metric, estimates in one.estimates.items():
                 e, fewest = estimates[g], fewest_of(_ALIKE.get(metric, metric), state)
                 written = rounded_values(way, fewest, e.value, e.low, e.high)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.declared import Declared, is_primary
-from medclip.auditing.disclosure import CellState, Rounding, Roundings, hidden, roundings
+from medclip.auditing.disclosure import FEW_CASES, CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.differences import paired as paired_differences
 from medclip.auditing.groups.family import IDEAL, Tested, adjust_together, ideal_tests, sign_of_worse
@@ -28,7 +28,7 @@ from medclip.statistics.metrics import delong
 from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of, value_of
-from medclip.statistics.resampling.standard_errors import clusters_of
+from medclip.statistics.resampling.standard_errors import cases_of, clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.significance import benjamini_hochberg, holm
 
@@ -123,6 +123,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
         for metric in replicates.point:
             value_G, (low_G, high_G, undefined_G) = value_of(replicates, metric), of(replicates, metric, clusters)
             low_G, high_G = (np.where(low_G < high_G, end, np.nan) for end in (low_G, high_G))  # of no width: none
+            weak_G = cases_of(replicates, metric, clusters) < FEW_CASES
             for g, state in enumerate(measured.states[label.name]):
                 head = {
                     **_cell(measured.name, label.name, state),
@@ -138,7 +139,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
                         **_counts(rounded, state),
                         **rounded_values(rounded, fewest_of(metric, state), value_G[g], low_G[g], high_G[g]),
                         "undefined_share": float(undefined_G[g]),
-                        "flag": "underpowered" if state.underpowered else "",
+                        "flag": "underpowered" if weak_G[g] else "",
                     }
                 )
     return rows
@@ -263,6 +264,8 @@ def gap_rows(
                 seed=options.seed,
             )
             rows: dict[str, Row] = {}
+            used = {m for name in measured_gaps for m in gap_info(name).metrics}
+            weak = {m for m in used if (cases_of(replicates, m, clusters)[cells] < FEW_CASES).any()}
             for name, gap in measured_gaps.items():
                 fewest = min((fewest_of(m, every[g]) for m in gap_info(name).metrics for g in cells), default=_NO_COUNT)
                 # Worst − overall can be below 0: everybody's AUROC may be below that of each group.
@@ -273,7 +276,7 @@ def gap_rows(
                     "worst_group": None if gap.worst_group is None else every[gap.worst_group].cell.group,
                     "best_group": None if gap.best_group is None else every[gap.best_group].cell.group,
                     "num_groups": gap.num_groups,
-                    "flag": "underpowered" if any(every[g].underpowered for g in cells) else "",
+                    "flag": "underpowered" if weak & {*gap_info(name).metrics} else "",
                 }
                 if (same := _same(name, label, measured_gaps)) is not None:
                     copies.append((row | {"same_as": same}, rows[same]))

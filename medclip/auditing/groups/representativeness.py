@@ -202,6 +202,27 @@ def flow_rows(measured: Measured) -> list[Row]:
     ]
 
 
+def score_value_rows(measured: Measured) -> list[Row]:
+    """Return the table `score_values`: different scores of each label and risk, and predicted classes of each grading.
+
+    Counted over the rows with a truth, which are those that are measured.
+    """
+    cohort = measured.cohort
+    values = [(x.name, x.score_N[x.valid_N]) for x in cohort.labels]
+    values += [(r.name, r.risk_NK[r.valid_N]) for r in cohort.risks]
+    values += [(o.name, o.predicted_N[o.valid_N]) for o in cohort.ordinals]
+    rounding = measured.roundings.of(ALL)
+    return [
+        {
+            "model": measured.name,
+            "label": name,
+            "n": exported(rounding, len(each)),
+            "n_values": len(np.unique(each, axis=0)),
+        }
+        for name, each in values
+    ]
+
+
 def unscored_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
     """Return the table `unscored`: everybody and each group, with a row for all reasons (blank) and one for each."""
     return _missing_rows(measured, options, measured.cohort.unscored, "n_unscored", f"never scored, {measured.name}")

@@ -59,6 +59,8 @@ class Source:
     """Why, of each of them."""
     steps: tuple[tuple[str, int], ...] = ()
     """Rows that are left after each step of joining."""
+    unmatched_units: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """Units of the scores that have no row of labels; none where only some rows of labels were asked for."""
 
     @property
     def num_units(self) -> int:
@@ -190,7 +192,7 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         )
     label_row_M, score_row_M = kept_labels[labelled_M], kept_scores[scored_M]
     notes = [*score_table.notes, *notes, *join_notes]
-    offered = kept_labels, len(kept_scores)
+    offered = kept_labels, kept_scores
     source = _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
     steps = (("rows of the label table", every.num_rows), *_asked(options, table.num_rows))
     steps += ((_SINGLE, len(kept_labels)),) if len(kept_labels) < table.num_rows else ()
@@ -214,17 +216,17 @@ def _source(
     label_row_M: NDArray[np.intp],
     score_row_M: NDArray[np.intp],
     keys: Sequence[str],
-    offered: tuple[NDArray[np.intp], int],
+    offered: tuple[NDArray[np.intp], NDArray[np.intp]],
     notes: list[str],
     selected: bool,
 ) -> Source:
     """Number the units in the order of the label table, and count what has no partner.
 
-    `offered` are the rows of labels, and the number of rows of scores, that could have joined; `selected`: whether only
+    `offered` are the rows of labels, and those of scores, that could have joined; `selected`: whether only
     some rows of labels were asked for.
     """
-    labelled, num_scores = offered
-    num_labels = len(labelled)
+    labelled, scored = offered
+    num_labels, num_scores = len(labelled), len(scored)
     unit_M = score_table.unit_R[score_row_M]
     scored_M = unit_M >= 0
     joined = np.zeros(table.num_rows, bool)
@@ -262,9 +264,19 @@ def _source(
         if len(first) < len(unit_M):
             files = count(len(unit_M), "file makes", "files make")
             notes.append(f"{files} {count(len(first), 'study')}, each a row of the audit.")
-    why_lost = tuple(reasons.values())
+    unmatched = np.setdiff1d(score_table.unit_R[scored[~used[scored]]], [-1, *score_unit_N])
     return Source(
-        score_table, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost, why_lost
+        score_table,
+        table,
+        label_row_M,
+        score_row_M,
+        rank_M,
+        score_unit_N,
+        tuple(keys),
+        tuple(notes),
+        lost,
+        lost_reasons=tuple(reasons.values()),
+        unmatched_units=unmatched[:0] if selected else unmatched,
     )
 
 

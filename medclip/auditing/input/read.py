@@ -14,7 +14,7 @@ from medclip.auditing.input.ages import are_bands, read_ages
 from medclip.auditing.input.grades_and_risks import read_ordinals, read_risks
 from medclip.auditing.input.groups import kind_of, make_groups, parse_by
 from medclip.auditing.input.joined_tables import Source, join_tables
-from medclip.auditing.input.labels import make_labels
+from medclip.auditing.input.labels import make_labels, unmatched_scores
 from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.missing import missing_notes, unlabelled_groups, unscored_groups
 from medclip.auditing.input.options import ReadOptions
@@ -83,7 +83,7 @@ def read_cohort(
     columns = [t for t in taken if t]
     ordinals, graded = read_ordinals(source, options, columns)
     risks, risky = read_risks(source, options)
-    labels_made, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
+    labels_made, unmatched, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
     grouping = make_groups(by, source.attribute, patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
     # a grade beside it does not stand for a score that is missing, nor a score for a grade
@@ -96,7 +96,7 @@ def read_cohort(
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
     partly_N = np.any([np.isnan(x.score_N) & ~np.isnan(x.truth_N) for x in labels_made] or [blank_N], axis=0)
     unscored = unscored_groups(source, names, options, blank_N, partly_N, patient)
-    unlabelled = unlabelled_groups(labels_made, ordinals, risks, grouping.attributes, patients_N)
+    unlabelled = unlabelled_groups(labels_made, ordinals, risks, grouping.attributes, patients_N, unmatched)
     return Cohort(
         patients_N=patients_N,
         labels=labels_made,
@@ -129,16 +129,21 @@ def _labels(
     options: ReadOptions,
     taken: Sequence[str],
     others: bool,
-) -> tuple[tuple[Label, ...], list[str], list[str]]:
-    """Read the labels with positives and negatives; beside gradings and risks there need not be any."""
+) -> tuple[tuple[Label, ...], Mapping[str, NDArray[np.float64]], list[str], list[str]]:
+    """Read the labels with positives and negatives; beside gradings and risks there need not be any.
+
+    Returns:
+        The labels; for each of them the scores of units without a row of labels; and notes.
+    """
     try:
         pairs, passed = pair_up(label, source.scores, source.labels, options, taken)
         labels_made, notes = make_labels(pairs, source, options)
+        unmatched = unmatched_scores(pairs, source, options)
     except MedclipError as e:
         if not others or label or e.reason is not Reason.TABLE_INVALID:
             raise
-        return (), [], []
-    return labels_made, passed, notes
+        return (), {}, [], []
+    return labels_made, unmatched, passed, notes
 
 
 def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:

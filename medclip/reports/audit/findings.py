@@ -53,25 +53,27 @@ class Harm(IntEnum):
 
     LEAKED = 0
     """Training and audit share something that they must not, so that no other figure holds for new patients."""
-    DECLARED = 1
+    CONSTANT = 1
+    """The scores tell nobody apart, or have so few values that ranking and calibration say little."""
+    DECLARED = 2
     """What was required before the data were seen is not met."""
-    MISSED = 2
+    MISSED = 3
     """The ill are called healthy more often in a group."""
-    REVERSED = 3
+    REVERSED = 4
     """The ill get the lower scores."""
-    FALSE_ALARM = 4
+    FALSE_ALARM = 5
     """The healthy are called ill more often in a group."""
-    RANKING = 5
+    RANKING = 6
     """The ill and the healthy are told apart less well in a group."""
-    FRAGILE = 6
+    FRAGILE = 7
     """Images that are not as they should be cost answers, or cost a group more."""
-    SHORTCUT = 7
+    SHORTCUT = 8
     """The score follows a site, a device or a view."""
-    CALIBRATION = 8
+    CALIBRATION = 9
     """The score means another probability in a group."""
-    UNSCORED = 9
+    UNSCORED = 10
     """More patients of a group have no score at all."""
-    OTHER = 10
+    OTHER = 11
 
     @property
     def head(self) -> str:
@@ -81,6 +83,7 @@ class Harm(IntEnum):
 
 _HEADS = {
     Harm.LEAKED: "leakage",
+    Harm.CONSTANT: "scores that hardly differ",
     Harm.DECLARED: "not as required beforehand",
     Harm.MISSED: "missed disease",
     Harm.REVERSED: "reversed scores",

@@ -114,7 +114,7 @@ def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, co
 def _group_row(name: str, rows: Sequence[Row], metrics: Sequence[str], counts: bool) -> Tr:
     hidden = next((row for row in rows if row.get("flag") == "suppressed"), None)
     by_metric = {row.get("metric"): row for row in rows}
-    few = any(row.get("flag") == "underpowered" for row in rows)
+    few = any(by_metric.get(metric, {}).get("flag") == "underpowered" for metric in metrics)
     cells = [Td(number(rows[0].get(k))) for k in ("n", "n_pos", "n_neg", "n_patients")] if counts else []
     for metric in metrics:
         row = by_metric.get(metric)

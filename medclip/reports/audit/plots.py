@@ -208,7 +208,7 @@ def stress_curves(rows: Sequence[Row], corruptions: Sequence[tuple[str, str]], *
 
 
 def _stress_line(points: Sequence[Row], x: Scale, y: Scale, series: int) -> Iterator[str]:
-    """Draw a band, a line and a mark for each grade; hollow marks are of few positives."""
+    """Draw a band, a line and a mark for each grade; hollow marks are of few cases."""
     places = [(n, v, row) for n, row in enumerate(points) if (v := real(row.get("value"))) is not None]
     upper, lower = [], []
     for n, _, row in places:

@@ -118,6 +118,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "who": annex.who(result),
         "counts": str(result.settings.get("counts", "")),  # "exact", "rounded to 5"; blank where that is not known
         "unscored": left_out.unscored(result),
+        "unlabelled": left_out.unlabelled(result),
         "ratios": ratios,
         "ratio_grids": ratio_grids,
         "equity": equity(result),

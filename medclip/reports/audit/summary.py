@@ -52,6 +52,8 @@ COMPARED = "Models compared"
 PRIMARY_HEAD = "Primary hypotheses"
 FOUND, UNSEEN, HIDDEN = "What was found", "What could not have been seen", "Groups that are not shown"
 UNSCORED = "Never scored"
+_FEW_VALUES = 4
+"""Different scores of a label, up to which the page says first that there are so few."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,14 @@ def _overall(result: AuditResult) -> Iterator[str]:
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
     parts = (requirements, sources, ordinal, left_out, group_findings, stress, checks)
-    return by_harm([*_leaks(result), *(finding for part in parts for finding in part.findings(result))])
+    return by_harm(
+        [
+            *_leaks(result),
+            *_constant(result),
+            *_few_values(result),
+            *(finding for part in parts for finding in part.findings(result)),
+        ]
+    )
 
 
 def lead(result: AuditResult) -> str:
@@ -396,14 +405,56 @@ def _leaks(result: AuditResult) -> list[Finding]:
     ]
 
 
+def _constant(result: AuditResult) -> list[Finding]:
+    """Return the models whose scores of a label are all the same; they are in the red box, too."""
+    return [
+        Finding(
+            Harm.CONSTANT,
+            f"All scores of {plain(model)} for {list_of(_labels(rows))} are equal: they tell nobody apart, and no "
+            "figure of a group means anything.",
+            1.0,
+        )
+        for model in result.model_names
+        if (rows := select(result.score_values, model=model, n_values=1))
+    ]
+
+
+def _few_values(result: AuditResult) -> list[Finding]:
+    """Return the models whose scores of a label are few, such as decisions; predicted classes are few by nature."""
+    gradings = {row.get("label") for row in result.ordinal}
+    every: list[Finding] = []
+    for model in result.model_names:
+        rows = [row for row in select(result.score_values, model=model) if row.get("label") not in gradings]
+        rows = [row for row in rows if 1 < int(row.get("n_values") or 0) <= _FEW_VALUES]
+        if rows:
+            most = max(int(row["n_values"]) for row in rows)
+            number_of_values = f"{most}" if len(rows) == 1 else f"at most {most}"
+            every.append(
+                Finding(
+                    Harm.CONSTANT,
+                    f"Scores of {plain(model)} for {list_of(_labels(rows))} have {number_of_values} "
+                    "different values: read sensitivity and specificity; ranking (AUROC) and calibration say little.",
+                    0.5,
+                )
+            )
+    return every
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    return [plain(row.get("label")) for row in rows]
+
+
 def alarms(result: AuditResult) -> tuple[str, tuple[str, ...]]:
-    """Return heading and sentences of the red box: leaks, scores that follow the source, requirements not met."""
-    leaks = red(result)
+    """Return heading and sentences of the red box: leaks, scores that are all equal or follow the source, requirements
+    not met.
+    """
+    leaks, constant = red(result), tuple(one.sentence for one in _constant(result))
     failed, followed = (tuple(one.sentence for one in part.findings(result)) for part in (requirements, sources))
     heads = ["leakage, so that the figures of this page may be too good"] * bool(leaks)
+    heads += ["scores that are all equal"] * bool(constant)
     heads += ["a score that follows the source of the images"] * bool(followed)
     heads += [f"{count(len(failed), 'requirement')} not met"] * bool(failed)
-    return f"Stop: {list_of(heads)}.", (*leaks, *followed, *failed)
+    return f"Stop: {list_of(heads)}.", (*leaks, *constant, *followed, *failed)
 
 
 def _thresholds(result: AuditResult) -> Iterator[str]:

@@ -7,7 +7,7 @@ Intercept and slope are those of the logistic regression of the truth on the log
 calibrated has intercept 0 and slope 1; a slope below 1 means probabilities that are too extreme. With
 the slope fixed at 1 the intercept is calibration in the large: whether probabilities are too high or low altogether.
 A probability of 0 or 1 has no logit. Such rows do not count for intercept and slope, as in Harrell's `val.prob`: put
-10⁻⁷ away from the end, one ill patient among 600 with a score of 0 takes a slope from 0.95 to 0.8, and its interval
+10⁻⁷ away from the end, one ill patient among 600 with a score of 0 takes a slope of 1.02 to 0.84, and its interval
 held the truth in 88 % of cohorts with a few of them. They do count for calibration in the large and all other errors.
 The values of the sample itself are maximum-likelihood fits. Those of a resample are one step from that fit with the
 sums of the resample: the one-step bootstrap of Moulton and Zeger (1991), whose Newton step is followed by the

@@ -12,12 +12,25 @@ from medclip.auditing.result import AuditResult
 from medclip.reports.audit.findings import Harm
 from medclip.reports.audit.names import parts, with_interval
 from medclip.reports.audit.report import card, markdown
-from medclip.reports.audit.summary import FOUND, HIDDEN, UNSCORED, UNSEEN, collect_findings, lead, summary
+from medclip.reports.audit.summary import FOUND, HIDDEN, UNSCORED, UNSEEN, alarms, collect_findings, lead, summary
 from tests.kits.audit_report import EVIL, full, nearly_empty, without_findings
 
 
 def told(result: AuditResult) -> dict[str, str]:
     return {matter.head: " ".join(matter.all) for matter in summary(result.tidied())}
+
+
+def test_scores_that_are_all_equal_stand_in_the_red_box_and_few_values_lead_only():
+    made = without_findings()
+    (row, *others) = made.score_values
+    assert collect_findings(made) == ()
+    equal = replace(made, score_values=({**row, "n_values": 1}, *others))
+    assert "are equal: they tell nobody apart" in lead(equal)
+    assert alarms(equal) == ("Stop: scores that are all equal.", (lead(equal),))
+    few = replace(made, score_values=({**row, "n_values": 2}, *others))
+    assert "have 2 different values" in lead(few)
+    assert alarms(few)[1] == ()
+    assert collect_findings(replace(made, score_values=({**row, "n_values": 5}, *others))) == ()
 
 
 def test_a_row_has_its_value_and_interval_with_the_same_decimals():
