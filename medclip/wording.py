@@ -97,6 +97,29 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def told_apart(value: float, other: float, *, is_share: bool = False) -> tuple[str, str]:
+    """Write two values with the decimals that show that they differ; alike ones as they are written by themselves.
+
+    Args:
+        value: Value.
+        other: Value that it is held against.
+        is_share: Whether both are shares, written as per cent.
+
+    Example:
+        >>> told_apart(0.102, 0.098, is_share=True), told_apart(0.832, 0.828), told_apart(0.3, 0.1, is_share=True)
+        (('10.2 %', '9.8 %'), ('0.832', '0.828'), ('30 %', '10 %'))
+    """
+    if is_share:
+        texts = percent(value), percent(other)
+        longer = ([f"{100 * x:.{places}f} %" for x in (value, other)] for places in range(1, 5))
+    else:
+        texts = figure(value), figure(other)
+        longer = ([figure(x, decimals=places) for x in (value, other)] for places in range(3, 7))
+    if texts[0] != texts[1] or value == other:
+        return texts
+    return next(((a, b) for a, b in longer if a != b), texts)
+
+
 def percent_of(num: int, total: int) -> str:
     """Write some of a counted whole as whole per cent; all of it is 100 %, since nothing is claimed beyond the count.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medclip.auditing.option_groups import DEFAULTS
 from medclip.auditing.result import AuditResult, Row, read_result
 from medclip.result import Result
 from medclip.wording import count, estimate, p_value, real
 
 _CELL = ("model", "label", "attribute", "group")
-_ABOUT = ("date", "auditor", "question")
+_ABOUT = ("date", "auditor", "question", "seed")
 _KINDS = {
     "input": "Inputs",
     "option": "What was asked",
@@ -23,6 +24,7 @@ _KINDS = {
     "threshold": "Thresholds",
     "value": "Values that moved beyond the intervals of both",
 }
+_DEFAULTS = {name.replace("_", " "): value for name, value in DEFAULTS.items()}
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,16 @@ def _inputs(a: AuditResult, b: AuditResult) -> Iterator[Change]:
 
 def _options(a: AuditResult, b: AuditResult) -> Iterator[Change]:
     old, new = ({**{k: x.provenance.get(k) for k in _ABOUT}, **(x.provenance.get("recipe") or {})} for x in (a, b))
-    yield from _mapping("option", old, new)
+    for one in _mapping("option", old, new):
+        yield replace(one, before=one.before or _default(one.what), after=one.after or _default(one.what))
     if not (a.provenance.get("recipe") and b.provenance.get("recipe")):
         yield from _mapping("option", a.settings, b.settings)
+
+
+def _default(name: str) -> str:
+    """Write the default of an option, which audit.json names only where it is another; "" where it is nothing."""
+    text = _text(_DEFAULTS.get(name))
+    return f"{text} (default)" if text else ""
 
 
 def _mapping(kind: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Iterator[Change]:

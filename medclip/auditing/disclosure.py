@@ -149,6 +149,8 @@ def _same_rows(one: Attribute, other: Attribute) -> Iterator[tuple[list[int], li
             yield groups.tolist(), others.tolist()
 
 
+FEW_CASES = 50
+"""A value of fewer cases is shown with a flag: a TPR of fewer positives, an FPR of fewer negatives."""
 MIN_WIDTH = 3
 """Fewest counts that a hidden one may have after all others were subtracted."""
 _BASES = (5, 10, 20, 50, 100)
@@ -165,8 +167,6 @@ class Policy:
     min_pos: int = 10
     min_neg: int = 10
     min_patients: int = 10
-    underpowered_pos: int = 50
-    """Fewer positives than this are shown with a flag."""
     exact_counts: bool = False
     """Export all counts as they are: for those who may see them anyway."""
 
@@ -187,7 +187,6 @@ class CellState:
     n_patients: int
     reason: str = ""
     """Why it is hidden, with no count of it; "" where it is shown."""
-    underpowered: bool = False
 
     @property
     def shown(self) -> bool:
@@ -329,8 +328,7 @@ def state(cell: Cell, n: int, n_pos: int, n_neg: int, n_patients: int, policy: P
         )
         if number < least
     ]
-    weak = not reasons and n_pos < policy.underpowered_pos
-    return CellState(cell, n, n_pos, n_neg, n_patients, ", ".join(reasons), weak)
+    return CellState(cell, n, n_pos, n_neg, n_patients, ", ".join(reasons))
 
 
 def roundings(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Policy) -> Roundings:

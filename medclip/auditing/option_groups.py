@@ -173,6 +173,12 @@ class PatientGroups:
         kind=Path,
         place=True,
     )
+    tolerance: float = option(
+        "Tolerance of rates over those of the largest group: 0.8 means 0.8 to 1.25 times.",
+        default=0.8,
+        least=0.01,
+        most=1,
+    )
     min_cell: int = option("Rows, patients, positives and negatives that a group needs.", default=10, least=1)
     exact_counts: bool = option("Leave counts unrounded; small groups stay hidden.", default=False)
 
@@ -345,6 +351,10 @@ class ImagesAndTraining:
         form="DIR",
         place=True,
     )
+    show_images: bool = option(
+        "Show on the page, behind a click, small images of the worst errors of each group that is shown.",
+        default=False,
+    )
     modality: str | None = option("Modality of the images. Default: the pack's only one.", default=None, form="M")
     embeddings: str | Path | Embeddings | None = option(
         "Embeddings of the images: what `medclip embed` wrote, or a table or .npz of keys and vectors.",
@@ -358,6 +368,10 @@ class ImagesAndTraining:
         kind=str,
         place=True,
         read=shapes.listed,
+    )
+
+    rules = (
+        needs("show_images", "images", "there are no images that could be shown.", hint="Name their folder: --images."),
     )
 
 
@@ -455,6 +469,9 @@ class Pages:
     )
 
 
-_GROUPS = (Columns, Meaning, PatientGroups, ThresholdSources, Beforehand, Models, Shortcuts)
+_GROUPS = (
+    *(Columns, Meaning, PatientGroups, ThresholdSources, Beforehand, Models, Shortcuts),
+    *(ImagesAndTraining, EmbeddingQuestions, Stressing, Resampling),
+)
 DEFAULTS: Mapping[str, Any] = {name: one.default for group in _GROUPS for name, one in options_of(group).items()}
 """What an option is where a recipe does not name it."""

@@ -68,6 +68,8 @@ class ImageChecks:
     """Attributes (site, scanner) between which embeddings may drift."""
     date: str | None = None
     attacker: bool = False
+    show_images: bool = False
+    """Whether the page shows the worst errors of each group."""
 
     def __post_init__(self) -> None:
         """Refuse a key file that does not exist."""
@@ -94,7 +96,7 @@ class MeasureOptions:
     dataset: str = ""
     num_resamples: int = NUM_RESAMPLES
     permutations: int | None = None
-    """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
+    """Shuffles of group labels for each gap; None: `shuffles_for` the number of primary hypotheses."""
     seed: int = 0
     horizon: float | None = None
     """Of times to events, in the unit of their column: also audit "event by then", weighted for censoring."""
@@ -105,6 +107,8 @@ class MeasureOptions:
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
     image_checks: ImageChecks = field(default_factory=ImageChecks)
     reference: Any = None
+    tolerance: float = 0.8
+    """Of a group's rate over that of the reference group: from this to 1 over it."""
     declared: Declared = field(default_factory=Declared)
     """What was required, and asked first, before the data was seen (`medclip.auditing.declared.declared`)."""
     task: str | Path | None = None

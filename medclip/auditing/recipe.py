@@ -29,7 +29,7 @@ _NOT_ASKED = frozenset({"auditor", "audited_on"})
 _READ_AS_WRITTEN = ("level", "match", "repeat_labels", "uncertain", "blank", "label_list", "separator", "no_finding")
 _READ_AS_WRITTEN += ("patient", "time", "event", "age_bins", "age_unit", "all_pairs")
 """Keys that `ReadOptions` has by the same name, in the same form."""
-_CHECKED_AS_WRITTEN = ("model", "modality", "training", "study", "date", "attacker")
+_CHECKED_AS_WRITTEN = ("model", "modality", "training", "study", "date", "attacker", "show_images")
 """Keys that `ImageChecks` has so."""
 
 
@@ -92,6 +92,7 @@ def measure_options(given: Any) -> MeasureOptions:
         horizon=given.horizon,
         small_cells=Policy(few, few, few, few, exact_counts=given.exact_counts),
         reference=_path(given.reference),
+        tolerance=given.tolerance,
         declared=_requirements(given),
         thresholds=Thresholds(
             given.threshold,

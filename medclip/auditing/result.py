@@ -15,6 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.result import Result
+from medclip.statistics.cohort import ALL
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
@@ -54,7 +55,17 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"family": _TEXT, "statistic": _REAL, "group": _TEXT, "same_as": _TEXT, "null_mean": _REAL, "null_95": _REAL},
         **{"smallest_gap": _REAL, "smallest_gap_every": _REAL, "flag": _TEXT},
     },
-    "ratios": {**_CELL, "metric": _TEXT, "reference": _TEXT, **_RANGE},
+    "coinciding": {
+        **_CELL,
+        **{"metric": _TEXT, "given": _TEXT, "other_group": _TEXT, "share": _REAL, "association": _REAL},
+        **_RANGE,
+        "num_strata": _WHOLE,
+    },
+    "ratios": {**_CELL, "metric": _TEXT, "reference": _TEXT, **_RANGE, "verdict": _TEXT},
+    "equity": {
+        **{"model": _TEXT, "label": _TEXT, "attribute": _TEXT, "metric": _TEXT, "measure": _TEXT, "group": _TEXT},
+        **{"num_groups": _WHOLE, **_RANGE},
+    },
     "models": {
         **{"model": _TEXT, "other": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT, "metric": _TEXT},
         **_RANGE,
@@ -105,6 +116,14 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_TESTED,
         **{"family": _TEXT, "flag": _TEXT},
     },
+    "score_values": {"model": _TEXT, "label": _TEXT, "n": _WHOLE, "n_values": _WHOLE},
+    "unlabelled": {
+        **_CELL,
+        **{"n": _WHOLE, "n_patients": _WHOLE, "n_unlabelled": _WHOLE, **_RANGE},
+        **{"difference": _REAL, "difference_low": _REAL, "difference_high": _REAL},
+        **_TESTED,
+        **{"family": _TEXT, "flag": _TEXT},
+    },
     "shortcuts": {
         **{"model": _TEXT, "label": _TEXT, "test": _TEXT, "stratum": _TEXT, "metric": _TEXT},
         **_RANGE,
@@ -150,11 +169,16 @@ class AuditResult(Result):
     metrics: tuple[Row, ...] = ()
     """Each measure of each label and group, with its interval; `flag` is "", "suppressed" or "underpowered"."""
     differences: tuple[Row, ...] = ()
-    """Each group minus its reference ("rest": all others)."""
+    """Each group minus its reference ("rest": all others), and calibration of everybody minus "ideal"."""
     gaps: tuple[Row, ...] = ()
     """One number for an attribute: worst against best, and the like; p is that of the permutation test."""
+    coinciding: tuple[Row, ...] = ()
+    """A difference that was found, within the groups of another attribute (`given`) that its group goes with."""
     ratios: tuple[Row, ...] = ()
-    """Under- and overdiagnosis of each group over those of the largest group of its attribute (`reference`)."""
+    """Rates of each group over those of the largest group of its attribute (`reference`), and whether they lie inside
+    the tolerance (`verdict`: inside, outside, undecided)."""
+    equity: tuple[Row, ...] = ()
+    """Of each attribute the worst group's AUROC and the equity-scaled one (`measure`)."""
     models: tuple[Row, ...] = ()
     """`other` minus `model`, on the same patients."""
     thresholds: tuple[Row, ...] = ()
@@ -178,6 +202,10 @@ class AuditResult(Result):
     """Rows that are left after each step from the tables to what was measured."""
     unscored: tuple[Row, ...] = ()
     """Labelled rows without a score, of everybody and of each group: all of them (`reason` blank), then by reason."""
+    score_values: tuple[Row, ...] = ()
+    """How many different scores there are of each label, risk and grading."""
+    unlabelled: tuple[Row, ...] = ()
+    """Scored rows without a label, of each label that any lacks: everybody, by score, and in each group."""
     shortcuts: tuple[Row, ...] = ()
     """Tests of devices and of reweighted gaps; `note` says what was found, or why a test was not done."""
     sources: tuple[Row, ...] = ()
@@ -208,6 +236,8 @@ class AuditResult(Result):
     """SHA-256 of page, tables and recipe, where they were written."""
     leaked_rows: tuple[Row, ...] = ()
     """The images behind `leakage`, by key and file name: in no table, page or JSON, only in `LEAKED_ROWS`."""
+    worst_errors: tuple[Row, ...] = ()
+    """Small images of errors, where they were asked for: on the page, in no table and no JSON."""
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, mended or assumed."""
 
@@ -215,7 +245,11 @@ class AuditResult(Result):
         tables = (*self.differences, *self.gaps)
         tested = [(p, row) for row in tables if (p := _cell(row.get("p_holm"), _REAL)) is not None]
         alpha = self.settings.get("alpha", 0.05)
-        larger = dict.fromkeys(f"{row['label']} by {row['attribute']}" for p, row in tested if p <= alpha)
+        larger = dict.fromkeys(
+            f"{row['label']}, calibration" if row["attribute"] == ALL else f"{row['label']} by {row['attribute']}"
+            for p, row in tested
+            if p <= alpha
+        )
         red = [str(row.get("check")) for row in self.leakage if row.get("severity") == "red"]
         checked = [bool(_cell(row.get("tested"), _REAL)) for row in self.leakage]
         checks = f"{sum(checked)} of {count(len(checked), 'check')}"
@@ -223,7 +257,7 @@ class AuditResult(Result):
         return {
             **({"requirements": _verdicts(self.requirements)} if self.requirements else {}),
             "leakage": list_of(red, most=5) if red else f"none in {checks}" if any(checked) else "not looked for",
-            "larger than chance (Holm)": gaps,
+            "larger than chance": gaps,
             "models": list_of(self.model_names, most=5),
             "labels": list_of(self.labels, most=5),
             "groups by": list_of(self.attributes, most=5),

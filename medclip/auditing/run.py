@@ -14,7 +14,9 @@ from typing import Any
 
 from medclip.auditing.checks.evidence import Evidence, open_stored
 from medclip.auditing.checks.table import CHECKS
+from medclip.auditing.groups.coinciding import coinciding_rows
 from medclip.auditing.groups.differences import ratio_rows
+from medclip.auditing.groups.equity import equity_rows, verdict
 from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
 from medclip.auditing.groups.measure import (
     Measured,
@@ -23,10 +25,17 @@ from medclip.auditing.groups.measure import (
     measure,
     metric_rows,
     model_rows,
-    num_gap_tests,
+    num_primary_tests,
     suppressed_rows,
 )
-from medclip.auditing.groups.representativeness import flow_rows, read_reference, representation_rows, unscored_rows
+from medclip.auditing.groups.representativeness import (
+    flow_rows,
+    read_reference,
+    representation_rows,
+    score_value_rows,
+    unlabelled_rows,
+    unscored_rows,
+)
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource, open_scores
@@ -95,6 +104,7 @@ def run_audit(
     measured: list[Measured] = []
     notes: list[str] = []
     leaked_rows: tuple[Mapping[str, Any], ...] = ()
+    worst_errors: tuple[Mapping[str, Any], ...] = ()
     tables: dict[str, list[dict[str, Any]]] = {}
 
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
@@ -132,17 +142,24 @@ def run_audit(
         one = measure(model, cohort, thresholds, weights_PB, options, lambda done, total: progress.step())
         measured.append(one)
         add("metrics", own_metrics := metric_rows(one, options.dataset))
-        add("ratios", ratio_rows(own_metrics))
+        ratios = ratio_rows(own_metrics)
+        add("ratios", [{**row, "verdict": verdict(row, options.tolerance)} for row in ratios])
+        add("equity", equity_rows(one))
         add("flow", flow_rows(one))
+        add("score_values", score_value_rows(one))
         add("unscored", unscored_rows(one, options))
+        add("unlabelled", unlabelled_rows(one, options))
         progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))
-        add("differences", difference_rows(one, options, lambda done, total: progress.step()))
+        yearly, tests_of_risks = risk_rows(model, cohort, weights_PB, options)
+        differences = difference_rows(one, options, lambda done, total: progress.step(), tests_of_risks)
+        add("differences", differences)
+        add("coinciding", coinciding_rows(one, differences, options))
         add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
-        add("risk", risk_rows(model, cohort, weights_PB, options))
+        add("risk", yearly)
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
-        add("gaps", gap_rows(one, options, progress.step))
+        add("gaps", gap_rows(one, options, differences, progress.step))
         notes += _new(notes, _too_few_shuffles(one, options))
         add("thresholds", [t.row(model) for t in thresholds.values()])
         temperatures, notes_of_thresholds = temperatures_of(choosing, cohort)
@@ -171,6 +188,7 @@ def run_audit(
             for table, rows in answer.tables.items():
                 add(table, rows, **({"model": model} if "model" in columns[table] else {}))
             leaked_rows += tuple(answer.named)
+            worst_errors += tuple(answer.images)
             notes += _new(notes, answer.notes)
         if place:
             rows, notes_of_thresholds = model_rows(measured[0], one, options)
@@ -184,6 +202,7 @@ def run_audit(
     add("suppressed", suppressed_rows(first, options))
     result = AuditResult(
         leaked_rows=leaked_rows,
+        worst_errors=worst_errors,
         model_names=tuple(given),
         labels=tuple(x.name for x in first.cohort.labels),
         attributes=tuple(a.name for a in first.cohort.attributes),
@@ -350,14 +369,13 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
 
 
 def _too_few_shuffles(one: Measured, options: MeasureOptions) -> tuple[str, ...]:
-    tests = num_gap_tests(one)
+    tests = num_primary_tests(one, options.declared)
     shuffles = options.permutations or shuffles_for(tests, one.cohort.num_patients)
     if shuffles >= LEAST_PER_TEST * tests:
         return ()
     return (
-        f"With {shuffles:,} shuffles no gap of {tests:,} tested can be larger than chance after adjusting (Holm), "
-        f"however large it is: that takes {LEAST_PER_TEST * tests:,} or more. Read p-values by Benjamini and Hochberg, "
-        "ask for fewer labels or groups, or for more shuffles.",
+        f"With {shuffles:,} shuffles none of {tests:,} primary hypotheses can be larger than chance after adjusting "
+        f"(Holm), however large the gap is: that takes {LEAST_PER_TEST * tests:,} or more. Ask for more shuffles.",
     )
 
 
@@ -366,10 +384,12 @@ def _settings(options: MeasureOptions, first: Measured) -> dict[str, Any]:
     return {
         "dataset": options.dataset,
         "replicates": options.num_resamples,
-        "permutations": options.permutations or shuffles_for(num_gap_tests(first), first.cohort.num_patients),
+        "permutations": options.permutations
+        or shuffles_for(num_primary_tests(first, options.declared), first.cohort.num_patients),
         "alpha": ALPHA,
         "power": POWER,
         "interval": "patient",
+        "tolerance": options.tolerance,
         "min_n": cells.min_n,
         "min_pos": cells.min_pos,
         "min_neg": cells.min_neg,

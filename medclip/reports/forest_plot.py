@@ -17,11 +17,14 @@ from medclip.wording import count
 NUM_SERIES = 4
 """Models that one forest plot can hold: each has a colour and a shape."""
 SHAPES = ("circle", "square", "triangle", "diamond", "plus", "wedge")
-_WIDTH, _RIGHT = 850, 838
-_ROW, _MORE, _HEAD, _FOOT = 22, 15, 27, 44
+_WIDTH, _EDGE = 850, 12
+LARGE = 690
+"""Width of a drawing whose type can be read in print."""
+_ROW, _MORE, _HEAD, _FOOT, _BELOW = 22, 15, 27, 44, 17
 _LETTERS = (24, 48)
 """Least and most letters of the column of names: it is as wide as the longest name needs."""
-_INDENT, _LETTER, _VALUES = 12, 6.9, 202
+_LETTERS_BELOW = 104
+_INDENT, _LETTER, _VALUES = 12, 7.4, 202
 """Units of the drawing: before a name, of a letter, and of the column of values behind the names."""
 _PANEL_GAP, _PANEL_LETTER, _PANEL_INDENT = 16, 6.4, 10
 _PANEL_ROW, _PANEL_MORE, _PANEL_HEAD, _PANEL_TOP, _PANEL_FOOT = 15, 8, 20, 20, 22
@@ -39,7 +42,7 @@ class Mark:
     """What is written beside the name: 0.83 (0.79 to 0.87)."""
     series: int = 0
     hollow: bool = False
-    """Few positives: the mark is drawn hollow."""
+    """Few cases: the mark is drawn hollow."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ class Line:
     marks: tuple[Mark, ...] = ()
     note: str = ""
     head: bool = False
+    below: str = ""
+    """A second line in small type."""
 
     @property
     def height(self) -> int:
         """In units of the drawing."""
-        return _HEAD if self.head else _ROW + _MORE * max(0, len(self.marks) - 1)
+        if self.head:
+            return _HEAD
+        return _ROW + _MORE * max(0, len(self.marks) - 1) + (_BELOW if self.below else 0)
 
 
 @dataclass(frozen=True)
@@ -86,17 +93,19 @@ def forest(
     axis: str,
     reference: float | None = None,
     series: Sequence[str] = (),
+    width: int = _WIDTH,
 ) -> Markup:
     """Draw values with intervals, one group a row; groups that are not shown keep their place.
 
-    `identity` is unique on the page; a dashed line stands at `reference`: everybody, or zero.
+    `identity` is unique on the page; a dashed line stands at `reference`: everybody, or zero. A drawing that is less
+    wide has larger type: `LARGE` of 9 pt and more where it fills the width of an A4 page.
     """
     marks = [mark for line in lines for mark in line.marks]
     letters = _letters(lines)
-    scale = Scale(*scale_of(marks, reference), _value_at(letters) + _VALUES, _RIGHT)
+    scale = Scale(*scale_of(marks, reference), _value_at(letters) + _VALUES, width - _EDGE)
     top = 30 if len(series) > 1 else 8
     height = top + sum(line.height for line in lines) + _FOOT
-    body = [*legend(series, scale.start), *_frame(scale, top, height - _FOOT, axis, reference)]
+    body = [*legend(series, scale.start), *_frame(scale, top, height - _FOOT, axis, reference, width)]
     place = float(top)
     for line in lines:
         body += _drawn(line, place, scale, letters)
@@ -105,7 +114,7 @@ def forest(
     hidden = sum(bool(line.note) for line in lines)
     without = f", {hidden} without" if hidden else ""
     description = f"{count(drawn, 'row')} with values and intervals{without}. The table that follows has the numbers."
-    return drawing(identity, title, description, _WIDTH, height, body, "forest")
+    return drawing(identity, title, description, width, height, body, "forest" if width == _WIDTH else "forest large")
 
 
 def drawing(
@@ -183,14 +192,14 @@ def scale_of(marks: Sequence[Mark], reference: float | None) -> tuple[float, flo
     return low - room, high + room
 
 
-def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float | None) -> Iterator[str]:
+def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float | None, width: int) -> Iterator[str]:
     step = round_step(scale.high - scale.low)
     for tick in scale.ticks():
         x = scale.at(tick)
         yield stroke(x, top, x, bottom, "grid-line")
         yield words(x, bottom + 16, tick_text(tick, step), "t soft-t", anchor="middle")
     yield stroke(scale.start, bottom, scale.end, bottom, "axis")
-    middle = min((scale.start + scale.end) / 2, _WIDTH - _LETTER * len(axis) / 2)  # long names of an axis stay inside
+    middle = min((scale.start + scale.end) / 2, width - _LETTER * len(axis) / 2)  # long names of an axis stay inside
     yield words(middle, bottom + 35, axis, "t soft-t", anchor="middle")
     if reference is not None:
         yield stroke(scale.at(reference), top, scale.at(reference), bottom, "reference")
@@ -208,11 +217,13 @@ def legend(series: Sequence[str], start: float) -> Iterator[str]:
 
 
 def _drawn(line: Line, top: float, scale: Scale, letters: int) -> Iterator[str]:
-    middle = top + line.height / 2
+    middle = top + (line.height - (_BELOW if line.below else 0)) / 2
     if line.head:
         yield words(0, top + _HEAD - 7, line.name, "t head-t", longest=60)
         return
     yield words(_INDENT, middle + 4.5, line.name, longest=letters)
+    if line.below:
+        yield words(_INDENT, top + line.height - 6, line.below, "t soft-t below", longest=_LETTERS_BELOW)
     if line.note:
         yield words(_value_at(letters), middle + 4.5, line.note, "t soft-t it", longest=60)
     for n, mark in enumerate(line.marks):

@@ -58,23 +58,25 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Unscored:
-    """The rows of one group that have no score, and so no part in anything that is measured."""
+class Missing:
+    """The rows of one group that have no score, or no label, and so no part in what is measured."""
 
     attribute: str
     group: str
     num_rows: int
-    """Labelled rows, scored or not."""
+    """Of scores: labelled rows, scored or not. Of labels: scored rows, labelled or not."""
     num_patients: int
-    num_unscored: int
+    num_missing: int
     reasons: Mapping[str, int]
     """Why, with the number of rows."""
     interval: tuple[float, float]
-    """Of the share without a score."""
+    """Of the share that is missing."""
     difference: tuple[float, float, float]
     """Of that share from that of all others, with its interval."""
     p: float
     """Of equal shares; NaN where it was not tested."""
+    label: str = ""
+    """Whose labels are missing; "" for scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +142,10 @@ class Cohort:
     """What was left out, mended or assumed; sentences without identifiers."""
     steps: tuple[tuple[str, int], ...] = ()
     """Rows that are left after each step from the tables to the cohort."""
-    unscored: tuple[Unscored, ...] = ()
+    unscored: tuple[Missing, ...] = ()
     """Everybody, then each group."""
+    unlabelled: tuple[Missing, ...] = ()
+    """The same of each label that is missing for a scored row; the rows by their scores first."""
     ordinals: tuple[Ordinal, ...] = ()
     risks: tuple[Risk, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,25 @@ def test_what_an_audit_reads_more_of_than_tables_has_to_lie_on_a_disk(of_store: 
     with pytest.raises(MedclipError, match="no such file or folder") as caught:
         medclip.audit(f"{url}/gone.csv", f"{url}/labels.csv", by=["sex"])
     assert caught.value.where == f"{url}/gone.csv"
+
+
+def table_of(out: Path, name: str) -> list[dict[str, str]]:
+    return [*csv.DictReader((out / f"{name}.csv").read_text().splitlines())]
+
+
+def test_the_command_writes_the_worst_group_and_judges_ratios_by_its_tolerance(tmp_path: Path):
+    audit_table(200, gap=0.8).to_csv(tmp_path / "t.csv", index=False)
+    asked = ["audit", str(tmp_path / "t.csv"), "--by", "sex", "--num-resamples", "100", "--num-permutations", "100"]
+    verdicts = []
+    for tolerance in ("0.9", "0.01"):
+        out = tmp_path / tolerance
+        assert main([*asked, "--tolerance", tolerance, "--out", str(out)]) == 0
+        verdicts.append({row["verdict"] for row in table_of(out, "ratios")})
+    assert "outside" in verdicts[0]
+    assert "outside" not in verdicts[1]
+    rows = {row["measure"]: row for row in table_of(out, "equity")}
+    areas = {row["group"]: float(row["value"]) for row in table_of(out, "metrics") if row["metric"] == "auroc"}
+    assert rows["worst_group"]["group"] == "F"
+    assert float(rows["worst_group"]["value"]) == pytest.approx(areas["F"])
+    apart = abs(areas["F"] - areas["all"]) + abs(areas["M"] - areas["all"])
+    assert float(rows["equity_scaled"]["value"]) == pytest.approx(areas["all"] / (1 + apart), abs=0.02)

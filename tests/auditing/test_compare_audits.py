@@ -69,7 +69,7 @@ def test_inputs_options_versions_thresholds_and_findings_that_changed_are_named(
     changes = {(c.kind, c.what): (c.before, c.after) for c in compared.changes}
     assert changes["input", "labels (l.csv)"] == ("aa", "bb")
     assert changes["option", "where"] == ("split=test", "split=all")
-    assert changes["option", "uncertain"] == ("", "one")
+    assert changes["option", "uncertain"] == ("ignore (default)", "one")
     assert changes["software", "numpy"] == ("2.0", "2.1")
     assert len(compared.of("threshold")) == len(made.thresholds)
     (finding,) = compared.of("finding")

@@ -45,11 +45,6 @@ def test_a_cell_is_hidden_with_the_reason_and_without_its_count(counts, reason):
     assert found.shown == (not reason)
 
 
-def test_few_positives_are_shown_with_a_flag():
-    assert state(CELL, 100, 49, 51, 100, Policy()).underpowered
-    assert not state(CELL, 100, 50, 50, 100, Policy()).underpowered
-
-
 def test_every_cell_is_counted_over_the_rows_that_have_score_and_truth():
     cohort = cohort_of([0, 0, 1, 2, 2], [1, 0, 1, np.nan, 1], sex=["F", "F", "M", "M", "M"])
     found = hidden(cohort, cohort.labels[0], Policy(1, 1, 1, 1))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pytest
 
 import medclip
 from tests.kits.audit_input import write_scored
@@ -108,3 +110,75 @@ def test_a_label_whose_score_alone_is_missing_for_a_group_is_found():
     assert reason["n_unscored"] == lost.sum()
     unknown = table.assign(cold=table.cold.where(~lost))  # nobody asked for a score there
     assert rows(medclip.audit(unknown, by=["sex"], **QUICK), "unscored", group="F", reason="")[0]["n_unscored"] == 0
+
+
+def test_labels_that_are_missing_where_the_score_is_high_are_a_caution_and_by_chance_they_are_none():
+    table = audit_table(400)
+    rng = np.random.default_rng(0)
+    by_score = rng.random(len(table)) < np.where(table.flu_score > 0.6, 0.6, 0.2)
+    result = medclip.audit(table.assign(flu=table.flu.where(~by_score)), by=["sex"], **QUICK)
+    (note,) = (note for note in result.notes if "labels are missing, and not by chance" in note)
+    assert "in the highest third of scores" in note
+    (everybody,) = rows(result, "unlabelled", attribute="all")
+    assert (everybody["n"], everybody["n_unlabelled"]) == (len(table), by_score.sum())
+    (highest,) = rows(result, "unlabelled", group="highest third")
+    assert highest["p_holm"] < 0.001
+    by_chance = rng.random(len(table)) < 0.3
+    result = medclip.audit(table.assign(flu=table.flu.where(~by_chance)), by=["sex"], **QUICK)
+    assert not any("labels are missing" in note for note in result.notes)
+    assert rows(medclip.audit(table, by=["sex"], **QUICK), "unlabelled") == []
+
+
+def test_a_group_without_labels_is_named_and_tested():
+    table = audit_table(400)
+    lost = (table.sex == "F") & (table.index % 3 == 0)
+    result = medclip.audit(table.assign(flu=table.flu.where(~lost)), by=["sex"], **QUICK)
+    (row,) = rows(result, "unlabelled", group="F")
+    assert row["n_unlabelled"] == lost.sum()
+    assert row["p_holm"] < 0.001
+    assert any("in F (sex), 0% in all others" in note for note in result.notes)
+
+
+def test_rows_that_repeat_an_image_are_dropped_or_refused_and_counted_where_no_column_names_it():
+    table = audit_table(100)
+    copied = pd.concat([table, *[table.iloc[:1]] * 50])
+    result = medclip.audit(copied, by=["sex"], **QUICK)
+    assert max(row["n"] for row in rows(result, "metrics", attribute="all")) == len(table)
+    assert any("Dropped: 50 rows that repeat another" in note for note in result.notes)
+    unnamed = medclip.audit(copied.drop(columns="image"), by=["sex"], **QUICK)
+    assert any("CAUTION: 50 rows equal another" in note for note in unnamed.notes)
+    copied.iloc[-1, copied.columns.get_loc("flu_score")] = 0.123
+    with pytest.raises(medclip.MedclipError, match="have several rows, which differ"):
+        medclip.audit(copied, by=["sex"], **QUICK)
+
+
+def test_scores_without_a_row_of_labels_count_as_without_a_label_and_tell_by_the_score():
+    table = audit_table(400)
+    named = table.flu_score < 0.6
+    labels = table[named][["image", "patient", "sex", "flu"]]
+    result = medclip.audit(table[["image", "flu_score"]], labels, by=["sex"], **QUICK)
+    (everybody,) = rows(result, "unlabelled", attribute="all")
+    assert (everybody["n"], everybody["n_unlabelled"]) == (len(table), (~named).sum())
+    (highest,) = rows(result, "unlabelled", group="highest third")
+    assert highest["p_holm"] < 0.001
+    assert rows(result, "unlabelled", attribute="sex") == []
+    assert any("in the highest third of scores" in note for note in result.notes)
+    asked = medclip.audit(
+        table[["image", "flu_score"]], labels.assign(part="test"), where=["part=test"], by=["sex"], **QUICK
+    )
+    assert rows(asked, "unlabelled") == []
+
+
+def test_different_scores_are_counted():
+    table = audit_table(100).assign(flu_score=0.5)
+    result = medclip.audit(table, by=["sex"], **QUICK)
+    (row,) = rows(result, "score_values")
+    assert (row["n"], row["n_values"]) == (len(table), 1)
+
+
+def test_the_name_of_everybody_is_no_name_of_a_group():
+    table = audit_table(100).assign(all="x", site=lambda t: np.where(t.index % 2, "all", "b"))
+    with pytest.raises(medclip.MedclipError, match="rows of everybody are called 'all'"):
+        medclip.audit(table, by=["all"], **QUICK)
+    groups = {row["group"] for row in rows(medclip.audit(table, by=["site"], **QUICK), "metrics", attribute="site")}
+    assert groups == {"all (a value)", "b"}

@@ -90,7 +90,7 @@ def test_the_short_form_tells_differences_and_calls_no_check_clean_that_was_not_
         gaps=({**row, "gap": "tpr_max_min", "p_holm": 0.18},),
         leakage=({"check": "files", "tested": 60, "severity": "note"}, {"check": "patients", "severity": "note"}),
     )
-    assert "larger than chance (Holm): flu by race" in repr(made)
+    assert "larger than chance: flu by race" in repr(made)
     assert "leakage: none in 1 of 2 checks" in repr(made)
     assert "leakage: not looked for" in repr(AuditResult(leakage=({"check": "patients", "tested": 0},)))
 

@@ -18,7 +18,7 @@ from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED, requirement_rows
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.requirements import answers, findings
-from medclip.reports.audit.summary import summary
+from medclip.reports.audit.summary import lead, summary
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.standard_errors import clusters_of
@@ -144,9 +144,28 @@ def test_primary_hypotheses_are_a_family_of_their_own_and_the_rest_says_that_it_
     first, second = sorted(own, key=lambda r: r["p"])
     assert first["p_holm"] == pytest.approx(min(1, 2 * first["p"]))
     assert second["p_holm"] == pytest.approx(min(1, max(second["p"], 2 * first["p"])))
-    assert tested["age", "tpr_max_min"]["family"] == "exploratory gaps, model"
-    assert all(r["family"] == "exploratory groups, model" for r in result.differences)
-    assert any("2 gaps of primary hypotheses" in sentence for sentence in answers(result))
+    assert tested["age", "tpr_max_min"]["family"] == "exploratory groups, model"
+    families = {r["family"] for r in result.differences if r.get("p") is not None}
+    assert families == {"exploratory groups, model"}
+    assert any("all other tests of groups are exploratory" in sentence for sentence in answers(result))
+
+
+def test_each_primary_hypothesis_stands_first_with_verdict_gap_p_and_the_value_of_each_group():
+    primary = ["tpr for flu in sex", "auroc in sex"]
+    result = medclip.audit(audit_table(400, gap=0.9), by=["sex", "age"], **QUICK, primary=primary).tidied()
+    first = summary(result)[0]
+    assert first.head == "Primary hypotheses"
+    assert len(first.sentences) == 2
+    (ranking,) = (sentence for sentence in first.sentences if "AUROC for flu by sex" in sentence)
+    assert "AUROC for flu by sex: groups differ beyond chance. F 0." in ranking
+    assert ", M 0." in ranking or " and M 0." in ranking
+    assert "by itself" in ranking
+    assert "adjusted" in ranking
+    assert lead(result) == first.sentences[0]
+    page = render(result)
+    assert all(page.index(sentence) < page.index('id="found"') for sentence in first.sentences)
+    level = medclip.audit(audit_table(200), by=["sex"], **QUICK, primary=primary).tidied()
+    assert "groups were not shown to differ" in summary(level)[0].sentences[0]
 
 
 def test_models_over_everybody_are_one_family_and_their_groups_another():

@@ -10,6 +10,8 @@ import numpy as np
 
 from medclip.auditing.checks.shortcuts.device import GAP, POSITIVES, WITH, WITHOUT
 from medclip.auditing.groups.differences import ratio_rows
+from medclip.auditing.groups.equity import SCALED, WORST, verdict
+from medclip.auditing.input.missing import THIRDS
 from medclip.auditing.result import AuditResult
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.grading_agreement import METRICS as GRADES
@@ -59,7 +61,18 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         metrics=metrics,
         differences=_adjusted([r for m in models for k in labels for r in _differences(rng, m, k)]),
         gaps=_adjusted([row for model in models for label in labels for row in _gaps(rng, model, label)]),
-        ratios=tuple(ratio_rows(metrics)),
+        coinciding=tuple(_coinciding(model, labels[0]) for model in models),
+        ratios=tuple({**row, "verdict": verdict(row)} for row in ratio_rows(metrics)),
+        equity=tuple(
+            {
+                **{"model": model, "label": label, "attribute": attribute, "metric": "auroc", "measure": measure},
+                **{"group": group, "num_groups": 3, "value": 0.7, "low": 0.6, "high": 0.8},
+            }
+            for model in models
+            for label in labels
+            for attribute in GROUPS
+            for measure, group in ((WORST, GROUPS[attribute][0]), (SCALED, None))
+        ),
         models=_adjusted([r for other in models[1:] for k in labels for r in _paired(rng, models[0], other, k)]),
         thresholds=tuple(_threshold(rng, model, label) for model in models for label in labels),
         calibration=tuple(r for m in models for k in labels for r in _bins(rng, m, k)),
@@ -72,6 +85,8 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         ),
         flow=tuple(row for model in models for row in _flow(model, labels)),
         unscored=tuple(row for model in models for row in _unscored(model)),
+        score_values=tuple({"model": m, "label": k, "n": 1201, "n_values": 1180} for m in models for k in labels),
+        unlabelled=tuple(row for model in models for row in _unlabelled(model, labels[0])),
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
         representation=tuple(_representation(models[0])),
         ordinal=tuple(_ordinal(models[0])),
@@ -244,6 +259,12 @@ def _gaps(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str
                 "flag": "",
                 "family": "gaps",
             }
+
+
+def _coinciding(model: str, label: str) -> dict[str, Any]:
+    cell = {"model": model, "label": label, "attribute": "sex", "group": "female", "metric": "tpr", "given": "site"}
+    overlap = {"other_group": "site A", "share": 0.9, "association": 0.8, "num_strata": 2}
+    return {**cell, **overlap, "value": -0.1, "low": -0.2, "high": 0.0}
 
 
 def _differences(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
@@ -459,6 +480,23 @@ def _unscored(model: str) -> Iterator[dict[str, Any]]:
         yield {**head, "reason": "", "n_unscored": round(share * n), **numbers, **(other if p else {}), **tested}
         yield {**head, "reason": "failed: truncated", "n_unscored": round(share * n) - 12}
         yield {**head, "reason": "no row of scores", "n_unscored": None}
+
+
+def _unlabelled(model: str, label: str) -> Iterator[dict[str, Any]]:
+    """Yield the shares of scored rows without a label: more often where the score is high, beyond chance."""
+    for attribute, group, n, share, p in (
+        ("all", "all", 1200, 0.05, None),
+        (THIRDS, "lowest third", 400, 0.03, 0.2),
+        (THIRDS, "highest third", 400, 0.09, 0.0001),
+        ("sex", "female", 600, 0.05, 0.9),
+    ):
+        tested = {"p": p, "p_holm": p and min(1, 3 * p), "p_bh": p, "family": f"without a label, {model}"} if p else {}
+        yield {
+            **{"model": model, "label": label, "attribute": attribute, "group": group, "flag": ""},
+            **{"value": share, "low": share - 0.01, "high": share + 0.02, "n": n, "n_patients": n // 2},
+            **{"difference": share - 0.04, "difference_low": share - 0.06, "difference_high": share - 0.01},
+            **{"n_unlabelled": round(share * n), **tested},
+        }
 
 
 def _shortcuts(model: str, label: str) -> Iterator[dict[str, Any]]:

@@ -73,3 +73,33 @@ def harmed_tables(patients: int = 800, *, seed: int = 14) -> tuple[Any, dict[str
         labels[name] = ill.astype(int)
         first[name], second[name] = 1 / (1 + np.exp(-effect)), 1 / (1 + np.exp(-other))
     return pd.DataFrame(labels), {"first": pd.DataFrame(first), "second": pd.DataFrame(second)}
+
+
+def planted_tables(patients: int = 3000, *, seed: int = 0) -> tuple[Any, Any]:
+    """Make labels and scores of one label with three harms: a shift, labels that are noise, and a view that is none.
+
+    Scores of race C are lower by 1.1 logits; at the site West 18 % of labels are wrong; scores of the scanner Mobile
+    are higher by 0.9 logits, and 92 % of AP films are of it, but 6 % of PA films, so that the views seem to differ.
+
+    Args:
+        patients: How many, of one image each; every fourth is of the split `val`.
+        seed: Of everything.
+    """
+    rng = np.random.default_rng(seed)
+    columns = {
+        "file": [f"i{i}.png" for i in range(patients)],
+        "patient": [f"P{i}" for i in range(patients)],
+        "split": np.where(np.arange(patients) % 4 == 0, "val", "test"),
+        "race": rng.choice(["A", "B", "C"], patients, p=[0.55, 0.25, 0.2]),
+        "site": rng.choice(["North", "South", "West"], patients, p=[0.4, 0.35, 0.25]),
+        "sex": rng.choice(["F", "M"], patients),
+        "view": rng.choice(["AP", "PA"], patients, p=[0.4, 0.6]),
+    }
+    share = np.where(columns["view"] == "AP", 0.92, 0.06)
+    columns["scanner"] = np.where(rng.random(patients) < share, "Mobile", "Fixed")
+    ill = rng.random(patients) < 0.25
+    wrong = (columns["site"] == "West") & (rng.random(patients) < 0.18)
+    shift = 0.9 * (columns["scanner"] == "Mobile") - 1.1 * (columns["race"] == "C")
+    logit = -1.1 + 2.2 * (ill - 0.25) + rng.normal(size=patients) + shift
+    labels = pd.DataFrame({**columns, "flu": (ill != wrong).astype(int)})
+    return labels, pd.DataFrame({"file": columns["file"], "flu": 1 / (1 + np.exp(-logit))})

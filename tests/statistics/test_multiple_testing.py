@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from medclip.errors import MedclipError
-from medclip.statistics.significance import benjamini_hochberg, holm
+from medclip.statistics.significance import benjamini_hochberg, holm, step_down
 
 METHODS = {"holm": holm, "fdr_bh": benjamini_hochberg}
 
@@ -67,3 +67,34 @@ def test_what_was_not_computed_stays_nan_and_does_not_count(method):
 def test_an_impossible_p_value_is_refused(p: list[float]):
     with pytest.raises(MedclipError, match="outside 0 to 1"):
         holm(p)
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8), st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_step_down_adjusts_by_at_least_p_and_never_by_more_than_holm(p: list[float], seed: int):
+    drawn = np.random.default_rng(seed).normal(size=(len(p), 60))
+    family = step_down(p, drawn, np.ones(len(p), bool))
+    assert (family.adjusted_K >= np.asarray(p) - 1e-12).all()
+    assert (family.adjusted_K <= holm(p) + 1e-12).all()
+    assert (np.diff(family.adjusted_K[np.argsort(p, kind="stable")]) >= -1e-12).all()
+
+
+def test_step_down_takes_tests_that_say_the_same_for_one_and_independent_ones_for_many():
+    rng = np.random.default_rng(0)
+    one, many = rng.normal(size=300), rng.normal(size=(20, 300))
+    same = step_down([0.01] * 20, np.tile(one, (20, 1)), np.ones(20, bool))
+    assert same.adjusted_K[0] == pytest.approx(0.01, abs=0.005)
+    assert same.num_effective == pytest.approx(1, abs=0.15)
+    apart = step_down([0.01] + [0.5] * 19, many, np.ones(20, bool))
+    assert apart.adjusted_K[0] == pytest.approx(1 - 0.99**20, abs=0.03)
+    assert 15 < apart.num_effective < 22
+
+
+def test_a_test_that_was_not_done_stays_undone_and_a_resample_that_is_not_defined_does_no_harm():
+    drawn = np.random.default_rng(0).normal(size=(3, 100))
+    drawn[1, :5] = np.nan
+    drawn[2] = 0.0
+    family = step_down([float("nan"), 0.01, 0.9], drawn, np.zeros(3, bool))
+    assert np.isnan(family.adjusted_K[0])
+    assert 0.01 <= family.adjusted_K[1] <= 0.02
+    assert np.isnan(step_down([float("nan")], drawn[:1], [True]).adjusted_K).all()

@@ -9,7 +9,14 @@ from medclip.statistics.cohort import Attribute, Cohort, Risk
 from medclip.statistics.metrics.concordance import concordance
 from medclip.statistics.metrics.ranks import auroc
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.yearly_risk import METRICS, POPULATIONS, column_of, of_population, yearly_figures
+from medclip.statistics.yearly_risk import (
+    METRICS,
+    POPULATIONS,
+    column_of,
+    of_population,
+    person_months,
+    yearly_figures,
+)
 
 NONE = np.nan
 YEARS = (1, 2, 3, 4, 5)
@@ -71,6 +78,41 @@ def test_the_top_tenth_is_one_of_all_women_also_where_many_left_before_the_end_o
     estimate = last.estimates["tpr_of_top"][0]
     assert estimate.value == pytest.approx(truth, abs=0.02)
     assert estimate.low < estimate.value < estimate.high
+
+
+def test_each_row_becomes_the_months_it_was_followed_with_the_risk_of_such_a_month() -> None:
+    event, end = np.array([15.0, NONE, NONE, 30.0, NONE]), np.array([15.0, 18.0, 7.5, 40.0, NONE])
+    chance = np.tile([0.1, 0.28], (5, 1))  # of those without an event in the first year a fifth has one in the second
+    cohort = Cohort(np.arange(5, dtype=np.int32), (), ())
+    months, label = person_months(cohort, Risk("cancer", chance, (1, 2), event, end), 1)
+    there = label.valid_N
+    assert label.weight_N is not None
+    columns = (months.patients_N, label.truth_N, label.weight_N, label.score_N.round(9))
+    first, second = round(1 - 0.9 ** (1 / 12), 9), round(1 - 0.8 ** (1 / 12), 9)
+    assert sorted(zip(*(column[there].tolist() for column in columns), strict=True)) == [
+        (0, 0.0, 2.0, second),
+        (0, 0.0, 12.0, first),
+        (0, 1.0, 1.0, second),
+        (1, 0.0, 6.0, second),
+        (1, 0.0, 12.0, first),
+        (2, 0.0, 7.5, first),
+        (3, 0.0, 12.0, first),
+        (3, 0.0, 12.0, second),
+    ]
+
+
+def test_true_risks_are_calibrated_also_where_women_at_high_risk_leave_sooner() -> None:
+    rng = np.random.default_rng(0)
+    num = 10_000
+    score = 0.8 * rng.normal(size=num)
+    event, end = np.ceil(rng.exponential(400 * np.exp(-score))), np.floor(rng.exponential(120 * np.exp(-1.5 * score)))
+    chance = 1 - np.exp(-np.arange(1, 6) * 0.03 * np.exp(score)[:, None])
+    seen = event <= end
+    risk = Risk("cancer", chance, YEARS, np.where(seen, event, NONE), np.where(seen, event, end))
+    cohort = Cohort(np.arange(num, dtype=np.int32), (), ())
+    *_, last = yearly_figures(cohort, risk, draw_weights(num, 20, seed=0))
+    for metric in ("observed_expected", "calibration_slope"):
+        assert last.estimates[metric][0].value == pytest.approx(1, abs=0.08)
 
 
 def test_the_concordance_compares_a_pair_at_the_year_of_its_later_row() -> None:

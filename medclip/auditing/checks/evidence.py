@@ -148,6 +148,8 @@ def open_stored(options: MeasureOptions, settings: Settings) -> Embeddings | Non
     wanted = options.image_checks
     if wanted.images is None or wanted.model is None or not is_embeddings(wanted.images):
         return None
+    if wanted.show_images:
+        raise needs_images("the page is to show images of errors")
     if options.stress is not None:
         raise needs_images("the stress test shows the model other images")
     return open_for(wanted.images, find_pack(wanted.model), settings, wanted.key_file)

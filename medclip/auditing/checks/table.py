@@ -25,6 +25,8 @@ class CheckRows:
     """Sentences on what was left out, mended or assumed."""
     named: Sequence[Row] = ()
     """Images behind the rows (check, key, file, other, how), which `leaked_rows.csv` lists and nothing else."""
+    images: Sequence[Row] = ()
+    """Small images (label, attribute, group, kind, score, image) that stand on the page and nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ CHECKS: Table[Check] = Table(
         ),
         "stress": Check(
             "medclip.auditing.checks.stress.run:check_stress", needs=("is_first", "pack"), options=("stress",)
+        ),
+        "worst errors": Check(
+            "medclip.auditing.checks.worst_errors:check_worst_errors",
+            needs=("is_first",),
+            options=("image_checks.show_images",),
         ),
         "leakage": Check("medclip.auditing.checks.leakage.checks:check_leakage", needs=("is_first",)),
         "embeddings": Check(

@@ -129,7 +129,8 @@ def rest_cells(group: int) -> tuple[int, int]:
 
 
 Row = dict[str, Any]
-METRICS = ("underdiagnosis", "overdiagnosis")
+METRICS = ("underdiagnosis", "overdiagnosis", "tpr", "selection_rate", "ppv")
+"""Rates that are held against those of the reference group."""
 
 
 def reference_groups(metrics: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:

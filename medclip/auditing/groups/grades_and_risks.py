@@ -7,7 +7,8 @@ and tested; all of a model are one family.
 
 Of risks: concordance, areas, operating points and calibration, without and with early events. Intervals are those that
 the same metrics of labels have (`statistics.resampling.intervals`). Groups are not compared: a difference of
-concordances between groups is measured of labels with times (`--time`).
+concordances between groups is measured of labels with times (`--time`). Whether the risks of the last year are
+calibrated is tested, in the family of all findings (`family`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure import CellState, Roundings, hidden, roundings
+from medclip.auditing.disclosure import FEW_CASES, CellState, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST
+from medclip.auditing.groups.family import Tested, ideal_tests
 from medclip.auditing.groups.measure import Row, adjust, exported, fewest_of, rounded_values, short
 from medclip.auditing.options import MeasureOptions
 from medclip.statistics.cohort import Cohort, Label, Ordinal, cell_rows
@@ -28,7 +30,7 @@ from medclip.statistics.estimate import Difference, Estimate
 from medclip.statistics.metrics.grading_agreement import KAPPA, SHARES, agreement, ordinal_sums
 from medclip.statistics.resampling.resampled import Resampled, change, combination, interval_of, share
 from medclip.statistics.resampling.standard_errors import effective_patients
-from medclip.statistics.yearly_risk import CONCORDANCES, yearly_figures
+from medclip.statistics.yearly_risk import CONCORDANCES, POPULATIONS, yearly_figures
 
 Floats = NDArray[np.float64]
 _COMPARED = (KAPPA, "exact", "within_one", "one_up", "one_down")
@@ -147,11 +149,14 @@ _ALIKE = (
 """Metrics whose digits give away as much."""
 
 
-def risk_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: MeasureOptions) -> list[Row]:
+def risk_rows(
+    model: str, cohort: Cohort, weights_PB: NDArray[Any], options: MeasureOptions
+) -> tuple[list[Row], list[Tested]]:
     """Return the table `risk`: each metric of each risk, population and year in each group.
 
     Returns:
-        Rows of all years have no `year`; groups that are too small are there without a value.
+        Rows, of which those of all years have no `year`, and groups that are too small are there without a value; and
+        the tests of calibration by the last year, of everybody, without events that were there at the examination.
     """
     measured = [one for risk in cohort.risks for one in yearly_figures(cohort, risk, weights_PB)]
     states = [hidden(cohort, one.label, options.small_cells) for one in measured]
@@ -170,9 +175,19 @@ def risk_rows(model: str, cohort: Cohort, weights_PB: NDArray[Any], options: Mea
                 continue
             way = ways.of(state.cell.attribute)
             counts = {n: exported(way, getattr(state, n)) for n in ("n", "n_pos", "n_neg", "n_patients")}
-            weak = {"flag": "underpowered"} if state.underpowered else {}
+            weak = {"flag": "underpowered"} if state.n_pos < FEW_CASES else {}
             for metric, estimates in one.estimates.items():
                 e, fewest = estimates[g], fewest_of(_ALIKE.get(metric, metric), state)
                 written = rounded_values(way, fewest, e.value, e.low, e.high)
                 rows.append(head | counts | weak | {"metric": metric} | written)
-    return rows
+    last = {
+        one.label.name.removesuffix(f" by {12 * one.year}"): (one, every[0])
+        for one, every in zip(measured, states, strict=True)
+        if one.calibration is not None and one.population == POPULATIONS[0]
+    }
+    tests: list[Tested] = []
+    for name, (one, everybody) in last.items():
+        if everybody.shown and one.calibration is not None:
+            head = {"model": model, "label": f"{name} by year {one.year}"}
+            tests += ideal_tests(head, *one.calibration)
+    return rows, tests

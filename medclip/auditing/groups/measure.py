@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.declared import Declared, is_primary
-from medclip.auditing.disclosure import CellState, Rounding, Roundings, hidden, roundings
+from medclip.auditing.disclosure import FEW_CASES, CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.differences import paired as paired_differences
+from medclip.auditing.groups.family import IDEAL, Tested, adjust_together, ideal_tests, sign_of_worse
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import Gap, gap_info, gaps
 from medclip.auditing.input.read import paired
@@ -27,9 +28,9 @@ from medclip.statistics.metrics import delong
 from medclip.statistics.metrics.catalogue import METRICS, names_of
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of, value_of
-from medclip.statistics.resampling.standard_errors import clusters_of
+from medclip.statistics.resampling.standard_errors import cases_of, clusters_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.statistics.significance import benjamini_hochberg, holm, smallest_gap
+from medclip.statistics.significance import benjamini_hochberg, holm
 
 Row = dict[str, Any]
 _NAMED_GAPS = ("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio")
@@ -43,6 +44,8 @@ _SAME_AS = {
     "demographic_parity": "selection_rate_max_min",
 }
 """Gaps that are another one by its name in the literature: they share its test and do not count twice."""
+PRIMARY = "primary"
+"""What the family of hypotheses is called that were declared beforehand."""
 EXPLORATORY = "exploratory"
 """What a family is called of which nothing was declared beforehand, where something was."""
 _NO_COUNT = 1_000_000
@@ -120,6 +123,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
         for metric in replicates.point:
             value_G, (low_G, high_G, undefined_G) = value_of(replicates, metric), of(replicates, metric, clusters)
             low_G, high_G = (np.where(low_G < high_G, end, np.nan) for end in (low_G, high_G))  # of no width: none
+            weak_G = cases_of(replicates, metric, clusters) < FEW_CASES
             for g, state in enumerate(measured.states[label.name]):
                 head = {
                     **_cell(measured.name, label.name, state),
@@ -135,7 +139,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
                         **_counts(rounded, state),
                         **rounded_values(rounded, fewest_of(metric, state), value_G[g], low_G[g], high_G[g]),
                         "undefined_share": float(undefined_G[g]),
-                        "flag": "underpowered" if state.underpowered else "",
+                        "flag": "underpowered" if weak_G[g] else "",
                     }
                 )
     return rows
@@ -162,12 +166,22 @@ def suppressed_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
 
 
 def difference_rows(
-    measured: Measured, options: MeasureOptions, step: Callable[[int, int], None] | None = None
+    measured: Measured,
+    options: MeasureOptions,
+    step: Callable[[int, int], None] | None = None,
+    more: Sequence[Tested] = (),
 ) -> list[Row]:
-    """Return the table `differences`: each shown group against everybody else, tested; one family for the model."""
+    """Return the table `differences`: each shown group against everybody else, and scores of everybody against ideal.
+
+    Args:
+        measured: Model on its audit set.
+        options: Options of measuring.
+        step: Function called after each label.
+        more: Tests of risks by year, which are of the same family.
+    """
     rows: list[Row] = []
+    tests: list[Tested] = list(more)
     names = compared()
-    family = f"{EXPLORATORY} groups, {measured.name}" if options.declared.primary else f"groups, {measured.name}"
     for a, attribute in enumerate(measured.cohort.attributes):
         halves = with_rest(measured.cohort, attribute.name)
         replicates = evaluate_many(
@@ -184,35 +198,50 @@ def difference_rows(
                 for metric in defined(replicates[label.name], names):
                     (d,) = against(replicates[label.name], metric, [inside], outside, clusters)
                     fewest = min(fewest_of(metric, state), fewest_of(metric, rest[outside]))
-                    rows.append(
-                        {
-                            **_cell(measured.name, label.name, state),
-                            **{"metric": metric, "reference": REST, "family": family, "p": d.p},
-                            **rounded_values(rounded, fewest, d.value, d.low, d.high),
-                            "_error": (d.standard_error, d.degrees_of_freedom),
-                        }
-                    )
-    num_tests = adjust(rows)
-    for row in rows:
-        error, df = row.pop("_error")
-        row["smallest_gap"] = float(smallest_gap(error, num_tests=max(1, num_tests), degrees_of_freedom=df))
+                    head = {**_cell(measured.name, label.name, state), "metric": metric, "reference": REST}
+                    rows.append(head | rounded_values(rounded, fewest, d.value, d.low, d.high))
+                    if METRICS[metric].gap == "tested":
+                        drawn_GB = replicates[label.name].drawn[metric]
+                        tests.append(Tested(rows[-1], d, drawn_GB[inside] - drawn_GB[outside], sign_of_worse(metric)))
+    for label in measured.cohort.labels:
+        head = {"model": measured.name, "label": label.name}
+        tests += ideal_tests(head, measured.replicates[label.name], clusters_of(measured.cohort, label))
+    adjust_together(tests, seed=options.seed)
+    for test in tests:
+        test.row["family"] = group_family(measured.name, options.declared)
+    rows += [test.row for test in tests if test.row["reference"] == IDEAL]
     return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
 
 
-def num_gap_tests(measured: Measured) -> int:
-    """Count the gaps that are tested: per label and attribute with two groups or more to show."""
+def num_primary_tests(measured: Measured, declared: Declared) -> int:
+    """Count the gaps that are primary hypotheses: per label and attribute with two groups or more to show."""
     total = 0
     for label, every in measured.states.items():
-        names = sum(_measurable(n, measured.replicates[label]) for n in gaps_tested())
         groups_of = Counter(s.cell.position[0] for s in every if s.shown)
-        total += names * sum(num > 1 for a, num in groups_of.items() if a >= 0)
+        for a, attribute in enumerate(measured.cohort.attributes):
+            names = [n for n in gaps_tested() if _measurable(n, measured.replicates[label])]
+            total += groups_of[a] > 1 and sum(is_primary(declared, n, label, attribute.name) for n in names)
     return total
 
 
-def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], None] | None = None) -> list[Row]:
-    """Return the table `gaps`: per label and attribute, between the groups that are shown."""
+def gap_rows(
+    measured: Measured,
+    options: MeasureOptions,
+    differences: Sequence[Row],
+    step: Callable[[], None] | None = None,
+) -> list[Row]:
+    """Return the table `gaps`: per label and attribute, between the groups that are shown.
+
+    A gap has the adjusted p of its group that has the smallest one: it is found where one of them is. Those of primary
+    hypotheses are a family of their own, of their permutation tests.
+    """
     gap_table: list[Row] = []
-    shuffles = options.permutations or shuffles_for(num_gap_tests(measured), measured.cohort.num_patients)
+    primary = num_primary_tests(measured, options.declared)
+    shuffles = options.permutations or shuffles_for(primary, measured.cohort.num_patients)
+    of_groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in differences:
+        if row.get("family") is not None:
+            of_groups.setdefault((row["label"], row["attribute"], row["metric"]), []).append(row)
     copies: list[tuple[Row, Row]] = []
     copied = [*_SAME_AS, *(f"{name}_max_min" for name in names_of(lambda m: m.gap_as))]
     tested = gaps_tested()
@@ -235,6 +264,8 @@ def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], Non
                 seed=options.seed,
             )
             rows: dict[str, Row] = {}
+            used = {m for name in measured_gaps for m in gap_info(name).metrics}
+            weak = {m for m in used if (cases_of(replicates, m, clusters)[cells] < FEW_CASES).any()}
             for name, gap in measured_gaps.items():
                 fewest = min((fewest_of(m, every[g]) for m in gap_info(name).metrics for g in cells), default=_NO_COUNT)
                 # Worst − overall can be below 0: everybody's AUROC may be below that of each group.
@@ -245,7 +276,7 @@ def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], Non
                     "worst_group": None if gap.worst_group is None else every[gap.worst_group].cell.group,
                     "best_group": None if gap.best_group is None else every[gap.best_group].cell.group,
                     "num_groups": gap.num_groups,
-                    "flag": "underpowered" if any(every[g].underpowered for g in cells) else "",
+                    "flag": "underpowered" if weak & {*gap_info(name).metrics} else "",
                 }
                 if (same := _same(name, label, measured_gaps)) is not None:
                     copies.append((row | {"same_as": same}, rows[same]))
@@ -257,13 +288,18 @@ def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], Non
                         **{"statistic": test.statistic, "smallest_gap": test.smallest},
                         "group": None if test.group is None else attribute.groups[test.group],
                         "smallest_gap_every": test.smallest_every,
-                        "family": gap_family(measured.name, name, label.name, attribute.name, options.declared),
+                        "family": group_family(measured.name, options.declared),
                     }
+                    places = [(label.name, attribute.name, metric) for metric in gap_info(name).metrics]
+                    groups = [one for place in places for one in of_groups.get(place, ())]
+                    row |= {key: _least(groups, key) for key in ("p_holm", "p_bh")}
+                    if is_primary(options.declared, name, label.name, attribute.name):
+                        row["family"] = f"{PRIMARY} gaps, {measured.name}"
                 rows[name] = row
             gap_table += rows.values()
             if step is not None:
                 step()
-    adjust([row for row in gap_table if "family" in row])
+    adjust([row for row in gap_table if str(row.get("family")).startswith(PRIMARY)])
     for row, source in copies:
         row |= {key: source.get(key) for key in (*_TEST_COLUMNS, "group", "family")}
     return [short(measured.roundings.of(row["attribute"]), row) for row in gap_table]
@@ -272,11 +308,14 @@ def gap_rows(measured: Measured, options: MeasureOptions, step: Callable[[], Non
 _TEST_COLUMNS = ("p", "p_holm", "p_bh", "statistic", "null_mean", "null_95", "smallest_gap", "smallest_gap_every")
 
 
-def gap_family(model: str, gap: str, label: str, attribute: str, declared: Declared) -> str:
-    """Name the family of a gap: primary hypotheses are one of their own, and all else is then exploratory."""
-    if is_primary(declared, gap, label, attribute):
-        return f"primary gaps, {model}"
-    return f"{EXPLORATORY} gaps, {model}" if declared.primary else f"gaps, {model}"
+def _least(rows: Sequence[Row], key: str) -> float | None:
+    """Return the smallest p of some groups; None where none of them was tested."""
+    return min((row[key] for row in rows if np.isfinite(row[key])), default=None)
+
+
+def group_family(model: str, declared: Declared) -> str:
+    """Name the family of groups and calibration: exploratory where primary hypotheses are declared."""
+    return f"{EXPLORATORY} groups, {model}" if declared.primary else f"groups, {model}"
 
 
 def adjust(rows: Sequence[Row]) -> int:

@@ -9,25 +9,26 @@ rows. Blanks are no group and are left out on both sides.
 
 References: Lin, IEEE Trans. Inf. Theory 37 (1991) 145-151; Austin, Commun. Stat. Simul. Comput. 38 (2009) 1228-1234.
 
-And who took no part: the rows after each step (`flow`), and those without a score (`unscored`).
+And who took no part: the rows after each step (`flow`), those without a score (`unscored`) and without a label
+(`unlabelled`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure import count_patients
+from medclip.auditing.disclosure import Rounding, count_patients
 from medclip.auditing.groups.measure import Measured, Row, adjust, exported, rounded_values, short
 from medclip.auditing.input.groups import kind_of, sex_of
-from medclip.auditing.input.read import LEAST_ROWS
+from medclip.auditing.input.missing import LEAST_ROWS
 from medclip.auditing.options import MeasureOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table, is_blank, listed, plain_name
-from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort, Unscored
+from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute, Cohort, Missing
 from medclip.statistics.resampling.intervals import wilson
 from medclip.wording import list_of
 
@@ -201,41 +202,74 @@ def flow_rows(measured: Measured) -> list[Row]:
     ]
 
 
+def score_value_rows(measured: Measured) -> list[Row]:
+    """Return the table `score_values`: different scores of each label and risk, and predicted classes of each grading.
+
+    Counted over the rows with a truth, which are those that are measured.
+    """
+    cohort = measured.cohort
+    values = [(x.name, x.score_N[x.valid_N]) for x in cohort.labels]
+    values += [(r.name, r.risk_NK[r.valid_N]) for r in cohort.risks]
+    values += [(o.name, o.predicted_N[o.valid_N]) for o in cohort.ordinals]
+    rounding = measured.roundings.of(ALL)
+    return [
+        {
+            "model": measured.name,
+            "label": name,
+            "n": exported(rounding, len(each)),
+            "n_values": len(np.unique(each, axis=0)),
+        }
+        for name, each in values
+    ]
+
+
 def unscored_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
-    """Return the table `unscored`: everybody and each group, with a row for all reasons (blank) and one for each.
+    """Return the table `unscored`: everybody and each group, with a row for all reasons (blank) and one for each."""
+    return _missing_rows(measured, options, measured.cohort.unscored, "n_unscored", f"never scored, {measured.name}")
+
+
+def unlabelled_rows(measured: Measured, options: MeasureOptions) -> list[Row]:
+    """Return the table `unlabelled`: each label that a scored row lacks, in everybody, by score and in each group."""
+    return _missing_rows(
+        measured, options, measured.cohort.unlabelled, "n_unlabelled", f"without a label, {measured.name}"
+    )
+
+
+def _missing_rows(
+    measured: Measured, options: MeasureOptions, every: Sequence[Missing], column: str, family: str
+) -> list[Row]:
+    """Write what is missing as rows; `column` has the number of rows that lack it.
 
     Counts of a few rows are blank, and shares of a few are whole per cent, of groups of `LEAST_ROWS` and more.
     """
     rows: list[Row] = []
     cells, floor = options.small_cells, options.small_cells.floor
+    names = {a.name for a in measured.cohort.attributes}
+    for one in every:
+        rounding = measured.roundings.of(one.attribute if one.attribute in names else ALL)
 
-    def counted(n: int, attribute: str) -> int | None:
-        return None if 0 < n < floor else exported(measured.roundings.of(attribute), n)
+        def counted(n: int, rounding: Rounding = rounding) -> int | None:
+            return None if 0 < n < floor else exported(rounding, n)
 
-    for one in measured.cohort.unscored:
         head = {"model": measured.name, "attribute": one.attribute, "group": one.group, "reason": "", "flag": ""}
-        few = 0 < one.num_unscored < floor
+        head |= {"label": one.label} if one.label else {}
+        few = 0 < one.num_missing < floor
         if one.num_rows < (LEAST_ROWS if few else cells.min_n) or one.num_patients < cells.min_patients:
             rows.append({**head, "flag": "suppressed"})
             continue
-        counts = {"n": counted(one.num_rows, one.attribute), "n_patients": counted(one.num_patients, one.attribute)}
-        rows.append(
-            {**head, **counts, "n_unscored": counted(one.num_unscored, one.attribute), **_numbers(measured, one, few)}
-        )
+        counts = {"n": counted(one.num_rows), "n_patients": counted(one.num_patients), column: counted(one.num_missing)}
+        tested = {} if np.isnan(one.p) else {"p": one.p, "family": family}
+        rows.append({**head, **counts, **_shares(rounding, one, few), **tested})
         rows += [
-            {**head, "reason": reason, "n_unscored": counted(n, one.attribute)}
+            {**head, "reason": reason, column: counted(n)}
             for reason, n in sorted(one.reasons.items(), key=lambda item: -item[1])
         ]
     adjust([row for row in rows if "family" in row])
     return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
 
 
-def _numbers(measured: Measured, one: Unscored, few: bool) -> Row:
-    rounding = measured.roundings.of(one.attribute)
-    fewest = min(one.num_unscored, one.num_rows - one.num_unscored)
-    share = (one.num_unscored / one.num_rows, *one.interval)
+def _shares(rounding: Rounding, one: Missing, few: bool) -> Row:
+    fewest = min(one.num_missing, one.num_rows - one.num_missing)
+    share = (one.num_missing / one.num_rows, *one.interval)
     values = dict(zip((*_SHARE, *_DIFFERENCE), map(float, (*share, *one.difference)), strict=True))
-    row: Row = {name: round(value, 2) if few else rounding.value(value, fewest) for name, value in values.items()}
-    if not np.isnan(one.p):
-        row |= {"p": one.p, "family": f"never scored, {measured.name}"}
-    return row
+    return {name: round(value, 2) if few else rounding.value(value, fewest) for name, value in values.items()}

@@ -16,7 +16,7 @@ from medclip.auditing.input.score_table import DIFFERENCE, DIFFERENCE_EDGES
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Coded, is_blank, merged, plain_name
-from medclip.statistics.cohort import CONFLICT, MISSING, Attribute
+from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Attribute
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ MAX_VALUES = 30
 """Of a column with more values than this the small ones are put together."""
 _FEWEST_NAMES = 6
 """Fewer values than this are groups also of as few patients."""
+ALL_VALUE = f"{ALL} (a value)"
+"""Group of the rows whose cell says "all", which is the name of everybody."""
 _MAX_GROUPS = np.iinfo(np.int16).max - 2
 _SEX = {
     "f": "F",
@@ -85,7 +87,7 @@ def parse_by(by: Sequence[str], all_pairs: bool) -> list[tuple[str, ...]]:
         The parts of each, without repeats.
 
     Raises:
-        MedclipError: WRONG_USE for a blank name, or an intersection of one thing with itself.
+        MedclipError: WRONG_USE for a blank name, an intersection of one thing with itself, or the name of everybody.
     """
     parts_of: list[tuple[str, ...]] = []
     for name in by:
@@ -94,6 +96,13 @@ def parse_by(by: Sequence[str], all_pairs: bool) -> list[tuple[str, ...]]:
             raise MedclipError(
                 Reason.WRONG_USE,
                 f"groups are named by a column, or by some with * between them (sex*age), not {name!r}.",
+            )
+        if ALL in map(str.casefold, parts):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the rows of everybody are called {ALL!r} in every table, so that no column of groups can have that "
+                "name.",
+                hint="Rename the column.",
             )
         parts_of.append(parts)
     if all_pairs:
@@ -213,7 +222,8 @@ def _renamed(cells: Coded, meaning: Mapping[str, str]) -> Coded:
 def _worded(cells: Coded, *, presence: bool) -> Coded:
     """Replace blanks by one word, texts that differ in case only by the most frequent spelling, 0/1 by "no" and "yes".
 
-    The last only where the column states the presence of a thing.
+    The last only where the column states the presence of a thing. A value that is called as everybody is gets a name of
+    its own.
     """
     counts = cells.counts()
     stated = [t.casefold() for t, n in zip(cells.values, counts, strict=True) if n and not _unknown(t)]
@@ -228,7 +238,7 @@ def _worded(cells: Coded, *, presence: bool) -> Coded:
             return MISSING
         if yes_no:
             return "yes" if small in _YES else "no"
-        return " ".join(spelling[small][1].split())
+        return ALL_VALUE if small == ALL else " ".join(spelling[small][1].split())
 
     return cells.mapped(word)
 

@@ -104,14 +104,24 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
                 Reason.TABLE_INVALID,
                 f"{count(torn, 'key')} of {len(keys.values):,} have several {what}, which differ.",
                 where=table.where,
-                hint="Keep one row for each, or name a further column that tells them apart (--key again). Where one "
-                "row of labels belongs to several images, say --repeat-labels.",
+                hint="Keep one row for each, or name a further column that tells them apart (--key again)."
+                + (" Where one row of labels belongs to several images, say --repeat-labels." * (what != "rows")),
             )
         kept_N[rows[first]] = True
     dropped = int((~kept_N).sum())
     return np.flatnonzero(kept_N), [f"Dropped: {count(dropped, 'row')} that repeat another of the {what}."] * bool(
         dropped
     )
+
+
+def num_copies(table: Table) -> int:
+    """Count the rows that are equal to an earlier one in every column."""
+    import pyarrow as pa
+
+    flat = [
+        name for name, kind in zip(table.names, table.arrow.schema.types, strict=True) if not pa.types.is_nested(kind)
+    ]
+    return table.num_rows - table.arrow.select(flat).group_by(flat).aggregate([]).num_rows
 
 
 def join(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.auditing.input.groups import ALIASES, MAKER, MODEL, kind_of
-from medclip.auditing.input.join_keys import Side, join, key_of, without_twins
+from medclip.auditing.input.join_keys import Side, join, key_of, num_copies, without_twins
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable, open_scores, read_scores, select, selected
 from medclip.errors import MedclipError, Reason
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 KEYS = ("file", "path", "image", "image_id", "image_index", "filename", "dicom_id", "sop_instance_uid", "study")
 KEYS += ("study_id", "study_instance_uid", "accession", "id", "key", "row")
 """Columns that are taken for the key where both tables have them and none is named, in this order."""
+_OF_IMAGES = KEYS[: KEYS.index("study")]
+"""Those of them that name an image, so that no two rows of one table have the same."""
 BOTH = " + "
 """Stands between two values of one study, such as the views "LATERAL + PA"."""
 
@@ -57,6 +59,8 @@ class Source:
     """Why, of each of them."""
     steps: tuple[tuple[str, int], ...] = ()
     """Rows that are left after each step of joining."""
+    unmatched_units: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """Units of the scores that have no row of labels; none where only some rows of labels were asked for."""
 
     @property
     def num_units(self) -> int:
@@ -169,8 +173,12 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     kept_scores = np.arange(len(score_keys))
     if score_table.is_medclip:
         kept_scores = _one_of_each(score_keys, score_table)
-    elif not options.repeat_labels:
-        kept_scores, twin_notes = without_twins(score_table.rows, score_keys, "rows of scores")
+    else:
+        what = "rows of scores"
+        if not options.repeat_labels:
+            kept_scores, twin_notes = without_twins(score_table.rows, score_keys, what)
+        else:
+            kept_scores, twin_notes = _without_repeated(score_table.rows, what)
         notes += twin_notes
     label_side = Side(label_keys.take(kept_labels), "rows of labels", table.where)
     score_side = Side(
@@ -184,7 +192,7 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         )
     label_row_M, score_row_M = kept_labels[labelled_M], kept_scores[scored_M]
     notes = [*score_table.notes, *notes, *join_notes]
-    offered = kept_labels, len(kept_scores)
+    offered = kept_labels, kept_scores
     source = _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
     steps = (("rows of the label table", every.num_rows), *_asked(options, table.num_rows))
     steps += ((_SINGLE, len(kept_labels)),) if len(kept_labels) < table.num_rows else ()
@@ -208,17 +216,17 @@ def _source(
     label_row_M: NDArray[np.intp],
     score_row_M: NDArray[np.intp],
     keys: Sequence[str],
-    offered: tuple[NDArray[np.intp], int],
+    offered: tuple[NDArray[np.intp], NDArray[np.intp]],
     notes: list[str],
     selected: bool,
 ) -> Source:
     """Number the units in the order of the label table, and count what has no partner.
 
-    `offered` are the rows of labels, and the number of rows of scores, that could have joined; `selected`: whether only
+    `offered` are the rows of labels, and those of scores, that could have joined; `selected`: whether only
     some rows of labels were asked for.
     """
-    labelled, num_scores = offered
-    num_labels = len(labelled)
+    labelled, scored = offered
+    num_labels, num_scores = len(labelled), len(scored)
     unit_M = score_table.unit_R[score_row_M]
     scored_M = unit_M >= 0
     joined = np.zeros(table.num_rows, bool)
@@ -256,9 +264,19 @@ def _source(
         if len(first) < len(unit_M):
             files = count(len(unit_M), "file makes", "files make")
             notes.append(f"{files} {count(len(first), 'study')}, each a row of the audit.")
-    why_lost = tuple(reasons.values())
+    unmatched = np.setdiff1d(score_table.unit_R[scored[~used[scored]]], [-1, *score_unit_N])
     return Source(
-        score_table, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost, why_lost
+        score_table,
+        table,
+        label_row_M,
+        score_row_M,
+        rank_M,
+        score_unit_N,
+        tuple(keys),
+        tuple(notes),
+        lost,
+        lost_reasons=tuple(reasons.values()),
+        unmatched_units=unmatched[:0] if selected else unmatched,
     )
 
 
@@ -311,11 +329,12 @@ def _one_table(scores: Any, options: ReadOptions) -> Source:
     keep = selected(score_table.rows, options.where, "rows")
     rows = np.flatnonzero(keep)
     keys = [score_table.rows.need(name) for _, name in _named_keys(options.key)]
-    notes: list[str] = []
+    table = score_table.rows.take(keep)
     if keys:
-        table = score_table.rows.take(keep)
         kept, notes = without_twins(table, key_of(table, keys), "rows")
-        rows = rows[kept]
+    else:
+        kept, notes = _without_repeated(table, "rows")
+    rows = rows[kept]
     place = score_table.rows.find(KEYS[0], *KEYS[1:])
     return Source(
         score_table,
@@ -332,6 +351,25 @@ def _one_table(scores: Any, options: ReadOptions) -> Source:
             *(((_SINGLE, len(rows)),) if len(rows) < keep.sum() else ()),
         ),
     )
+
+
+def _without_repeated(table: Table, what: str) -> tuple[NDArray[np.intp], list[str]]:
+    """Drop or refuse rows that count an image twice, in a table whose key was not named.
+
+    A column that names images tells them. Without one, equal rows may be two images of a patient with one score: they
+    stay, and a note counts them.
+    """
+    column = table.find(_OF_IMAGES[0], *_OF_IMAGES[1:])
+    if column is not None:
+        return without_twins(table, table.coded(column), what)
+    number, notes = num_copies(table), []
+    if number:
+        notes.append(
+            f"CAUTION: {count(number, 'row equals', 'rows equal')} another of the {what} in every column, no column "
+            "names the image, and each counts. If they are copies, all intervals are too narrow: drop them, or name "
+            "the column that tells images apart (--key)."
+        )
+    return np.arange(table.num_rows), notes
 
 
 def _same_file(one: Any, other: Any) -> bool:

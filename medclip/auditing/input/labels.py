@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import plain_name
 from medclip.shards.writing.exam_groups import joined_class
 from medclip.statistics.cohort import Label
+from medclip.statistics.metrics.calibration import has_logit, logits
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.wording import count
 
@@ -129,6 +131,13 @@ def _scores(
     return scores, notes
 
 
+def unmatched_scores(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> dict[str, NDArray[np.float64]]:
+    """Return for each label the scores of the units that have no row of labels, which nothing else is known of."""
+    scores, _ = _scores(pairs, replace(source, score_unit_N=source.unmatched_units), options)
+    is_logit = {pair.name: options.scores == "logits" and not pair.group for pair in pairs}
+    return {pair.name: expit(scores[pair.score]) if is_logit[pair.name] else scores[pair.score] for pair in pairs}
+
+
 def _truth(pair: Pair, source: Source, options: ReadOptions) -> Truth:
     cells = source.label_cells(pair.column)
     if pair.kind == "list":
@@ -203,11 +212,15 @@ def checked_scores(
     notes = []
     if not known_N.all():
         notes.append(f"{name}: {count(int((~known_N).sum()), 'row')} without a score, which do not count for it.")
+    num_ends = 0 if kind == "any" else int((~has_logit(logits(score_N[known_N]))).sum())
+    if num_ends:
+        notes.append(
+            f"{name}: {count(num_ends, 'score is', 'scores are')} 0 or 1, which has no logit: such rows do not count "
+            "for calibration slope and intercept."
+        )
     first = score_N[known_N][0]
     if int(known_N.sum()) > 1 and bool((score_N[known_N] == first).all()):
-        notes.append(
-            f"{name}: CAUTION: all {int(known_N.sum()):,} scores are equal ({first:.4g}); they tell nobody apart."
-        )
+        notes.append(f"{name}: all {int(known_N.sum()):,} scores are equal ({first:.4g}); they tell nobody apart.")
     return score_N, notes
 
 

@@ -1,13 +1,9 @@
-"""From two tables to a cohort: scores and truths joined, patients known, groups made, everything left out counted.
-
-Of each group also the share of labelled rows without a score, why, and whether that is chance.
-"""
+"""From two tables to a cohort: scores and truths joined, patients known, groups made, everything left out counted."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,122 +12,19 @@ from numpy.typing import NDArray
 
 from medclip.auditing.input.ages import are_bands, read_ages
 from medclip.auditing.input.grades_and_risks import read_ordinals, read_risks
-from medclip.auditing.input.groups import kind_of, make_groups, one_attribute, parse_by
+from medclip.auditing.input.groups import kind_of, make_groups, parse_by
 from medclip.auditing.input.joined_tables import Source, join_tables
-from medclip.auditing.input.labels import make_labels
+from medclip.auditing.input.labels import make_labels, unmatched_scores
 from medclip.auditing.input.match_columns import pair_up
+from medclip.auditing.input.missing import missing_notes, unlabelled_groups, unscored_groups
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, plain_name
-from medclip.statistics.cohort import ALL, Cohort, Label, Unscored
-from medclip.statistics.significance import share_difference
+from medclip.statistics.cohort import Cohort, Label
 from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-LEAST_ROWS = 30
-"""Smallest group whose share is stated in a note, and tested."""
-_LEAST_GAP = 0.05
-"""Smallest difference of shares that is stated in a note."""
-BLANK, PARTLY_BLANK = "the score is blank", "blank for some of the labels"
-
-
-def unscored_groups(
-    source: Source,
-    names: Sequence[str],
-    options: ReadOptions,
-    blank_N: NDArray[np.bool_],
-    partly_N: NDArray[np.bool_],
-    patient: tuple[str | None, Callable[[str], str] | None] = (None, None),
-) -> tuple[Unscored, ...]:
-    """Count the labelled rows that lack a score, in everybody and in each group.
-
-    Args:
-        source: The joined tables.
-        names: Attributes, without intersections; those that only the scores or header values have are left out, for
-            rows without a score have neither.
-        options: Options of reading the tables.
-        blank_N: Whether each unit has no score for any label.
-        partly_N: Whether each unit has no score for a label whose truth it has.
-        patient: Column of the label table that names the patient, and function that takes the patient out of its cells;
-            without a column each row counts as a patient.
-    """
-    rows = np.concatenate([source.label_row_M, source.lost_rows])
-    why_N = np.where(blank_N, BLANK, np.where(partly_N, PARTLY_BLANK, ""))
-    why_R = np.array([*why_N[source.unit_M], *source.lost_reasons], object)
-    lost_R = np.concatenate([(blank_N | partly_N)[source.unit_M], np.ones(len(source.lost_rows), bool)])
-    patients_R = _label_patients(source, rows, *patient)
-    return tuple(
-        _counted(attribute, group, inside_R, lost_R, why_R, patients_R)
-        for attribute, group, inside_R in _groups(source, names, options, rows, patients_R)
-    )
-
-
-def missing_notes(groups: Sequence[Unscored]) -> list[str]:
-    """Write a sentence for each attribute whose groups differ by five points or more, in whole per cent."""
-    notes: list[str] = []
-    for attribute in dict.fromkeys(one.attribute for one in groups if one.attribute != ALL):
-        large = [g for g in groups if g.attribute == attribute and g.num_rows >= LEAST_ROWS]
-        shares = [one.num_unscored / one.num_rows for one in large]
-        if len(shares) > 1 and max(shares) - min(shares) >= _LEAST_GAP:
-            listed = ", ".join(f"{one.group} {share:.0%}" for one, share in zip(large, shares, strict=True))
-            notes.append(
-                f"CAUTION: scores are missing more often in some groups of {attribute}: {listed} of the labelled "
-                "rows lack one, and the audit says nothing about how the model does for them."
-            )
-    return notes
-
-
-def _groups(
-    source: Source, names: Sequence[str], options: ReadOptions, rows: NDArray[np.intp], patients_R: NDArray[np.int32]
-) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    yield ALL, ALL, np.ones(len(rows), bool)
-    for name in names:
-        column = source.labels.find(name)
-        if column is None:
-            continue
-        cells = source.labels.coded(column).take(rows)
-        try:
-            attribute, _ = one_attribute(name, cells, patients_R, options, source.labels.where)
-        except MedclipError:  # cells that only the rows without a score have
-            continue
-        for code, group in enumerate(attribute.groups):
-            yield name, group, attribute.codes_N == code
-
-
-def _label_patients(
-    source: Source, rows: NDArray[np.intp], column: str | None, part: Callable[[str], str] | None
-) -> NDArray[np.int32]:
-    if column is None:
-        return np.arange(len(rows), dtype=np.int32)
-    cells = source.labels.coded(column).take(rows)
-    cells = cells.mapped(part) if part else cells
-    return in_order(cells.codes_N.astype(np.int64))[0].astype(np.int32)
-
-
-def _counted(
-    attribute: str,
-    group: str,
-    inside_R: NDArray[np.bool_],
-    lost_R: NDArray[np.bool_],
-    why_R: NDArray[np.object_],
-    patients_R: NDArray[np.int32],
-) -> Unscored:
-    share = share_difference(lost_R, inside_R, patients_R)
-    tested = min(int(inside_R.sum()), int((~inside_R).sum())) >= LEAST_ROWS and bool(lost_R.any())
-    return Unscored(
-        attribute=attribute,
-        group=group,
-        num_rows=int(inside_R.sum()),
-        num_patients=len(np.unique(patients_R[inside_R])),
-        num_unscored=int((lost_R & inside_R).sum()),
-        reasons=dict(Counter(str(why) for why in why_R[lost_R & inside_R])),
-        interval=(share.low, share.high),
-        difference=(share.difference, share.difference_low, share.difference_high),
-        p=share.p if tested else float("nan"),
-    )
-
 
 _PART = "~"
 _MOST_DIGITS = 15
@@ -190,7 +83,7 @@ def read_cohort(
     columns = [t for t in taken if t]
     ordinals, graded = read_ordinals(source, options, columns)
     risks, risky = read_risks(source, options)
-    labels_made, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
+    labels_made, unmatched, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
     grouping = make_groups(by, source.attribute, patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
     # a grade beside it does not stand for a score that is missing, nor a score for a grade
@@ -203,6 +96,7 @@ def read_cohort(
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
     partly_N = np.any([np.isnan(x.score_N) & ~np.isnan(x.truth_N) for x in labels_made] or [blank_N], axis=0)
     unscored = unscored_groups(source, names, options, blank_N, partly_N, patient)
+    unlabelled = unlabelled_groups(labels_made, ordinals, risks, grouping.attributes, patients_N, unmatched)
     return Cohort(
         patients_N=patients_N,
         labels=labels_made,
@@ -216,7 +110,7 @@ def read_cohort(
         notes=(
             *source.notes,
             *passed,
-            *missing_notes(unscored),
+            *missing_notes(unscored, unlabelled),
             *notes_of_patients,
             *notes,
             *graded,
@@ -225,6 +119,7 @@ def read_cohort(
         ),
         steps=(*source.steps, ("rows of the audit", source.num_units)),
         unscored=unscored,
+        unlabelled=unlabelled,
     )
 
 
@@ -234,16 +129,21 @@ def _labels(
     options: ReadOptions,
     taken: Sequence[str],
     others: bool,
-) -> tuple[tuple[Label, ...], list[str], list[str]]:
-    """Read the labels with positives and negatives; beside gradings and risks there need not be any."""
+) -> tuple[tuple[Label, ...], Mapping[str, NDArray[np.float64]], list[str], list[str]]:
+    """Read the labels with positives and negatives; beside gradings and risks there need not be any.
+
+    Returns:
+        The labels; for each of them the scores of units without a row of labels; and notes.
+    """
     try:
         pairs, passed = pair_up(label, source.scores, source.labels, options, taken)
         labels_made, notes = make_labels(pairs, source, options)
+        unmatched = unmatched_scores(pairs, source, options)
     except MedclipError as e:
         if not others or label or e.reason is not Reason.TABLE_INVALID:
             raise
-        return (), [], []
-    return labels_made, passed, notes
+        return (), {}, [], []
+    return labels_made, unmatched, passed, notes
 
 
 def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
-from medclip.auditing.checks.shortcuts.reweighting import AFTER, BEFORE
+from medclip.auditing.checks.shortcuts.reweighting import AFTER, BEFORE, CHANGE
 from medclip.auditing.groups.gaps import is_gap
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.labels import (
@@ -20,6 +22,7 @@ from medclip.reports.audit.labels import (
 )
 from medclip.reports.audit.names import (
     by_attribute,
+    cell_name,
     gap_head,
     group_name,
     is_all,
@@ -32,7 +35,8 @@ from medclip.reports.audit.names import (
 from medclip.reports.audit.plots import net_benefit, reliability, scatter
 from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.statistics.cohort import ALL
-from medclip.wording import NONE, capital, figure, number, p_value, real
+from medclip.statistics.metrics.catalogue import METRICS
+from medclip.wording import NONE, capital, count, figure, number, p_value, real
 
 _MOST_COLUMNS = 8
 """Labels that stand beside each other in the table of groups."""
@@ -44,8 +48,58 @@ _KINDS = {
 }
 
 
+_MANY, _KEPT = 24, 12
+"""Groups of an attribute from which on the annex has but the worst, and how many these are."""
+_BY_GROUP = ("metrics", "differences", "ratios", "models", "calibration", "decision", "representation", "ordinal")
+_BY_GROUP += ("risk", "suppressed", "unscored", "stress", "stress_ood")
+
+
 Folded = dict[str, Any]
 """One label of a section, folded: `title`, perhaps a `drawing` or `figures`, `tables`, and `more` tables below them."""
+
+
+def with_worst_groups(result: AuditResult) -> tuple[AuditResult, tuple[str, ...]]:
+    """Return an audit without most groups of attributes that have very many, and sentences about it.
+
+    Those stay that differ most surely from all others to their harm. All are in the tables, and every finding is made
+    of all of them.
+    """
+    groups_of: dict[str, dict[str, float]] = {}
+    for row in (*result.metrics, *result.ordinal, *result.risk):
+        if not is_all(row):
+            shown = row.get("flag") != "suppressed"
+            of_attribute = groups_of.setdefault(str(row.get("attribute")), {})
+            group = str(row.get("group"))
+            of_attribute[group] = min(of_attribute.get(group, 3.0), 2.0 if shown else 3.0)
+    for row in (*result.differences, *select(result.ordinal, reference="rest")):
+        metric, value, p = METRICS.get(str(row.get("metric"))), real(row.get("value")), real(row.get("p"))
+        if value is None or p is None:
+            continue
+        is_worse = metric is None or metric.better is None or (value < 0) == (metric.better == "high")
+        of_attribute = groups_of.setdefault(str(row.get("attribute")), {})
+        group = str(row.get("group"))
+        of_attribute[group] = min(of_attribute.get(group, 3.0), p if is_worse else 2.0 - p)
+    kept = {
+        attribute: set(sorted(ranks, key=lambda group: ranks[group])[:_KEPT])
+        for attribute, ranks in groups_of.items()
+        if len(ranks) > _MANY
+    }
+    if not kept:
+        return result, ()
+    tables = {
+        name: tuple(
+            row
+            for row in result.rows(name)
+            if row.get("attribute") not in kept or row.get("group") in (ALL, *kept[str(row.get("attribute"))])
+        )
+        for name in _BY_GROUP
+    }
+    sentences = tuple(
+        f"{capital(plain(attribute))} has {number(len(groups_of[attribute]))} groups: the annex has the {_KEPT} that "
+        "fare worst, the tables all."
+        for attribute in kept
+    )
+    return replace(result, **tables), sentences
 
 
 def who(result: AuditResult) -> Grid:
@@ -60,7 +114,7 @@ def who(result: AuditResult) -> Grid:
         yield Tr(name, tuple(map(Td, counts)))
 
     lines = by_attribute(select(result.metrics, model=model), line)
-    return Grid("Who was audited: the groups and their size", heads, lines)
+    return Grid("Who was audited: the groups and their size", heads, lines, dense=True)
 
 
 def calibration(result: AuditResult) -> tuple[Folded, ...]:
@@ -126,19 +180,37 @@ def compared(result: AuditResult) -> tuple[Folded, ...]:
 
 
 def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
-    """List the shortcut tests of each label; single groups before and after reweighting stay folded."""
+    """List the shortcut tests of each label; single groups before and after reweighting stay folded, and so do changes
+    that may be chance, which the title counts.
+    """
     parts: list[Folded] = []
     for label in dict.fromkeys(str(row.get("label")) for row in result.shortcuts):
         tables, more = [], []
+        changes = [row for row in select(result.shortcuts, label=label) if _is_change(row)]
+        chance = [row for row in changes if _may_be_chance(row)]
         for model in dict.fromkeys(str(row.get("model")) for row in result.shortcuts):
             rows = [r for r in result.shortcuts if (str(r.get("label")), str(r.get("model"))) == (label, model)]
-            single = [row for row in rows if str(row.get("stratum")).endswith((f", {BEFORE}", f", {AFTER}"))]
+            # the words of a change have both of its values
+            single = [row for row in rows if str(row.get("stratum")).endswith((BEFORE, AFTER)) and not _is_change(row)]
+            single = [*(row for row in rows if any(row is c for c in chance)), *single]
             rest = [row for row in rows if not any(row is s for s in single)]
             of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
             tables.append(_shortcut_grid(rest, f"{plain(label)}: shortcut tests{of}"))
-            more.append(_shortcut_grid(single, f"{plain(label)}: groups before and after reweighting{of}"))
-        parts.append({"title": plain(label), "tables": [*filter(None, tables)], "more": [*filter(None, more)]})
+            more.append(_shortcut_grid(single, f"{plain(label)}: before and after reweighting{of}"))
+        counted = f": of {count(len(changes), 'change')} by reweighting {len(chance)} may be chance" if chance else ""
+        parts.append(
+            {"title": f"{plain(label)}{counted}", "tables": [*filter(None, tables)], "more": [*filter(None, more)]}
+        )
     return tuple(parts)
+
+
+def _is_change(row: Row) -> bool:
+    return str(row.get("stratum")) == CHANGE
+
+
+def _may_be_chance(row: Row) -> bool:
+    low, high = real(row.get("low")), real(row.get("high"))
+    return low is not None and high is not None and low <= 0 <= high
 
 
 def embeddings(result: AuditResult) -> tuple[Folded, ...]:
@@ -147,6 +219,8 @@ def embeddings(result: AuditResult) -> tuple[Folded, ...]:
     for kind in dict.fromkeys(str(row.get("what")) for row in result.embeddings):
         rows = [row for row in result.embeddings if str(row.get("what")) == kind]
         main = [r for r in rows if kind == "reident" or r.get("value") is None or r.get("p") is not None] or rows
+        if len(main) > _MANY:
+            main = sorted(main, key=lambda row: 1.0 if row.get("p") is None else float(row["p"]))[:_KEPT]
         rest = [row for row in rows if not any(row is m for m in main)]
         title = _KINDS.get(kind, plain(kind))
         more = [*filter(None, (_embedding_grid(rest, f"{title}: further measures"),))]
@@ -184,7 +258,7 @@ def leakage(result: AuditResult) -> Grid:
                 ),
             )
         )
-    return Grid("Checks for leakage", ("Check", "Result", "Found", "Tested", "In words"), tuple(lines))
+    return Grid("Checks for leakage", ("Check", "Result", "Found", "Tested", "In words"), tuple(lines), dense=True)
 
 
 def suppressed(result: AuditResult) -> Grid:
@@ -251,12 +325,12 @@ def _embedding_grid(rows: Sequence[Row], caption: str) -> Grid:
                 prose(str(row.get("note") or "")),
             )
             lines.append(Tr(plain(row.get("name")), cells))
-    return Grid(caption, ("Measure", "Model", "Value", "p", "In words"), tuple(lines))
+    return Grid(caption, ("Measure", "Model", "Value", "p", "In words"), tuple(lines), dense=True)
 
 
 def _shortcut_grid(rows: Sequence[Row], caption: str) -> Grid:
     heads = ("Stratum and measure", "Value", "Rows", "Positives", "In words")
-    return Grid(caption, heads, tuple(_shortcut_lines(rows)))
+    return Grid(caption, heads, tuple(_shortcut_lines(rows)), dense=True)
 
 
 def _shortcut_lines(rows: Sequence[Row]) -> Iterator[Tr]:
@@ -282,3 +356,25 @@ def _value_and_small(row: Row) -> tuple[str, tuple[str, ...]]:
 def _head(name: str) -> str:
     """Name a measure or a gap as the rest of the page does."""
     return gap_head(name) if is_gap(name) else metric_head(name)
+
+
+Images = list[tuple[str, str]]
+"""Small images in base64, "" where they are withheld, and what is said of each."""
+
+
+def worst_errors(result: AuditResult) -> list[tuple[str, list[tuple[str, Images]]]]:
+    """Return for each label the images of the worst errors of each group, where they were asked for."""
+    labels: list[tuple[str, list[tuple[str, Images]]]] = []
+    for label in dict.fromkeys(row["label"] for row in result.worst_errors):
+        groups: dict[str, Images] = {}
+        for row in select(result.worst_errors, label=label):
+            data = base64.b64encode(row["image"]).decode()
+            groups.setdefault(cell_name(row), []).append((data, f"{row['kind']}, score {figure(row['score'])}"))
+        num_images = sum(len(images) for images in groups.values())
+        labels.append(
+            (
+                f"{capital(plain(label))}: {count(num_images, 'image')} of the worst errors by group",
+                list(groups.items()),
+            )
+        )
+    return labels

@@ -5,11 +5,13 @@ A matrix is a table of groups × labels, one for each measure: what tables of ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from medclip.auditing.groups.equity import INSIDE, OUTSIDE, SCALED, TOLERANCE, UNDECIDED, WORST
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import (
     EVERYBODY,
@@ -30,17 +32,18 @@ from medclip.reports.audit.summary import MAIN_GAPS, tested
 from medclip.reports.forest_plot import NUM_SERIES, Line, Mark, Panel, panels
 from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.statistics.metrics.catalogue import METRICS, names_of
-from medclip.wording import NONE, capital, figure, number, p_value, real
+from medclip.wording import NONE, capital, figure, list_of, number, p_value, real
 
 _SHADES = (0.03, 0.06, 0.1, 0.2)
 """Where a gap becomes one shade darker."""
 _MOST_COLUMNS = 10
 """Labels × models beside each other; A4 has no room for more."""
+_SIGNS = {INSIDE: "✔", OUTSIDE: "✖", UNDECIDED: "○"}
 _RATIO_SHADES = (1.25, 1.5, 2.0, 3.0)
 """Where a ratio to the reference group becomes one shade darker."""
 _DIAGNOSES = {
-    "underdiagnosis": ("Underdiagnosis: the share of the ill who are called healthy", "n_pos", "ill patients’"),
-    "overdiagnosis": ("Overdiagnosis: the share of the healthy who are called ill", "n_neg", "healthy patients’"),
+    "underdiagnosis": "The ill who are called healthy",
+    "overdiagnosis": "The healthy who are called ill",
 }
 
 
@@ -83,10 +86,17 @@ def describe_label(result: AuditResult, label: str, number: int) -> dict[str, An
 
 
 def overview(result: AuditResult) -> tuple[Grid, ...]:
-    """Make the tables of labels × attributes, one for each main gap, coloured by size."""
+    """Make the tables of labels × attributes, one for each main gap, coloured by size; of one label one table has all
+    gaps.
+    """
     present = list(dict.fromkeys(str(row.get("gap")) for row in result.gaps))
     names = [name for name in MAIN_GAPS if name in present] or present[:3]
-    return tuple(grid for name in names if (grid := _heat(result, name)))
+    grids = tuple(grid for name in names if (grid := _heat(result, name)))
+    if len(result.labels) * len(result.model_names) > 1 or len(grids) < 2:
+        return grids
+    gaps = zip(names, (line for grid in grids for line in grid.rows), strict=True)
+    rows = tuple(Tr(capital(gap_head(name)), line.cells) for name, line in gaps)
+    return (Grid("Gaps by attribute", ("Gap", *grids[0].heads[1:]), rows),)
 
 
 def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, counts: bool = True) -> Grid:
@@ -94,7 +104,7 @@ def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, co
     names = [m for m in metrics if any(row.get("metric") == m for row in rows)]
     heads = (
         "Group",
-        *(("Rows", "Positives", "Patients") if counts else ()),
+        *(("Rows", "Positives", "Negatives", "Patients") if counts else ()),
         *(capital(metric_head(name)) for name in names),
     )
     lines = by_attribute(rows if names else (), lambda name, of_group: [_group_row(name, of_group, names, counts)])
@@ -104,8 +114,8 @@ def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, co
 def _group_row(name: str, rows: Sequence[Row], metrics: Sequence[str], counts: bool) -> Tr:
     hidden = next((row for row in rows if row.get("flag") == "suppressed"), None)
     by_metric = {row.get("metric"): row for row in rows}
-    few = any(row.get("flag") == "underpowered" for row in rows)
-    cells = [Td(number(rows[0].get(k))) for k in ("n", "n_pos", "n_patients")] if counts else []
+    few = any(by_metric.get(metric, {}).get("flag") == "underpowered" for metric in metrics)
+    cells = [Td(number(rows[0].get(k))) for k in ("n", "n_pos", "n_neg", "n_patients")] if counts else []
     for metric in metrics:
         row = by_metric.get(metric)
         if hidden is not None or row is None or real(row.get("value")) is None:
@@ -278,9 +288,8 @@ def diagnosis_matrices(result: AuditResult) -> tuple[Grid, ...]:
     healthy = result.settings.get("no_finding", ())
 
     def cell(row: Row) -> Td:
-        column = _DIAGNOSES[str(row.get("metric"))][1]
-        if row.get("label") in healthy:
-            column = "n_neg" if column == "n_pos" else "n_pos"
+        is_of_positives = (row.get("metric") == "underdiagnosis") != (row.get("label") in healthy)
+        column = "n_pos" if is_of_positives else "n_neg"
         value, around = parts(row)
         text = f"{value} ({number(row.get(column))})"
         ratio = ratios.get(_place(row))
@@ -293,33 +302,96 @@ def diagnosis_matrices(result: AuditResult) -> tuple[Grid, ...]:
             text, (_short(around), f"×{times}, {_short(between)}"), f"h{sum(size >= edge for edge in _RATIO_SHADES)}"
         )
 
-    grids = []
-    for metric, (title, _, who) in _DIAGNOSES.items():
-        note = (
-            f"in brackets the number of {who} rows; below it the 95 % interval; ×: times as often as in the reference, "
-            "the group of the attribute with the most patients, with its interval"
-        )
-        grids += [*_matrix(result, metric, title, note, cell)]
-    return tuple(grids)
+    note = (
+        "in brackets the rows that it rests on, of the ill or of the healthy; with the 95 % interval; ×: times as "
+        "often as in the reference, the group of the attribute with the most patients"
+    )
+    return _matrices(result, _DIAGNOSES, cell, note)
 
 
 def matrices(result: AuditResult, metrics: Sequence[str]) -> tuple[Grid, ...]:
-    """Return groups × labels for each of some measures, with intervals."""
-    every = (_matrix(result, metric, capital(metric_head(metric)), "", figure_cell) for metric in metrics)
-    return tuple(grid for grids in every for grid in grids)
+    """Return groups × labels for some measures, with intervals: side by side where a page is wide enough for them."""
+    return _matrices(result, {name: capital(metric_head(name)) for name in metrics}, figure_cell)
 
 
-def _matrix(result: AuditResult, metric: str, title: str, note: str, cell: Callable[[Row], Td]) -> Iterator[Grid]:
-    rows = select(result.metrics, metric=metric)
-    if not any(real(row.get("value")) is not None for row in rows):
-        return
-    columns = [(label, model) for label in result.labels for model in result.model_names]
-    for start in range(0, len(columns), _MOST_COLUMNS):
-        part = columns[start : start + _MOST_COLUMNS]
-        more = f", part {start // _MOST_COLUMNS + 1}" if len(columns) > _MOST_COLUMNS else ""
-        heads = ("Group", *(_head(result, *column) for column in part))
+def _matrices(
+    result: AuditResult, titles: Mapping[str, str], cell: Callable[[Row], Td], note: str = ""
+) -> tuple[Grid, ...]:
+    """Return one table of all measures where they fit beside each other, else one or more for each."""
+    measured = [m for m in titles if any(real(r.get("value")) is not None for r in select(result.metrics, metric=m))]
+    of_one = [(label, model) for label in result.labels for model in result.model_names]
+    together = len(measured) * len(of_one) <= _MOST_COLUMNS
+    parts = [[(m, *column) for m in measured for column in of_one]] if together and measured else []
+    if not together:
+        starts = range(0, len(of_one), _MOST_COLUMNS)
+        parts = [[(m, *column) for column in of_one[n : n + _MOST_COLUMNS]] for m in measured for n in starts]
+    grids = []
+    for part in parts:
+        names = list(dict.fromkeys(metric for metric, _, _ in part))
+        place = [p for p in parts if p[0][0] == part[0][0]].index(part) + 1
+        more = f", part {place}" if not together and len(of_one) > _MOST_COLUMNS else ""
+        rows = [row for row in result.metrics if row.get("metric") in names]
+        heads = [
+            _head(result, *column[1:]) if len(names) == 1 else _full_head(result, titles, *column) for column in part
+        ]
         lines = by_attribute(rows, lambda name, of_group, part=part: [_line_of(name, of_group, part, cell)])
-        yield Grid(f"{title}{more}", heads, lines, True, note)
+        grids.append(Grid(f"{' · '.join(titles[m] for m in names)}{more}", ("Group", *heads), lines, True, note))
+    return tuple(grids)
+
+
+def _full_head(result: AuditResult, titles: Mapping[str, str], metric: str, label: str, model: str) -> str:
+    """Name a column of a table that holds several measures."""
+    return titles[metric] if len(result.labels) == 1 else f"{titles[metric]}: {_head(result, label, model)}"
+
+
+def equity(result: AuditResult) -> Grid:
+    """Return of each attribute the area of the worst group, and the equity-scaled one."""
+    lines: list[Tr] = []
+    for model, label, metric in dict.fromkeys((r.get("model"), r.get("label"), r.get("metric")) for r in result.equity):
+        rows = select(result.equity, model=model, label=label, metric=metric)
+        lines.append(Tr(f"{_head(result, str(label), str(model))}, {metric_head(str(metric))}"))
+        for attribute in dict.fromkeys(row.get("attribute") for row in rows):
+            by_measure = {row.get("measure"): row for row in select(rows, attribute=attribute)}
+            worst, scaled = by_measure.get(WORST, {}), by_measure.get(SCALED, {})
+            groups = Td(number(scaled.get("num_groups")))
+            cells = (prose(group_name(worst)), figure_cell(worst), figure_cell(scaled), groups)
+            lines.append(Tr(capital(plain(attribute)), cells))
+    heads = ("Attribute", "Worst group", "Its value", "Equity-scaled", "Groups")
+    return Grid("Worst group, and equity-scaled", heads, tuple(lines), dense=True)
+
+
+def tolerance(result: AuditResult) -> tuple[str, tuple[Grid, ...]]:
+    """Return a sentence that counts the rates inside and outside the tolerance, and a table of them for each label."""
+    least = float(result.settings.get("tolerance", TOLERANCE))
+    verdicts = Counter(str(row.get("verdict")) for row in result.ratios if row.get("verdict"))
+    if not verdicts:
+        return "", ()
+    counts = [f"{number(verdicts[verdict])} {sign} {verdict}" for verdict, sign in _SIGNS.items() if verdicts[verdict]]
+    sentence = (
+        f"Against the largest group of the attribute, {figure(least)} to {figure(1 / least)} times its rate "
+        f"(Aequitas): {list_of(counts)}, with the whole interval."
+    )
+    grids = []
+    for label in result.labels:
+        for model in result.model_names:
+            rows = select(result.ratios, label=label, model=model)
+            names = list(dict.fromkeys(str(row.get("metric")) for row in rows))
+            heads = ("Group", *(capital(metric_head(name)) for name in names))
+            lines = by_attribute(rows, lambda name, of_group, names=names: [_ratio_line(name, of_group, names)])
+            grids.append(
+                Grid(f"{_head(result, label, model)}: times the rate of the largest group", heads, lines, True)
+            )
+    return sentence, tuple(grid for grid in grids if grid)
+
+
+def _ratio_line(name: str, rows: Sequence[Row], metrics: Sequence[str]) -> Tr:
+    by_metric = {row.get("metric"): row for row in rows}
+    cells = []
+    for metric in metrics:
+        row = by_metric.get(metric)
+        sign = "" if row is None else f"{_SIGNS.get(str(row.get('verdict')), '')} "
+        cells.append(Td(NONE, css="quiet") if row is None else figure_cell(row, sign=sign))
+    return Tr(name, tuple(cells))
 
 
 def _short(interval: str) -> str:
@@ -331,8 +403,8 @@ def _head(result: AuditResult, label: str, model: str) -> str:
     return f"{plain(label)} · {plain(model)}" if len(result.model_names) > 1 else plain(label)
 
 
-def _line_of(name: str, rows: Sequence[Row], columns: Sequence[tuple[str, str]], cell: Callable[[Row], Td]) -> Tr:
-    by_column = {(row.get("label"), row.get("model")): row for row in rows}
+def _line_of(name: str, rows: Sequence[Row], columns: Sequence[tuple[str, ...]], cell: Callable[[Row], Td]) -> Tr:
+    by_column = {(row.get("metric"), row.get("label"), row.get("model")): row for row in rows}
     few = any(row.get("flag") == "underpowered" for row in rows)
     return Tr(f"{name} †" if few else name, tuple(_cell(by_column.get(column), cell) for column in columns))
 

@@ -14,6 +14,8 @@ from medclip.auditing.result import AuditResult
 from medclip.reports.audit.names import gap_head, metric_head, plain
 from medclip.reports.html_page import Grid, Td, Tr, prose
 from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.metrics.grading_agreement import FORMULAS
+from medclip.statistics.metrics.grading_agreement import METRICS as GRADES
 from medclip.wording import NONE, capital, list_of, number
 
 LIMITS = (
@@ -46,6 +48,22 @@ _ASKED = {
 }
 
 
+_EQUITY = {
+    "Worst group": (
+        "min A_a over groups a; interval from intervals of the groups that hold together",
+        "Jin et al., FairMedFM, NeurIPS Datasets and Benchmarks (2024)",
+    ),
+    "Equity-scaled": (
+        "A / (1 + sum |A_a - A|), A of everybody; chance alone makes it smaller",
+        "Luo et al., IEEE Trans. Med. Imaging 43:2806 (2024)",
+    ),
+    "Tolerance": (
+        "rate of a group / rate of the largest group, within t to 1/t",
+        "Saleiro et al., Aequitas, arXiv 1811.05577 (2018)",
+    ),
+}
+
+
 def formulas(result: AuditResult) -> tuple[Grid, ...]:
     """Return the formula and the reference of every measure and gap of the audit."""
     metrics = [m for m in METRICS if any(row.get("metric") == m for row in (*result.metrics, *result.models))]
@@ -55,6 +73,10 @@ def formulas(result: AuditResult) -> tuple[Grid, ...]:
         Tr(capital(metric_head(name)), (prose(METRICS[name].formula), prose(METRICS[name].reference)))
         for name in metrics
     )
+    grades = [name for name in FORMULAS if any(row.get("metric") == name for row in result.ordinal)]
+    measures += tuple(Tr(capital(GRADES[name]), tuple(map(prose, FORMULAS[name]))) for name in grades)
+    if result.equity:
+        measures += tuple(Tr(head, tuple(map(prose, words))) for head, words in _EQUITY.items())
     lines: dict[str, tuple[str, str]] = {}
     for name in gaps:
         head, formula = _kind_of_gap(name)

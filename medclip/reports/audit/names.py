@@ -64,7 +64,7 @@ def alpha(result: AuditResult) -> float:
 
 
 def survives(result: AuditResult, row: Row) -> bool:
-    """Whether a tested row is larger than chance after Holm’s adjustment."""
+    """Whether a tested row is larger than chance after adjusting for its family."""
     p = row.get("p_holm")
     return p is not None and p <= alpha(result)
 

@@ -1,16 +1,31 @@
-"""The plots of an audit as inline SVG: reliability, net benefit, embeddings in 2-D, and curves under stress."""
+"""The plots of an audit as inline SVG: findings, reliability, net benefit, embeddings, and curves under stress."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from markupsafe import Markup
 
 from medclip.auditing.checks.stress.shifts import CLEAN
 from medclip.auditing.result import Row
+from medclip.reports.audit.findings import Finding
 from medclip.reports.audit.names import group_name, select
-from medclip.reports.forest_plot import SHAPES, Scale, drawing, marker, round_step, stroke, tick_text, words
-from medclip.wording import count, real
+from medclip.reports.forest_plot import (
+    LARGE,
+    SHAPES,
+    Line,
+    Mark,
+    Scale,
+    drawing,
+    forest,
+    marker,
+    round_step,
+    stroke,
+    tick_text,
+    words,
+)
+from medclip.wording import capital, count, real
 
 MOST_POINTS = 1200
 """Points of a 2-D view that are drawn; all are in the table."""
@@ -21,6 +36,39 @@ _STRESS_DASHES = ("", " dash-a", " dash-b", " dash-c", " dash-a", " dash-b")
 MOST_GROUPS = len(SHAPES)
 """Lines of a plot; further groups are in the table."""
 _GRADES = "clean", "mild", "mod.", "severe"
+
+
+def findings_forest(findings: Sequence[Finding]) -> Markup | None:
+    """Draw the difference of each finding with its interval, the worst first, in type that can be read in print; None
+    for nothing to draw.
+    """
+    lines: list[Line] = []
+    head = ""
+    for finding in findings:
+        row = finding.row or {}
+        value, low, high = (real(row.get(name)) for name in ("value", "low", "high"))
+        if value is None:
+            continue
+        if finding.head != head:
+            head = finding.head
+            lines.append(Line(capital(head), head=True))
+        p = f"p {finding.p.rpartition(', ')[2]} adjusted" if finding.p else ""
+        # who the others are, what goes with it, and all rows stand in the table of the annex
+        in_short = finding.value.partition("; with it")[0].removesuffix(" in all others")
+        counts = re.sub(r" of [\d,]+ rows?", "", finding.counts)
+        below = "; ".join(filter(None, (in_short, counts, p)))
+        lines.append(Line(finding.what, (Mark(value, low, high, finding.difference),), below=below))
+    if not lines:
+        return None
+    title = "The worst findings: difference from those that each is held against, with its 95 % interval"
+    return forest(
+        lines,
+        identity="worst",
+        title=title,
+        axis="Difference from all others, 95 % interval",
+        reference=0.0,
+        width=LARGE,
+    )
 
 
 def reliability(bins: Sequence[Row], *, identity: str, title: str) -> Markup:
@@ -160,7 +208,7 @@ def stress_curves(rows: Sequence[Row], corruptions: Sequence[tuple[str, str]], *
 
 
 def _stress_line(points: Sequence[Row], x: Scale, y: Scale, series: int) -> Iterator[str]:
-    """Draw a band, a line and a mark for each grade; hollow marks are of few positives."""
+    """Draw a band, a line and a mark for each grade; hollow marks are of few cases."""
     places = [(n, v, row) for n, row in enumerate(points) if (v := real(row.get("value"))) is not None]
     upper, lower = [], []
     for n, _, row in places:

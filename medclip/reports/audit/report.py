@@ -12,10 +12,11 @@ from medclip.auditing.provenance import page_hash
 from medclip.auditing.result import AuditResult, Row
 from medclip.files.output import write_file
 from medclip.reports.audit import annex
-from medclip.reports.audit.findings import Finding
-from medclip.reports.audit.labels import describe_label, diagnosis_matrices, matrices, overview
+from medclip.reports.audit.findings import Finding, primary_answers
+from medclip.reports.audit.labels import describe_label, diagnosis_matrices, equity, matrices, overview, tolerance
 from medclip.reports.audit.methods import LIMITS, NO_HASH, formulas, hashes, inputs, origin
 from medclip.reports.audit.names import alpha, cell_name, is_all, metric_head, plain, select, with_interval
+from medclip.reports.audit.plots import findings_forest
 from medclip.reports.audit.sections import (
     checks,
     left_out,
@@ -30,17 +31,19 @@ from medclip.reports.audit.summary import (
     COMPARED,
     FOUND,
     HIDDEN,
+    PRIMARY_HEAD,
     UNSCORED,
     UNSEEN,
     Matter,
     alarms,
     collect_findings,
     lead,
+    lead_sentences,
+    num_tests,
     of_everybody,
     power,
     red,
     summary,
-    tested,
 )
 from medclip.reports.html_page import Grid, Td, Tr, prose, render_page
 from medclip.wording import NONE, capital, figure, in_markdown, list_of, number, real
@@ -54,6 +57,7 @@ _ON_THE_PAGE, _AT_LEAST = 7, 4
 """Findings that two printed pages have room for, of which those in the red box take some; all are in the annex."""
 _CAUTIONS = 3
 _THRESHOLDS = 8
+_NARROW = 2
 _HEADS = ("What and where", "Value", "Difference, 95 % interval", "Rests on", "p, adjusted")
 _METRICS = ("auroc", "c_index", "tpr")
 _MOST_ROWS = 30
@@ -88,31 +92,41 @@ def _page(result: AuditResult) -> dict[str, Any]:
     """Return what the page shows, picked from the tables; nothing is computed anew."""
     first = _first_pages(result)
     red_head, red_sentences = alarms(result)
+    title, facts, findings = _title(result), tuple(_facts(result)), collect_findings(result)
+    result, left_out_of_annex = annex.with_worst_groups(result)
+    ratios, ratio_grids = tolerance(result)
     return {
-        "title": _title(result),
+        "title": title,
         "version": str(result.provenance.get("version", "")),
-        "lead": lead(result),
+        "lead": first["lead"],
+        "primary": first["primary"],
         "red_head": red_head,
         "red_sentences": red_sentences,
-        "facts": tuple(_facts(result)),
+        "facts": facts,
         "first": first,
         "flow": left_out.flow(result),
         "limits": LIMITS,
         "seal": hashes(result),
         "no_hash": NO_HASH,  # stands for the hash of the page
-        "findings": _findings_grid(collect_findings(result) if first["more_findings"] or first["in_the_box"] else ()),
+        "findings": _findings_grid(findings if first["forest"] or first["more_findings"] else ()),
+        "left_out_of_annex": left_out_of_annex,
         "requirements": requirements.grid(result),
+        "requirements_met": requirements.grid(result, is_met=True),
         "stress": stress.describe_stress(result),
         "diagnoses": diagnosis_matrices(result),
         "overview": overview(result),
         "who": annex.who(result),
         "counts": str(result.settings.get("counts", "")),  # "exact", "rounded to 5"; blank where that is not known
         "unscored": left_out.unscored(result),
-        "measures": matrices(result, ("auroc", "c_index")),
+        "unlabelled": left_out.unlabelled(result),
+        "ratios": ratios,
+        "ratio_grids": ratio_grids,
+        "equity": equity(result),
+        "measures": matrices(result, ("auroc", "c_index", *(CALIBRATED if _is_narrow(result) else ()))),
         "labels": [describe_label(result, label, n) for n, label in enumerate(result.labels)],
         "calibration": annex.calibration(result),
         "calibration_overall": annex.calibration_overall(result),
-        "calibration_tables": matrices(result, CALIBRATED),
+        "calibration_tables": () if _is_narrow(result) else matrices(result, CALIBRATED),
         "thresholds": annex.thresholds(result),
         "decisions": annex.decisions(result),
         "several": len(result.model_names) > 1,
@@ -127,6 +141,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "projections": annex.projections(result),
         "leakage": annex.leakage(result),
         "suppressed": annex.suppressed(result),
+        "worst_errors": annex.worst_errors(result),
         "notes": result.notes,
         "replicates": _times(result.settings.get("replicates", result.provenance.get("replicates"))),
         "permutations": _times(result.settings.get("permutations")),
@@ -137,6 +152,11 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "inputs": inputs(result),
         "settings": tuple(origin(result)),
     }
+
+
+def _is_narrow(result: AuditResult) -> bool:
+    """Whether ranking and calibration of every label and model fit into one table."""
+    return len(result.labels) * len(result.model_names) <= _NARROW
 
 
 def _times(value: Any) -> str:
@@ -152,11 +172,14 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     everybody = of_everybody(result)
     yield "Patients", _largest(everybody, "n_patients")
     yield "Rows", _largest(everybody, "n")
-    yield "Labels", number(len(result.labels))
+    if result.labels or not (result.risk or result.ordinal):
+        yield "Labels", number(len(result.labels))
+    if result.ordinal:
+        yield "Gradings", number(len({row["label"] for row in result.ordinal}))
     if result.risk:
         yield "Risks", number(len({row["label"] for row in result.risk}))
     yield "Attributes", number(len(result.attributes))
-    yield "Tests", number(sum(len(tested(rows)) for rows in (result.gaps, result.differences, result.ordinal)))
+    yield "Tests", number(num_tests(result))
     yield "Findings", number(len(collect_findings(result)))
 
 
@@ -169,15 +192,18 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
 
     Returns:
         `cautions`: notes that change how everything is read; `in_the_box`: findings that stand in the red box at the
-        top, and not once more in the table; `beside`: models, shortcuts, embeddings and leakage in short; `signers`:
-        names that are known, and blanks for others.
+        top, and not once more below; `forest`: the worst findings that have a difference, drawn; `findings`: others, as
+        sentences; `beside`: models, shortcuts, embeddings and leakage in short; `signers`: names that are known, and
+        blanks for others.
     """
     matters = {matter.head: matter for matter in summary(result)}
     nothing = Matter("", ())
     findings = collect_findings(result)
+    leads = tuple(lead_sentences(result, findings))
     boxed = alarms(result)[1]
     unboxed = tuple(finding for finding in findings if finding.sentence not in boxed)
     room = max(_AT_LEAST, _ON_THE_PAGE - len(findings) + len(unboxed))
+    drawn = tuple(finding for finding in unboxed[:room] if finding.row is not None)
     cautions = [note for note in result.notes if "CAUTION" in note]
     return {
         "question": str(result.provenance.get("question") or QUESTION),
@@ -185,11 +211,16 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
         "unscored": matters.get(UNSCORED, nothing).all,
         "cautions": cautions[:_CAUTIONS],
         "more_notes": len(result.notes) - min(_CAUTIONS, len(cautions)),
-        "counted": (*matters[FOUND].sentences[bool(findings) :], *matters[FOUND].after[-1:]),
-        "findings": _findings_grid(unboxed[:room]),
+        "counted": (*(one for one in matters[FOUND].sentences[bool(findings) :] if one != lead(result)), *leads),
+        "lead": lead(result),
+        "primary": primary_answers(result),
+        "forest": findings_forest(drawn),
+        "findings": _findings_grid(tuple(finding for finding in unboxed[:room] if finding.row is None)),
+        "met": requirements.met_in_short(result),
+        "met_sentences": requirements.met(result),
         "in_the_box": len(findings) - len(unboxed),
         "more_findings": max(0, len(unboxed) - room),
-        "beside": tuple(_beside(matters)),
+        "beside": tuple(_beside(matters, requirements.met(result))),
         "unseen": matters.get(UNSEEN, nothing),
         "hidden": matters.get(HIDDEN, nothing).all,
         "thresholds": (*matters.get("Thresholds", nothing).all, *_threshold_values(result)),
@@ -209,7 +240,8 @@ def _findings_grid(findings: tuple[Finding, ...]) -> Grid:
 def _finding_line(finding: Finding) -> Tr:
     if not finding.what:
         return Tr(finding.sentence, is_sentence=True)
-    texts = (finding.value, finding.difference, finding.counts)
+    difference = f"{finding.difference}. {finding.given}" if finding.given else finding.difference
+    texts = (finding.value, difference, finding.counts)
     return Tr(finding.what, (*(prose(text or NONE) for text in texts), Td(finding.p or NONE)))
 
 
@@ -222,15 +254,15 @@ def _threshold_values(result: AuditResult) -> Iterator[str]:
             yield f"Thresholds of {plain(model)}: {', '.join(values)}."
 
 
-def _beside(matters: dict[str, Matter]) -> Iterator[Matter]:
-    """Yield the other matters, with the first of their sentences and how many more there are."""
+def _beside(matters: dict[str, Matter], folded: Sequence[str]) -> Iterator[Matter]:
+    """Yield the other matters without what is folded: their first sentences, and how many more there are."""
     for head in ("Declared beforehand", COMPARED, "Shortcuts", "Embeddings", "Leakage"):
-        if head in matters:
-            matter = matters[head]
-            most = 3 if head in ("Declared beforehand", COMPARED) else 2
-            rest = len(matter.all) - most
-            more = (f"({number(rest)} more in the annex.)",) if rest > 0 else ()
-            yield Matter(head, (*matter.all[:most], *more))
+        sentences = [one for one in matters[head].all if one not in folded] if head in matters else []
+        most = 3 if head in ("Declared beforehand", COMPARED) else 2
+        rest = len(sentences) - most
+        more = (f"({number(rest)} more in the annex.)",) if rest > 0 else ()
+        if sentences:
+            yield Matter(head, (*sentences[:most], *more))
 
 
 class CardPart(NamedTuple):
@@ -253,6 +285,7 @@ def card(result: AuditResult) -> tuple[CardPart, ...]:
         CardPart("Leakage", (*red(result), *matters.get("Leakage", ()))),
         CardPart("Evaluation data", matters.get("Size", ())),
         CardPart("Thresholds", matters.get("Thresholds", ())),
+        *(CardPart(head, matters[head]) for head in (PRIMARY_HEAD,) if head in matters),
         CardPart(FOUND, matters.get(FOUND, ())),
         _by_label(result),
         CardPart(UNSEEN, matters.get(UNSEEN, ())),

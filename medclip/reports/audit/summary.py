@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from medclip.auditing.checks.shortcuts.device import GAP, NOT_DONE
 from medclip.auditing.checks.shortcuts.masked_pairs import MEAN_CHANGE
+from medclip.auditing.groups.differences import REST
+from medclip.auditing.groups.family import IDEAL
+from medclip.auditing.groups.measure import PRIMARY
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit import findings as group_findings
-from medclip.reports.audit.findings import Finding, Harm, by_harm
+from medclip.reports.audit.findings import Finding, Harm, by_harm, leads, primary_answers
 from medclip.reports.audit.names import (
     alone_and_adjusted,
     alpha,
@@ -46,8 +49,11 @@ MAIN_GAPS = (
 )
 """The gaps that the overview and the summary speak of first."""
 COMPARED = "Models compared"
+PRIMARY_HEAD = "Primary hypotheses"
 FOUND, UNSEEN, HIDDEN = "What was found", "What could not have been seen", "Groups that are not shown"
 UNSCORED = "Never scored"
+_FEW_VALUES = 4
+"""Different scores of a label, up to which the page says first that there are so few."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Matter:
 def summary(result: AuditResult) -> tuple[Matter, ...]:
     """Return what was audited, what was found and what could not have been."""
     matters = (
+        Matter(PRIMARY_HEAD, primary_answers(result)),
         _what_was_found(result),
         Matter("Declared beforehand", requirements.answers(result)),
         _unseen(result),
@@ -107,8 +114,8 @@ def power(result: AuditResult) -> str:
 
 
 def of_everybody(result: AuditResult) -> list[Row]:
-    """Return the measures over everybody, of labels and of risks by year."""
-    return [row for row in (*result.metrics, *result.risk) if is_all(row)]
+    """Return the measures over everybody: of labels, of risks by year and of gradings."""
+    return [row for row in (*result.metrics, *result.risk, *result.ordinal) if is_all(row)]
 
 
 def _size(result: AuditResult) -> Iterator[str]:
@@ -127,9 +134,10 @@ def _size(result: AuditResult) -> Iterator[str]:
     size = (
         f"{count(rows, 'row')} of {count(patients, 'patient')}" if patients else "too few patients to be counted here"
     )
-    risks = len({row["label"] for row in result.risk})
-    answered = [count(len(result.labels), "label")] if result.labels or not risks else []
+    risks, gradings = (len({row["label"] for row in rows}) for rows in (result.risk, result.ordinal))
+    answered = [count(len(result.labels), "label")] if result.labels or not (risks or gradings) else []
     answered += [f"{count(risks, 'risk')} by year"] if risks else []
+    answered += [count(gradings, "grading")] if gradings else []
     yield f"{models} {verb} audited on {size}{where}, for {list_of(answered)}, by {by}."
 
 
@@ -155,19 +163,32 @@ def _overall(result: AuditResult) -> Iterator[str]:
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
     parts = (requirements, sources, ordinal, left_out, group_findings, stress, checks)
-    return by_harm([*_leaks(result), *(finding for part in parts for finding in part.findings(result))])
+    return by_harm(
+        [
+            *_leaks(result),
+            *_constant(result),
+            *_few_values(result),
+            *(finding for part in parts for finding in part.findings(result)),
+        ]
+    )
 
 
 def lead(result: AuditResult) -> str:
-    """Return the first sentence of the page: the single worst finding; where there is none, what that does not show."""
-    findings = collect_findings(result)
+    """Return the first sentence of the page: what leaks, else the first primary hypothesis, else the worst finding;
+    where there is none, what that does not show.
+    """
+    primary = primary_answers(result)
+    return primary[0] if primary and not _leaks(result) else _worst(result, collect_findings(result))
+
+
+def _worst(result: AuditResult, findings: Sequence[Finding]) -> str:
     if findings:
         return findings[0].sentence
-    if not (tested(result.gaps) or tested(result.differences) or tested(result.ordinal)):
+    if not num_tests(result):
         return "No gap was tested, so this audit cannot say whether groups differ."
     return (
-        f"Of {_tests(result)} tested, none is larger than chance after adjusting for their number (Holm). This does "
-        f"not show that there are none{_seen_from(result)}."
+        f"Of {_tests(result)} tested, none is larger than chance after adjusting for their number. This does not show "
+        f"that there are none{_seen_from(result)}."
     )
 
 
@@ -175,34 +196,54 @@ def _what_was_found(result: AuditResult) -> Matter:
     findings = collect_findings(result)
     rest = len(findings) - 1 - MOST
     more = (f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the table of findings.",) if rest > 0 else ()
-    sentences = (lead(result), *(_how_many(result, findings) if findings else ()))
+    sentences = (_worst(result, findings), *(_how_many(result, findings) if findings else ()))
     items = tuple(finding.sentence for finding in findings[1 : MOST + 1])
-    return Matter(FOUND, sentences, items, (*more, *_leads(result)))
+    return Matter(FOUND, sentences, items, (*more, *lead_sentences(result, findings)))
+
+
+def num_tests(result: AuditResult) -> int:
+    """Count the tests that findings come from: a gap is found with its group, and is a test where it is primary."""
+    return sum(len(rows) for rows in _tested_by_kind(result))
+
+
+def _tested_by_kind(result: AuditResult) -> tuple[list[Row], ...]:
+    """Return what was tested: groups, calibration, gaps of primary hypotheses, and grades."""
+    differences = tested(result.differences)
+    return (
+        [row for row in differences if row.get("reference") == REST],
+        [row for row in differences if row.get("reference") == IDEAL],
+        [row for row in tested(result.gaps) if str(row.get("family")).startswith(PRIMARY)],
+        tested(result.ordinal),
+    )
 
 
 def _tests(result: AuditResult) -> str:
     """Count what was tested; "" for nothing."""
-    counts = (
-        (
-            len(tested(result.differences)),
-            "difference of a group from all others",
-            "differences of groups from all others",
-        ),
-        (len(tested(result.gaps)), "gap between groups", "gaps between groups"),
-        (len(tested(result.ordinal)), "difference of grades", "differences of grades"),
+    nouns = (
+        ("difference of a group from all others", "differences of groups from all others"),
+        ("measure of calibration", "measures of calibration"),
+        ("gap of a primary hypothesis", "gaps of primary hypotheses"),
+        ("difference of grades", "differences of grades"),
     )
-    return list_of([count(n, one, many) for n, one, many in counts if n])
+    kinds = zip(_tested_by_kind(result), nouns, strict=True)
+    return list_of([count(len(rows), *noun) for rows, noun in kinds if rows])
 
 
 def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
     kinds = Counter(finding.head for finding in findings)  # in the order of harm, as they come
     by_kind = list_of([f"{head} {number(num)}" for head, num in kinds.items()])
-    each = "; each model is a family of its own" if len(result.model_names) > 1 else ""
     how_many = f"{count(len(findings), 'finding')} in all: {by_kind}."
-    if not (tests := _tests(result)):
-        return (how_many,)
-    rule = f"a finding has p at most {alpha(result):g} after adjusting for the number of tests (Holm){each}."
-    return (f"{how_many} {tests} tested; {rule}",)
+    return (f"{how_many} {_tests(result)} tested. {error_rate(result)}" if _tests(result) else how_many,)
+
+
+def error_rate(result: AuditResult) -> str:
+    """Say what the findings about groups and calibration can be relied on for."""
+    each = " of each model" if len(result.model_names) > 1 else ""
+    grades = " Grades are a family of their own." if tested(result.ordinal) else ""
+    return (
+        f"Groups and calibration{each} share one error rate: were no group worse off and every score calibrated, the "
+        f"chance of any finding among them would be at most {100 * alpha(result):g} %.{grades}"
+    )
 
 
 def _seen_from(result: AuditResult) -> str:
@@ -210,35 +251,66 @@ def _seen_from(result: AuditResult) -> str:
     for metric in ("tpr", "auroc", "c_index"):
         rows = [r for r in result.differences if r.get("metric") == metric and real(r.get("smallest_gap")) is not None]
         if rows:
-            sizes = sorted(row["smallest_gap"] for row in rows)
-            ends = (
-                figure(sizes[0])
-                if figure(sizes[0]) == figure(sizes[-1])
-                else f"{figure(sizes[0])} at best and {figure(sizes[-1])} at worst"
-            )
-            return f": to be seen, a difference in {metric_in_words(metric)} had to be {ends}"
+            most = _most_possible(result)
+            sizes = sorted(row["smallest_gap"] for row in rows if row["smallest_gap"] <= _most_of(row, most))
+            never = len(rows) - len(sizes)
+            if not sizes:
+                return f": no difference in {metric_in_words(metric)}, however large, could be seen"
+            alike = figure(sizes[0]) == figure(sizes[-1])
+            ends = figure(sizes[0]) if alike else f"{figure(sizes[0])} at best and {figure(sizes[-1])} at worst"
+            unseen = f", and in {count(never, 'group')} none could be seen, however large" if never else ""
+            return f": to be seen, a difference in {metric_in_words(metric)} had to be {ends}{unseen}"
     return ""
 
 
-def _leads(result: AuditResult) -> Iterator[str]:
-    """Count what is small by itself only; a gap and a difference may be about the same groups."""
-    rows = [row for table in (result.differences, result.gaps) for row in tested(table)]
-    leads = sum(row["p"] <= alpha(result) and not survives(result, row) for row in rows)
-    if leads:
+_PLACE = ("model", "label", "attribute", "group", "metric")
+
+
+def _most_possible(result: AuditResult) -> dict[tuple[object, ...], float]:
+    """Return the value of each group, by which a difference that is too large to be possible is known."""
+    measured = (row for row in result.metrics if real(row.get("value")) is not None)
+    return {tuple(row.get(name) for name in _PLACE): float(row["value"]) for row in measured}
+
+
+def _most_of(row: Row, values: dict[tuple[object, ...], float]) -> float:
+    """Return how far a share can be from that of all others: to 0 or to 1."""
+    value, apart = values.get(tuple(row.get(name) for name in _PLACE)), real(row.get("value"))
+    if value is None or apart is None:
+        return 1.0
+    return max(value - apart, 1 - value + apart)
+
+
+def lead_sentences(result: AuditResult, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the leads where nothing was found, and their number otherwise."""
+    every = leads(result)
+    if not every:
+        return
+    if findings:
         yield (
-            f"{number(leads)} more {'has' if leads == 1 else 'have'} p at most {alpha(result):g} before adjusting "
-            "only: something to look at again on other patients, not a finding."
+            f"{count(len(every), 'lead')}, with p at most {alpha(result):g} before adjusting only: to be looked at "
+            f"again on other patients, no finding{'' if len(every) == 1 else 's'}."
         )
+        return
+    first = f"; the first {_LEADS} of {len(every)}" if len(every) > _LEADS else ""
+    yield (
+        f"{'A lead' if len(every) == 1 else 'Leads'}, not found: p is at most {alpha(result):g} before adjusting only, "
+        f"to be looked at again on other patients{first}."
+    )
+    yield from (one.sentence for one in every[:_LEADS])
+
+
+_LEADS = 3
 
 
 def _unseen(result: AuditResult) -> Matter:
-    rows = [row for row in tested(result.differences) if not survives(result, row)]
+    rows = [row for row in tested(result.differences) if row.get("reference") == REST and not survives(result, row)]
     rows = rows or [row for row in tested(result.gaps) if not survives(result, row)]
     with_size = [row for row in rows if real(row.get("smallest_gap")) is not None]
     present = dict.fromkeys(_measure(row) for row in with_size)
     main = names_of(lambda m: m.main, rates_first=True)
     names = [name for name in (*main, *MAIN_GAPS) if name in present] or list(present)
-    items = tuple(_smallest([row for row in with_size if _measure(row) == name]) for name in names[:3])
+    most = _most_possible(result)
+    items = tuple(_smallest([row for row in with_size if _measure(row) == name], most) for name in names[:3])
     sentences: list[str] = []
     if with_size:
         adjusted = "after adjusting" if "metric" in with_size[0] else "that one test alone"
@@ -264,22 +336,24 @@ def _measure(row: Row) -> str:
     return str(row.get("metric") or row.get("gap"))
 
 
-def _size_seen(row: Row) -> str:
-    """Write the smallest difference that would be seen; shares cannot differ by more than 1."""
-    return figure(row["smallest_gap"]) if row["smallest_gap"] <= 1 else "no difference, however large,"
+def _size_seen(row: Row, most: dict[tuple[object, ...], float]) -> str:
+    """Write the smallest difference that would be seen, as far as it is possible."""
+    return (
+        figure(row["smallest_gap"]) if row["smallest_gap"] <= _most_of(row, most) else "no difference, however large,"
+    )
 
 
 def _whose(row: Row) -> str:
     return cell_name(row) if row.get("group") else f"by {plain(row.get('attribute'))}"
 
 
-def _smallest(rows: Sequence[Row]) -> str:
+def _smallest(rows: Sequence[Row], most: dict[tuple[object, ...], float]) -> str:
     """Write the smallest difference that could be seen, at best and at worst."""
     ordered = sorted(rows, key=lambda row: row["smallest_gap"])
     first = ordered[0]
     name = capital(metric_in_words(str(first["metric"])) if first.get("metric") else gap_head(str(first.get("gap"))))
-    ends = [f"{_size_seen(row)} for {plain(row.get('label'))}, {_whose(row)}" for row in (first, ordered[-1])]
-    alike = _size_seen(first) == _size_seen(ordered[-1])
+    ends = [f"{_size_seen(row, most)} for {plain(row.get('label'))}, {_whose(row)}" for row in (first, ordered[-1])]
+    alike = _size_seen(first, most) == _size_seen(ordered[-1], most)
     return (
         f"{name}: {ends[0]}."
         if len(rows) == 1 or (len(rows) == 2 and alike)
@@ -293,7 +367,7 @@ def _hidden(result: AuditResult) -> Iterator[str]:
         return
     yield (
         f"{count(len(names), 'group')} had too few patients or cases to be shown for at least one label: "
-        f"{list_of(names)}. Nothing is known here about how the scores do for them."
+        f"{list_of(names, most=2 * MOST)}. Nothing is known here about how the scores do for them."
     )
 
 
@@ -331,14 +405,56 @@ def _leaks(result: AuditResult) -> list[Finding]:
     ]
 
 
+def _constant(result: AuditResult) -> list[Finding]:
+    """Return the models whose scores of a label are all the same; they are in the red box, too."""
+    return [
+        Finding(
+            Harm.CONSTANT,
+            f"All scores of {plain(model)} for {list_of(_labels(rows))} are equal: they tell nobody apart, and no "
+            "figure of a group means anything.",
+            1.0,
+        )
+        for model in result.model_names
+        if (rows := select(result.score_values, model=model, n_values=1))
+    ]
+
+
+def _few_values(result: AuditResult) -> list[Finding]:
+    """Return the models whose scores of a label are few, such as decisions; predicted classes are few by nature."""
+    gradings = {row.get("label") for row in result.ordinal}
+    every: list[Finding] = []
+    for model in result.model_names:
+        rows = [row for row in select(result.score_values, model=model) if row.get("label") not in gradings]
+        rows = [row for row in rows if 1 < int(row.get("n_values") or 0) <= _FEW_VALUES]
+        if rows:
+            most = max(int(row["n_values"]) for row in rows)
+            number_of_values = f"{most}" if len(rows) == 1 else f"at most {most}"
+            every.append(
+                Finding(
+                    Harm.CONSTANT,
+                    f"Scores of {plain(model)} for {list_of(_labels(rows))} have {number_of_values} "
+                    "different values: read sensitivity and specificity; ranking (AUROC) and calibration say little.",
+                    0.5,
+                )
+            )
+    return every
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    return [plain(row.get("label")) for row in rows]
+
+
 def alarms(result: AuditResult) -> tuple[str, tuple[str, ...]]:
-    """Return heading and sentences of the red box: leaks, scores that follow the source, requirements not met."""
-    leaks = red(result)
+    """Return heading and sentences of the red box: leaks, scores that are all equal or follow the source, requirements
+    not met.
+    """
+    leaks, constant = red(result), tuple(one.sentence for one in _constant(result))
     failed, followed = (tuple(one.sentence for one in part.findings(result)) for part in (requirements, sources))
     heads = ["leakage, so that the figures of this page may be too good"] * bool(leaks)
+    heads += ["scores that are all equal"] * bool(constant)
     heads += ["a score that follows the source of the images"] * bool(followed)
     heads += [f"{count(len(failed), 'requirement')} not met"] * bool(failed)
-    return f"Stop: {list_of(heads)}.", (*leaks, *followed, *failed)
+    return f"Stop: {list_of(heads)}.", (*leaks, *constant, *followed, *failed)
 
 
 def _thresholds(result: AuditResult) -> Iterator[str]:

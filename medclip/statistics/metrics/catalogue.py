@@ -376,7 +376,8 @@ _ROWS: dict[str, Metric] = {
     ),
     "calibration_slope": _calibration(
         title="calibration slope",
-        formula="b of logit P(y = 1) = a + b logit(s): 1 is right, below 1 the probabilities are too extreme",
+        formula="b of logit P(y = 1) = a + b logit(s): 1 is right, below 1 the probabilities are too extreme; without "
+        "rows whose s is 0 or 1, which have no logit",
         values=Fitted("slope"),
         reference=_COX,
         cases=of_scarcer,
@@ -384,7 +385,7 @@ _ROWS: dict[str, Metric] = {
     ),
     "calibration_intercept": _calibration(
         title="calibration intercept",
-        formula="a of logit P(y = 1) = a + b logit(s)",
+        formula="a of logit P(y = 1) = a + b logit(s), without rows whose s is 0 or 1",
         values=Fitted("intercept"),
         reference=_COX,
         cases=of_scarcer,

@@ -36,6 +36,19 @@ METRICS: Mapping[str, str] = {
     "far_down": "two or more classes too low",
 }
 """Names in words."""
+FORMULAS: Mapping[str, tuple[str, str]] = {
+    KAPPA: (
+        "1 - mean (t - p)^2 / (var t + var p + (mean t - mean p)^2) of the ranks t of truths and p of predictions",
+        "Cohen, Psychol. Bull. 70:213-220 (1968); Fleiss and Cohen, Educ. Psychol. Meas. 33:613-619 (1973)",
+    ),
+    "exact": ("rows with p = t / n", "proportion"),
+    "within_one": ("rows with |p - t| <= 1 / n", "proportion"),
+    "one_up": ("rows with p - t = 1 / n", "proportion"),
+    "one_down": ("rows with p - t = -1 / n", "proportion"),
+    "far_up": ("rows with p - t >= 2 / n", "proportion"),
+    "far_down": ("rows with p - t <= -2 / n", "proportion"),
+}
+"""Formula and reference of each."""
 
 
 def ordinal_sums(cohort: Cohort, ordinal: Ordinal, weights_PB: NDArray[Any]) -> Floats:

@@ -253,6 +253,7 @@ class Binned:
         num = np.bincount(row_of, minlength=2 * self._shape[2])
         mean = np.bincount(row_of, logit_n, 2 * self._shape[2]) / np.maximum(num, 1)
         truth = np.repeat([0.0, 1.0], self._shape[2])
+        self._has_logit_2K = recalibration.has_logit(mean).reshape(2, -1)
         self._fitted_3G = np.full((len(recalibration.FIGURES), rows.num_cells), np.nan)
         self._terms: dict[int, Array] = {}
         for g, cell in enumerate(rows.cells):
@@ -266,9 +267,12 @@ class Binned:
         moved = np.full((len(recalibration.FIGURES), num_cells, width), np.nan)
         for g, terms in self._terms.items():
             sums_2Kb = sums_G2Kb[g].astype(np.float64)
-            present_b = (sums_2Kb.sum(axis=1) > 0).all(axis=0)
+            counts_22b = [
+                (sums_2Kb * of_kind[..., None]).sum(axis=1) for of_kind in (self._has_logit_2K, ~self._has_logit_2K)
+            ]
             steps = recalibration.steps(terms @ sums_2Kb.reshape(-1, width))
-            moved[:, g, present_b] = (self._fitted_3G[:, g, None] + steps)[:, present_b]
+            present_3b = recalibration.present(np.stack(counts_22b))
+            moved[:, g] = np.where(present_3b, self._fitted_3G[:, g, None] + steps, np.nan)
         return {name: moved[fitted.place] for name, fitted in self._calibration.items()}
 
     def _values(self, sums: NDArray) -> dict[str, Array]:
@@ -320,9 +324,13 @@ class Binned:
 def _edges(rows: Rows) -> NDArray[np.int64]:
     """Return the highest rank of each bin: half of them hold as many rows each, half as many positives.
 
-    What is precise is decided among the highest scores, which rare positives share with few others.
+    What is precise is decided among the highest scores, which rare positives share with few others. Probabilities of 0
+    and 1 share a bin with no other.
     """
+    logit_n = logits(rows.score_n)
+    inside_n = recalibration.has_logit(logit_n)
     edges = [np.array([rows.rank_n.max()])]
+    edges += [rows.rank_n[n].max(keepdims=True) for n in (inside_n, ~inside_n & (logit_n < 0)) if n.any()]
     for ranks in (rows.rank_n, rows.rank_n[rows.truth_n]):
         if len(ranks):
             edges.append(np.sort(ranks)[np.linspace(0, len(ranks) - 1, NUM_BINS // 2 + 1).astype(np.int64)])

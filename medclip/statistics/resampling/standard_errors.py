@@ -208,6 +208,16 @@ def _floor(point_G: _Floats, cases_G: _Floats, pairs: tuple[_Floats, _Floats] | 
         return part_G * _independent(cases_G, pairs, moved_G)
 
 
+def cases_of(replicates: Replicates, metric: str, clusters: Clusters) -> _Floats:
+    """Count what a metric rests on in each cell, [G]: for TPR positives, for FPR negatives, for an area the scarcer.
+
+    Arguments as in `standard_errors`. A concordance rests on events, which are the positives.
+    """
+    row = METRICS[metric]
+    counts = _counts(replicates, clusters)
+    return counts.positives_G if row.what == "survival" else row.cases(counts).rows_G
+
+
 def _counts(replicates: Replicates, clusters: Clusters) -> Counts:
     """Count what a metric may be a share of."""
     n, pos, neg = (np.asarray(x, np.float64) for x in (replicates.n_G, replicates.n_pos_G, replicates.n_neg_G))

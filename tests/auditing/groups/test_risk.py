@@ -13,6 +13,7 @@ import medclip
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.errors import MedclipError
+from medclip.reports.audit.summary import lead
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.yearly_risk import yearly_figures
 from tests.kits.mammography_cohort import module_of
@@ -65,6 +66,18 @@ def test_the_page_shows_concordance_and_years(tmp_path: Path) -> None:
     assert "300 rows of 300 patients, for 1 risk by year, by no attribute" in page
     assert "There are no measures" not in page
     assert "<dt>Patients</dt><dd>300</dd>" in page
+
+
+def test_doubled_risks_lead_the_page_and_true_ones_do_not() -> None:
+    table = women(900)
+    doubled = table.assign(**{f"cancer_{k}": (2 * table[f"cancer_{k}"]).clip(upper=1) for k in range(1, 6)})
+    few = {"risk": ["cancer"], "num_resamples": 100, "num_permutations": 100}
+    sentence = lead(medclip.audit(doubled, **few).tidied())
+    assert sentence.startswith("Scores do not mean what they say. Cancer by year 5: too ")
+    assert "too high (observed/expected 0.4" in sentence
+    true = medclip.audit(table, **few).tidied()
+    assert lead(true).startswith("Of 2 ")
+    assert [row["metric"] for row in true.differences if row["p_holm"] <= 0.05] == []
 
 
 def test_scores_are_found_by_year_and_named_columns_are_year_1_2_3() -> None:

@@ -535,4 +535,4 @@ def test_a_grade_does_not_hide_that_the_score_beside_it_is_missing():
     grades = ["A", "B", "C"] * 20
     options = {"ordinal": {"density": ("A", "B", "C")}}
     cohort = read(scores | blank | {"density": grades}, labels | {"density": grades}, by=["sex"], **options)
-    assert cohort.unscored[0].num_unscored == 6
+    assert cohort.unscored[0].num_missing == 6

@@ -12,12 +12,25 @@ from medclip.auditing.result import AuditResult
 from medclip.reports.audit.findings import Harm
 from medclip.reports.audit.names import parts, with_interval
 from medclip.reports.audit.report import card, markdown
-from medclip.reports.audit.summary import FOUND, HIDDEN, UNSCORED, UNSEEN, collect_findings, lead, summary
+from medclip.reports.audit.summary import FOUND, HIDDEN, UNSCORED, UNSEEN, alarms, collect_findings, lead, summary
 from tests.kits.audit_report import EVIL, full, nearly_empty, without_findings
 
 
 def told(result: AuditResult) -> dict[str, str]:
     return {matter.head: " ".join(matter.all) for matter in summary(result.tidied())}
+
+
+def test_scores_that_are_all_equal_stand_in_the_red_box_and_few_values_lead_only():
+    made = without_findings()
+    (row, *others) = made.score_values
+    assert collect_findings(made) == ()
+    equal = replace(made, score_values=({**row, "n_values": 1}, *others))
+    assert "are equal: they tell nobody apart" in lead(equal)
+    assert alarms(equal) == ("Stop: scores that are all equal.", (lead(equal),))
+    few = replace(made, score_values=({**row, "n_values": 2}, *others))
+    assert "have 2 different values" in lead(few)
+    assert alarms(few)[1] == ()
+    assert collect_findings(replace(made, score_values=({**row, "n_values": 5}, *others))) == ()
 
 
 def test_a_row_has_its_value_and_interval_with_the_same_decimals():
@@ -28,7 +41,10 @@ def test_a_row_has_its_value_and_interval_with_the_same_decimals():
 
 
 def test_the_size_comes_from_everybody_and_not_from_the_largest_group():
-    assert "1,204 rows of 818 patients, for 3 labels and 1 risk by year, by sex, age and site" in told(full())["Size"]
+    assert (
+        "1,204 rows of 818 patients, for 3 labels, 1 risk by year and 1 grading, by sex, age and site"
+        in told(full())["Size"]
+    )
 
 
 def test_gaps_above_chance_are_told_with_size_interval_ends_and_what_chance_gives():
@@ -41,6 +57,7 @@ def test_gaps_above_chance_are_told_with_size_interval_ends_and_what_chance_give
 def test_the_same_gap_by_another_name_is_told_and_counted_once():
     made = full()
     row = next(r for r in made.gaps if r["gap"] == "underdiagnosis_max_min" and r["p_holm"] <= 0.05)
+    row |= {"family": "primary gaps, net"}
     twins = ({**row, "same_as": "tpr_max_min"}, {**row, "gap": "tpr_max_min"})
     matter = next(
         m
@@ -49,7 +66,7 @@ def test_the_same_gap_by_another_name_is_told_and_counted_once():
         )
         if m.head == FOUND
     )
-    assert matter.sentences[1].startswith("1 finding in all: missed disease 1. 1 gap between groups tested;")
+    assert matter.sentences[1].startswith("1 finding in all: missed disease 1. 1 gap of a primary hypothesis tested.")
     assert matter.items == ()
 
 
@@ -70,6 +87,26 @@ def test_a_difference_that_no_share_can_reach_could_not_have_been_seen_at_all():
     assert "no difference, however large, for" in told(replace(made, differences=(row,)))[UNSEEN]
 
 
+def test_a_sensitivity_had_to_differ_by_no_more_than_it_can():
+    made = without_findings()
+    large = tuple({**row, "smallest_gap": 5.08} for row in made.differences[3:])
+    text = lead(replace(made, differences=(*made.differences[:3], *large)))
+    assert "had to be 0.090, and in " in text
+    assert "none could be seen, however large" in text
+    assert "5.08" not in text
+    none = lead(replace(made, differences=large))
+    assert "no difference in sensitivity (TPR), however large, could be seen" in none
+
+
+def test_of_very_many_groups_that_are_hidden_some_are_named():
+    rows = tuple(
+        {"label": "flu", "attribute": "site", "group": f"s{n}", "reason": "few", "n": "<10"} for n in range(300)
+    )
+    text = told(replace(full(), suppressed=rows))[HIDDEN]
+    assert text.startswith("300 groups had too few patients")
+    assert len(text) < 400
+
+
 def test_without_power_nothing_follows_from_what_was_not_found():
     made = without_findings()
     rows = {name: tuple({**row, "smallest_gap": None} for row in made.rows(name)) for name in ("gaps", "differences")}
@@ -78,9 +115,16 @@ def test_without_power_nothing_follows_from_what_was_not_found():
 
 def test_p_that_does_not_survive_is_something_to_look_at_again_and_not_a_finding():
     made = without_findings()
-    raw = replace(made, differences=(), gaps=({**made.gaps[0], "p": 0.02, "p_holm": 0.4},))
-    assert " 1 more has p at most 0.05 before adjusting only" in told(raw)[FOUND]
-    assert "not a finding" in told(raw)[FOUND]
+    worse = {"value": -0.3, "low": -0.5, "high": -0.1, "p_holm": 0.4}
+    places = [row for row in made.differences if row["metric"] == "tpr"][::3]
+    rows = tuple({**row, **worse, "p": 0.01 + 0.005 * n} for n, row in enumerate(places[:4]))
+    text = told(replace(made, differences=rows))[FOUND]
+    assert "Leads, not found: p is at most 0.05 before adjusting only" in text
+    assert "the first 3 of 4" in text
+    assert text.count("is missed more often in") == 3
+    assert "p\u00a00.010, after adjusting for 4 tests 0.40" in text
+    found = replace(made, differences=(*rows[:1], {**rows[1], "p_holm": 0.001}))
+    assert "1 lead, with p at most 0.05 before adjusting only: to be looked at again" in told(found)[FOUND]
 
 
 def test_the_level_is_that_of_the_settings():
@@ -193,7 +237,7 @@ def test_a_label_that_is_hidden_altogether_is_a_page_without_its_numbers():
         {**row, "value": None, "n": None, "n_pos": None, "n_patients": None, "flag": "suppressed", "reason": "few"}
         for row in full().metrics
     )
-    page = told(replace(full(), metrics=hidden, risk=()))
+    page = told(replace(full(), metrics=hidden, risk=(), ordinal=()))
     assert "audited on too few patients to be counted here, for 3 labels" in page["Size"]
     assert "Overall" not in page
 

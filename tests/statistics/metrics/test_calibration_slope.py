@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.statistics.metrics.calibration import fit, fit_in_the_large, logits
-from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.metrics.calibration import fit, fit_all, fit_in_the_large, logits
+from medclip.statistics.resampling.bootstrap import MANY_ROWS, evaluate
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.bootstrap import cohort_of
 
@@ -137,10 +137,48 @@ def test_a_resample_without_one_class_has_no_slope() -> None:
     assert np.isfinite(drawn[0]).tolist() == [True, False]
 
 
-def test_probabilities_of_0_and_1_are_allowed() -> None:
-    cohort, label = cohort_of([0.0, 0.3, 0.6, 1.0, 0.0, 1.0], [0, 1, 0, 1, 1, 0])
-    point = evaluate(cohort, label, draw_weights(6, 2, seed=0), metrics=NAMES).point
-    assert np.isfinite(point["calibration_slope"]).all()
+def test_probabilities_of_0_and_1_do_not_count_for_the_slope_and_do_for_everything_else() -> None:
+    score, truth = np.array([0.0, 0.3, 0.6, 0.4, 0.7, 1.0, 0.0, 1.0]), np.array([0, 1, 0, 0, 1, 1, 1, 0])
+    inside = (score > 0) & (score < 1)
+    weights_PB = draw_weights(8, 5, seed=0)
+    of_all, of_some = (
+        evaluate(*cohort_of(s, y), w, metrics=(*NAMES, "calibration_in_the_large", "brier"))
+        for s, y, w in (
+            (score, truth, weights_PB),
+            (score[inside], truth[inside], weights_PB[inside]),
+        )
+    )
+    for name in NAMES:
+        assert of_all.point[name] == pytest.approx(of_some.point[name])
+        np.testing.assert_allclose(of_all.drawn[name], of_some.drawn[name])
+    assert of_all.point["brier"][0] == pytest.approx(np.mean((score - truth) ** 2))
+    assert of_all.point["calibration_in_the_large"][0] != of_some.point["calibration_in_the_large"][0]
+
+
+def test_one_ill_patient_with_a_score_of_0_does_not_decide_the_slope() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.beta(2, 3, 600)
+    cohort, label = cohort_of([*score, 0.0], [*(rng.random(600) < score), 1])
+    clipped = fit_all(np.clip(logits(label.score_N), -16, 16), label.truth_N == 1)[1]
+    point = evaluate(cohort, label, draw_weights(601, 2, seed=0), metrics=NAMES).point["calibration_slope"][0]
+    assert point == pytest.approx(1, abs=0.1)
+    assert clipped < 0.85
+
+
+def test_many_rows_in_bins_leave_probabilities_of_0_and_1_out_as_few_rows_do() -> None:
+    rng = np.random.default_rng(0)
+    num = MANY_ROWS + 1000
+    score = np.round(rng.beta(0.6, 1.2, num), 2)
+    truth = rng.random(num) < 0.1 + 0.8 * score
+    cohort, label = cohort_of(score, truth)
+    inside = (score > 0) & (score < 1)
+    assert 0.01 < (~inside).mean() < 0.2
+    weights_PB = draw_weights(num, 3, seed=0)
+    binned = evaluate(cohort, label, weights_PB, metrics=NAMES)
+    part = evaluate(*cohort_of(score[inside], truth[inside]), weights_PB[inside], metrics=NAMES)
+    for name in NAMES:
+        assert binned.point[name] == pytest.approx(part.point[name])
+        np.testing.assert_allclose(binned.drawn[name], part.drawn[name], atol=2e-4)
 
 
 @pytest.mark.golden

@@ -13,10 +13,9 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
-from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.bootstrap import Replicates, evaluate
 from medclip.statistics.resampling.intervals import (
     distance_interval,
-    expanded,
     least_ratio,
     of,
     percentile,
@@ -25,7 +24,7 @@ from medclip.statistics.resampling.intervals import (
     value_of,
     wilson,
 )
-from medclip.statistics.resampling.standard_errors import StandardErrors, clusters_of
+from medclip.statistics.resampling.standard_errors import Clusters, StandardErrors, clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of, index_weights
 
@@ -66,15 +65,6 @@ def test_undefined_replicates_are_left_out_up_to_a_tenth():
     assert percentile(drawn) == pytest.approx((0.025, 0.975))
     assert np.isnan(percentile(np.r_[drawn, np.nan])).all()
     assert np.isnan(percentile([])).all()
-
-
-def test_expanded_quantiles_are_wider_with_few_patients_and_plain_with_many():
-    drawn = np.random.default_rng(0).normal(size=4000)
-    few, many, plain = expanded(drawn, 9), expanded(drawn, 1e7), percentile(drawn)
-    assert few[0] < plain[0]
-    assert few[1] > plain[1]
-    assert few[1] == pytest.approx(2.262 * np.sqrt(10 / 9), abs=0.15)
-    np.testing.assert_allclose(many, plain, atol=1e-3)
 
 
 def drawn_cohort(seed: int = 0, patients: int = 60, flip: float = 0.2):
@@ -191,10 +181,13 @@ def test_the_interval_of_observed_over_expected_is_that_of_its_logarithm():
 def test_a_calibration_error_that_chance_explains_has_an_interval_from_0_on():
     spread_B = np.linspace(-0.05, 0.05, 401)
     drawn_GB = np.stack([0.2 + spread_B, 0.31 + spread_B])  # with 0.1 in the sample, and with 0.3
-    low_G, high_G = distance_interval(np.array([0.1, 0.3]), drawn_GB, np.array([1e6, 1e6]))
+    many_G = np.full(2, 10**6)
+    replicates = Replicates({"ece": np.array([0.1, 0.3])}, {"ece": drawn_GB}, many_G, many_G, many_G, many_G)
+    low_G, high_G, _ = distance_interval(replicates, "ece", Clusters(many_G, many_G, many_G, False))
     assert (low_G[0], high_G[0]) == (0, 0.1)  # resamples are twice as far off as the sample, in squares
-    ends = np.quantile(drawn_GB[1], (0.975, 0.025))
-    assert (low_G[1], high_G[1]) == pytest.approx(tuple(np.sqrt(2 * 0.09 - ends**2)), abs=1e-4)
+    squares_B = drawn_GB[1] ** 2
+    ends = 0.18 - squares_B.mean() + 1.959964 * squares_B.std(ddof=1) * np.array([-1, 1])
+    assert (low_G[1], high_G[1]) == pytest.approx(tuple(np.sqrt(ends)), abs=1e-5)
 
 
 def test_a_ratio_of_rates_has_the_ends_of_donner_and_zou_and_its_inverse_the_inverse_ones():

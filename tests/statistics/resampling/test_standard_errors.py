@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.standard_errors import clusters_of, size_by_floor, standard_errors
+from medclip.statistics.resampling.standard_errors import cases_of, clusters_of, size_by_floor, standard_errors
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of
 
@@ -76,3 +76,11 @@ def test_sizes_at_the_edge_beyond_reason():
     assert size_by_floor(1.0, 1.0) == 0.5
     assert np.isnan(size_by_floor(1.0, 0.0))
     assert np.isnan(size_by_floor(1.0, float("nan")))
+
+
+def test_a_rate_rests_on_what_it_is_a_share_of_and_an_area_on_the_scarcer_side():
+    cohort = cohort_of(np.r_[np.ones(80), np.zeros(30)], np.tile([0.2, 0.9], 55), probability=True)
+    replicates = evaluate(cohort, cohort.labels[0], draw_weights(110, 2, seed=0), threshold=0.5)
+    clusters = clusters_of(cohort, cohort.labels[0])
+    cases = {name: cases_of(replicates, name, clusters)[0] for name in ("tpr", "fpr", "auroc", "ppv", "accuracy")}
+    assert cases == {"tpr": 80, "fpr": 30, "auroc": 30, "ppv": 55, "accuracy": 110}

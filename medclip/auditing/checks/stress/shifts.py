@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.embeddings.vectors import estimated_mean
-from medclip.auditing.disclosure import CellState, Rounding, Roundings, hidden, roundings
+from medclip.auditing.disclosure import FEW_CASES, CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import paired, rest_cells, with_rest
 from medclip.auditing.groups.measure import (
     Measured,
@@ -44,7 +44,13 @@ from medclip.statistics.metrics.ranks import resampled_auroc
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.resampled import change, interval_of, share
-from medclip.statistics.resampling.standard_errors import Clusters, clusters_of, effective_patients, standard_errors
+from medclip.statistics.resampling.standard_errors import (
+    Clusters,
+    cases_of,
+    clusters_of,
+    effective_patients,
+    standard_errors,
+)
 from medclip.statistics.resampling.weights import draw_weights
 
 Row = dict[str, Any]
@@ -207,6 +213,7 @@ class _Cells:
         rows: list[Row] = []
         for metric in defined(replicates, tuple(self.clean.point)):
             low_G, high_G, _ = of(replicates, metric, self.clusters)
+            weak_G = cases_of(replicates, metric, self.clusters) < FEW_CASES
             changes = (
                 []
                 if stressed is None
@@ -224,7 +231,7 @@ class _Cells:
                     **rounded_values(self.rounding, fewest, *figure),
                     **{"n": exported(self.rounding, state.n), "n_pos": exported(self.rounding, state.n_pos)},
                     "n_patients": exported(self.rounding, state.n_patients),
-                    "flag": "underpowered" if state.underpowered else "",
+                    "flag": "underpowered" if weak_G[cell] else "",
                 }
                 base = self.everybody if stressed is None else self.clean
                 if metric == ERROR and base is not None:

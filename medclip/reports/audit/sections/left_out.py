@@ -1,15 +1,27 @@
-"""What was left out, as the page shows it: the flow of rows, and who was never scored."""
+"""What was left out, as the page shows it: the flow of rows, who was never scored, and whose truth is not known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medclip.auditing.input.missing import THIRDS
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.findings import Finding, Harm
 from medclip.reports.audit.names import by_attribute, cell_name, is_all, of_model, plain, select, survives
 from medclip.reports.html_page import Grid, Td, Tr, prose
-from medclip.wording import NONE, capital, count, list_of, number, p_value, percent, real, value_and_interval
+from medclip.wording import (
+    NONE,
+    capital,
+    count,
+    list_of,
+    number,
+    p_value,
+    percent,
+    real,
+    told_apart,
+    value_and_interval,
+)
 
 _MOST_LABELS = 5
 """Labels that have a row each in the flow on the first page."""
@@ -50,6 +62,28 @@ def unscored(result: AuditResult) -> Grid:
     return Grid("Labelled rows that lack a score", heads, tuple(lines), dense=True)
 
 
+def unlabelled(result: AuditResult) -> Grid:
+    """List for each label what share of the scored rows has none: of everybody, and where that is beyond chance."""
+    heads = ("Group", "Scored rows", "Without a label", "Share", "Minus all others", "p, adjusted")
+    lines: list[Tr] = []
+    for model in result.model_names:
+        for label in dict.fromkeys(row.get("label") for row in select(result.unlabelled, model=model)):
+            rows = select(result.unlabelled, model=model, label=label)
+            lines.append(Tr(f"{plain(label)}{of_model(result, rows[0])}"))
+            lines += [
+                Tr(_place(row), _numbers(result, row, "n_unlabelled"))
+                for row in rows
+                if is_all(row) or survives(result, row)
+            ]
+    return Grid("Scored rows that lack a label", heads, tuple(lines), dense=True)
+
+
+def _place(row: Row) -> str:
+    if row.get("attribute") == THIRDS:
+        return capital(f"{row.get('group')} of scores")
+    return capital(cell_name(row))
+
+
 def findings(result: AuditResult) -> list[Finding]:
     """Return the groups whose rows lack a score more often than those of all others, beyond chance."""
     tests = sum(real(row.get("p")) is not None for row in result.unscored)
@@ -76,13 +110,18 @@ def _cells(result: AuditResult, rows: list[Row]) -> tuple[Td, ...]:
     row = next((r for r in rows if not r.get("reason")), rows[0])
     if row.get("flag") == "suppressed":
         return (Td("not shown", css="quiet"), *(Td(NONE, css="quiet") for _ in range(4)), prose(""))
+    return (*_numbers(result, row, "n_unscored"), prose(_why(result, row)))
+
+
+def _numbers(result: AuditResult, row: Row, column: str) -> tuple[Td, ...]:
+    """Write rows, how many of them lack something (`column`), their share, and its difference from all others."""
     share, around = value_and_interval(row.get("value"), row.get("low"), row.get("high"))
     difference, between = _difference(row)
     sign = "▲ " if survives(result, row) else ""
-    numbers = (Td(number(row.get("n"))), Td(_few(row)), Td(share, (around,)))
+    numbers = (Td(number(row.get("n"))), Td(_few(row, column)), Td(share, (around,)))
     tested = "" if real(row.get("p")) is None else f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}"
     apart = NONE if is_all(row) else f"{sign}{difference}"
-    return (*numbers, Td(apart, (between,) if not is_all(row) else ()), Td(tested or NONE), prose(_why(result, row)))
+    return (*numbers, Td(apart, (between,) if not is_all(row) else ()), Td(tested or NONE))
 
 
 def _difference(row: Row) -> tuple[str, str]:
@@ -95,9 +134,9 @@ def _why(result: AuditResult, row: Row) -> str:
     return list_of([f"{plain(r['reason'])} {_few(r)}" for r in of_group if r.get("reason")], most=4)
 
 
-def _few(row: Row) -> str:
+def _few(row: Row, column: str = "n_unscored") -> str:
     """Write a count; a small one is not exported."""
-    return "few" if row.get("n_unscored") is None else number(row["n_unscored"])
+    return "few" if row.get(column) is None else number(row[column])
 
 
 def _finding(result: AuditResult, row: Row, tests: int) -> Finding:
@@ -108,7 +147,8 @@ def _finding(result: AuditResult, row: Row, tests: int) -> Finding:
         "" if row.get("n_patients") is None else f", {count(int(row['n_patients']), 'patient')}"
     )
     none = round(others, 9) <= 0 and result.settings.get("counts") == "exact"  # not where few are rounded to none
-    against = f"{percent(share)} against {'none' if none else percent(max(others, 0.0))} in all others"
+    texts = told_apart(share, max(others, 0.0), is_share=True)
+    against = f"{texts[0]} against {'none' if none else texts[1]} in all others"
     adjusted = f"after adjusting for {count(tests, 'test')} {p_value(row.get('p_holm'))}"
     return Finding(
         Harm.UNSCORED,

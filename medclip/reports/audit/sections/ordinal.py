@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.findings import Finding, Harm
+from medclip.reports.audit.mechanisms import Mechanism, mechanisms
 from medclip.reports.audit.names import (
     alone_and_adjusted,
     by_attribute,
@@ -19,7 +20,7 @@ from medclip.reports.audit.names import (
 )
 from medclip.reports.html_page import Grid, Td, Tr
 from medclip.statistics.metrics.grading_agreement import KAPPA, METRICS
-from medclip.wording import capital, figure, list_of, number, real
+from medclip.wording import capital, list_of, number, p_value, real, told_apart
 
 _MEANS = {
     "one_down": (Harm.MISSED, 1, "is graded one class too low {more} often in {cell}"),
@@ -32,24 +33,46 @@ _MEANS = {
 
 
 def findings(result: AuditResult) -> list[Finding]:
-    """Return the differences of a group from all others that survive their family."""
-    return [_finding(result, row) for row in result.ordinal if row.get("reference") and survives(result, row)]
+    """Return what makes a group fare worse than all others and survives its family, each mechanism once."""
+
+    def harm_of(row: Row) -> int | None:
+        harm, worse, _ = _MEANS[str(row.get("metric"))]
+        return harm if float(row["value"]) * worse > 0 else None
+
+    differences = [row for row in result.ordinal if row.get("reference")]
+    values = [row for row in result.ordinal if not row.get("reference")]
+    every = mechanisms(differences, values, lambda row: survives(result, row), harm_of)
+    return [_finding(result, one) for one in every]
 
 
-def _finding(result: AuditResult, row: Row) -> Finding:
+def _finding(result: AuditResult, one: Mechanism) -> Finding:
+    row = one.lead
     harm, worse, words = _MEANS[str(row.get("metric"))]
-    value = real(row.get("value")) or 0.0
+    value = float(row["value"])
     text = words.format(more="more" if value > 0 else "less", cell=cell_name(row))
     place = {name: row.get(name) for name in ("model", "label", "attribute", "group", "metric")}
     of_group = next((r for r in select(result.ordinal, **place) if not r.get("reference")), {})
     grade = real(of_group.get("value"))
-    against = "" if grade is None else f"{figure(grade)} against {figure(grade - value)}, "
+    against = "" if grade is None else f"{' against '.join(told_apart(grade, grade - value))}, "
     people = "".join(f"; {counted}" for counted in counts_of(of_group, ("n", "row"), ("n_patients", "patient")))
+    besides = [f"{METRICS[str(r['metric'])]} {with_interval(r, signed=True)}" for r in (*one.rows[1:], *one.beside)]
+    with_it = f"; with it {list_of(besides)}" if besides else ""
     sentence = (
         f"{capital(plain(row.get('label')))} {text} than in all others{of_model(result, row)}: {against}difference "
-        f"{with_interval(row, signed=True)}{people}; {alone_and_adjusted(row)}."
+        f"{with_interval(row, signed=True)}{with_it}{people}; {alone_and_adjusted(row)}."
     )
-    return Finding(harm, sentence, value * worse)
+    name = METRICS[str(row["metric"])]
+    return Finding(
+        harm,
+        sentence,
+        value * worse,
+        what=f"{capital(plain(row.get('label')))}, {cell_name(row)}{of_model(result, row)}: {name}",
+        value=against.removesuffix(", "),
+        difference=with_interval(row, signed=True),
+        counts=people.removeprefix("; ").replace("; ", ", "),
+        p=f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}",
+        row=row,
+    )
 
 
 def answers(result: AuditResult) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import by_attribute, group_cell, group_name, plain, select
 from medclip.reports.html_page import Grid, Td, Tr
 from medclip.statistics.cohort import ALL
-from medclip.wording import capital, figure, list_of, number, percent, real
+from medclip.wording import capital, figure, list_of, number, real, told_apart
 
 _APART = 0.1
 """A standardised difference that is named; smaller ones are commonly taken as small (Austin 2009)."""
@@ -19,7 +19,7 @@ def answers(result: AuditResult) -> tuple[str, ...]:
         distance, by_chance = real(row.get("distance")) or 0.0, real(row.get("distance_by_chance")) or 0.0
         chance = "more than" if distance > by_chance else "no more than"
         named = [
-            f"{group_name(one)} {percent(one['value'])} against {percent(one['reference'])}"
+            f"{group_name(one)} {' against '.join(told_apart(one['value'], one['reference'], is_share=True))}"
             for one in select(_first(result), attribute=row.get("attribute"))
             if real(one.get("standardised")) is not None and abs(one["standardised"]) > _APART
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medclip.auditing.groups.measure import PRIMARY
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED
 from medclip.reports.audit.findings import Finding, Harm
@@ -20,12 +21,10 @@ def answers(result: AuditResult) -> tuple[str, ...]:
     """Return a sentence for each requirement of each model that is met or undecided, and one about the families."""
     ordered = [row for verdict in (UNDECIDED, MET) for row in _heads(result, verdict=verdict)]
     sentences = tuple(_sentence(result, row) for row in ordered)
-    primary = {str(row.get("family")) for row in result.gaps if str(row.get("family")).startswith("primary")}
-    if primary:
-        tests = sum(str(row.get("family")) in primary and not row.get("same_as") for row in result.gaps)
+    if any(str(row.get("family")).startswith(PRIMARY) for row in result.gaps):
         sentences += (
-            f"{count(tests, 'gap')} of primary hypotheses, declared beforehand, {'is' if tests == 1 else 'are'} a "
-            "family of their own; all other tests of groups are exploratory, to be tested again on other patients.",
+            "Primary hypotheses are a family of their own; all other tests of groups are exploratory, to be tested "
+            "again on other patients.",
         )
     return sentences
 
@@ -65,26 +64,64 @@ def _where(result: AuditResult, row: Row) -> str:
     return f"{label}{group_name(row)}{against}"
 
 
-def _value_and_bounds(row: Row) -> list[str]:
-    signed = bool(row.get("reference"))
-    return [figure(row.get(name), signed=signed, decimals=_DECIMALS) for name in ("value", "low", "high")]
+def met(result: AuditResult) -> tuple[str, ...]:
+    """Return the sentences of what is met, which the first page folds."""
+    return tuple(_sentence(result, row) for row in _heads(result, verdict=MET))
+
+
+def met_in_short(result: AuditResult) -> str:
+    """Count what is met in one line, with its words; "" for nothing."""
+    rows = _heads(result, verdict=MET)
+    names = [f"“{row.get('requirement')}”{of_model(result, row)}" for row in rows]
+    return f"{count(len(rows), 'requirement')} met: {list_of(names)}." if rows else ""
+
+
+def _ends(row: Row) -> tuple[str, str]:
+    """Write the bound by which a group passes, and the one by which it fails, which allows for all groups at once.
+
+    Of a pair both ends of one interval have to lie within the margin, and they stand together.
+    """
+    signed, (low, high) = bool(row.get("reference")), (row.get("low"), row.get("high"))
+    lower, upper = (figure(end, signed=signed, decimals=_DECIMALS) for end in (low, high))
+    if signed:
+        return (NONE if real(low) is None else f"{lower} to {upper}"), NONE
+    return (lower, upper) if any(sign in str(row.get("requirement")) for sign in (">", "≥")) else (upper, lower)
+
+
+def _value(row: Row) -> str:
+    return figure(row.get("value"), signed=bool(row.get("reference")), decimals=_DECIMALS)
 
 
 def _in_brackets(row: Row) -> str:
+    """Write a value with the bound that decides, at the one confidence that this bound has."""
     if real(row.get("value")) is None:
         return " (not shown)"
-    value, low, high = _value_and_bounds(row)
-    return f" {value} (bounds {low} and {high})"
+    passes, fails = _ends(row)
+    if row.get("verdict") != NOT_MET or fails == NONE:
+        return f" {_value(row)} ({'bounds' if row.get('reference') else 'bound'} {passes})"
+    return f" {_value(row)} (bound {fails}, with all groups allowed for at once)"
 
 
-def grid(result: AuditResult) -> Grid:
-    """Return each requirement with the groups that decide it."""
+def grid(result: AuditResult, *, is_met: bool = False) -> Grid:
+    """Return the requirements that are met, or those that are not, with the groups that decide them."""
     lines: list[Tr] = []
-    for head in _heads(result):
-        lines.append(Tr(f"{head.get('requirement')}{of_model(result, head)}: {_sign(head)}"))
-        lines += [Tr(_where(result, row), _cells(row)) for row in _groups(result, head)]
-    heads = ("Group", "Verdict", "Value", "Lower bound", "Upper bound", "Rows", "Positives", "Patients", "Why")
-    return Grid("Declared beforehand, and what became of it", heads, tuple(lines), dense=True)
+    for head in (row for row in _heads(result) if (row.get("verdict") == MET) == is_met):
+        rows = _groups(result, head)
+        lines.append(
+            Tr(f"{head.get('requirement')}{of_model(result, head)}: {_sign(head)} ({_confidences(head, rows)})")
+        )
+        lines += [Tr(_where(result, row), _cells(row)) for row in rows]
+    heads = ("Group", "Verdict", "Value", "Passes by", "Fails by", "Rows", "Positives", "Negatives", "Patients", "Why")
+    return Grid("Met" if is_met else "Not met, or undecided", heads, tuple(lines), dense=True)
+
+
+def _confidences(head: Row, rows: list[Row]) -> str:
+    """Write the confidence of either bound, one-sided."""
+    passes = float(head.get("confidence") or 0)
+    fails = 1 - (1 - passes) / max(1, len(rows))
+    if fails == passes or (rows and rows[0].get("reference")):
+        return f"bounds at {100 * passes:.3g} %"
+    return f"passes by its bound at {100 * passes:.3g} %, fails by that at {100 * fails:.4g} %"
 
 
 def _sign(row: Row) -> str:
@@ -92,5 +129,5 @@ def _sign(row: Row) -> str:
 
 
 def _cells(row: Row) -> tuple[Td, ...]:
-    counts = (number(row.get(name)) for name in ("n", "n_pos", "n_patients"))
-    return (prose(_sign(row)), *map(Td, (*_value_and_bounds(row), *counts)), prose(str(row.get("reason") or "")))
+    counts = (number(row.get(name)) for name in ("n", "n_pos", "n_neg", "n_patients"))
+    return (prose(_sign(row)), *map(Td, (_value(row), *_ends(row), *counts)), prose(str(row.get("reason") or "")))

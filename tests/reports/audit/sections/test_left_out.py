@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medclip.reports.audit.sections.left_out import findings, unscored
+from medclip.reports.audit.sections.left_out import findings, unlabelled, unscored
 from tests.kits.audit_report import full
 
 
@@ -22,6 +22,12 @@ def test_a_model_that_scored_everybody_has_one_line_and_the_other_all_its_groups
     of_a, of_b = heads[heads.index("Model: a") + 1 : heads.index("Model: b")], heads[heads.index("Model: b") + 1 :]
     assert of_a == of_b[:1]  # everybody
     assert of_b[1:] == ["Sex", "female", "male"]
+
+
+def test_a_label_has_a_line_of_everybody_and_of_what_lacks_it_beyond_chance():
+    heads = [row.head for row in unlabelled(full(models=("a",), labels=("flu", "cold"))).rows]
+    assert heads == ["flu", "Everybody", "Highest third of scores"]
+    assert not unlabelled(replace(full(), unlabelled=()))
 
 
 def test_a_group_that_lacks_fewer_scores_than_the_others_is_no_finding():

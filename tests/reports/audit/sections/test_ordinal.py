@@ -23,7 +23,10 @@ def test_a_difference_of_grades_has_both_figures_and_the_counts_that_it_rests_on
     assert "0.60 against 0.84, difference −0.24 (−0.28 to −0.20); 400 rows; 300 patients; p" in finding.sentence
 
 
-def test_a_group_that_is_graded_better_fares_better():
+def test_a_group_that_is_graded_better_is_no_finding_and_of_two_groups_the_worse_one_is_told_once():
     made = full()
-    own = tuple({**row, "value": 0.24, "p_holm": 1e-6} for row in made.ordinal if row.get("reference"))
-    assert all(finding.fares_better for finding in ordinal.findings(replace(made, ordinal=own)))
+    kappas = [{**row, "p_holm": 1e-6} for row in made.ordinal if row.get("reference") and row["group"] == "female"]
+    better, worse = ([{**row, "value": value} for row in kappas] for value in (0.24, -0.24))
+    men = [{**row, "group": "male"} for row in better]
+    assert ordinal.findings(replace(made, ordinal=(*better,))) == []
+    assert len(ordinal.findings(replace(made, ordinal=(*worse, *men)))) == 1
