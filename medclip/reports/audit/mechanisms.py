@@ -8,6 +8,7 @@ that coincide (view and scanner) the one whose difference stays, given the other
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,15 +71,27 @@ def mechanisms(
         candidates = [
             mechanism for rows in groups.values() for mechanism in _of_group(rows, is_found, harm_of) if mechanism.rows
         ]
-        # Of two groups each is all others of the other: the one with the worse harm is told.
-        candidates.sort(key=lambda one: (harm_of(one.lead) if len(groups) == 2 else 0, -one.strength))
-        told: list[Mechanism] = []
-        for one in candidates:
-            rows = tuple(row for row in one.rows if not _is_explained(row, told, list(groups), measures))
-            if rows:
-                told.append(replace(one, rows=rows))
-        every += told
+        # Two groups of four are the other side of the other two: the fewest are told, and of as many the worse harm.
+        ways = [
+            _told(sorted(candidates, key=order), list(groups), measures)
+            for order in (lambda one: (harm_of(one.lead), -one.strength), lambda one: -one.strength)
+        ]
+        every += min(ways, key=lambda told: (len(told), [harm_of(one.lead) for one in told]))
     return every
+
+
+def _told(
+    candidates: list[Mechanism], groups: Sequence[str], measures: Mapping[tuple[Any, ...], Row]
+) -> list[Mechanism]:
+    """Take the first one, and then what stands out most from the groups that are not told yet."""
+    told: list[Mechanism] = []
+    while candidates:
+        left = [[_left(row, told, groups, measures) for row in one.rows] for one in candidates]
+        first = max(range(len(left)), key=lambda place: (max(left[place]) if told else 0, -place))
+        one = candidates.pop(first)
+        if rows := tuple(row for row, rest in zip(one.rows, left[first], strict=True) if rest > 1):
+            told.append(replace(one, rows=rows))
+    return told
 
 
 def _of_group(
@@ -99,10 +112,10 @@ def _of_group(
     return [Mechanism(tuple(row for row in found if row not in ranking), beside), Mechanism(ranking)]
 
 
-def _is_explained(
-    row: Row, told: Sequence[Mechanism], groups: Sequence[str], measures: Mapping[tuple[Any, ...], Row]
-) -> bool:
-    """Whether a group is no worse than those others that are not told of already in the same kind of measure."""
+def _left(row: Row, told: Sequence[Mechanism], groups: Sequence[str], measures: Mapping[tuple[Any, ...], Row]) -> float:
+    """Return how far a group is from those that are not told of yet in the same kind of measure, in halves of its
+    interval; up to 1 the told ones explain it, and infinity where nothing can.
+    """
     kind = row.get("metric") in RANKING
     harmed = {
         str(one.lead.get("group"))
@@ -111,18 +124,20 @@ def _is_explained(
         if (r.get("metric") in RANKING) == kind
     }
     if not harmed or str(row.get("group")) in harmed:
-        return False
+        return math.inf
     others = [group for group in groups if group not in harmed and group != row.get("group")]
     cells = [measures.get((*(row.get(name) for name in PLACE), group, row.get("metric"))) for group in others]
     known = [(float(cell["value"]), _cases(cell)) for cell in cells if cell and real(cell.get("value")) is not None]
     own = measures.get(tuple(row.get(name) for name in _CELL))
     if not others:
-        return True
+        return 0.0 if len(groups) == 2 else math.inf
     if own is None or real(own.get("value")) is None or not known:
-        return False
+        return math.inf
     mean = sum(value * cases for value, cases in known) / sum(cases for _, cases in known)
     apart = float(own["value"]) - mean
-    return apart * float(row["value"]) <= 0 or abs(apart) <= (float(row["high"]) - float(row["low"])) / 2
+    if apart * float(row["value"]) <= 0:
+        return 0.0
+    return 2 * abs(apart) / max(float(row["high"]) - float(row["low"]), 1e-9)
 
 
 def _cases(row: Row) -> float:

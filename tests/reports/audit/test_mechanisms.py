@@ -50,6 +50,18 @@ def test_who_differs_from_all_others_only_because_another_group_does_is_not_told
     assert names(told(*shifted, *others, values=values)) == [("C", ["tpr"]), ("D", ["fpr"])]
 
 
+def test_a_second_group_that_is_harmed_is_told_and_not_the_other_side_of_both():
+    rates = {"A": 0.3, "B": 0.28, "C": 0.05, "D": 0.08}
+    values = tuple(
+        row(g, metric, share + more, n=100, n_neg=90, n_pos=90)
+        for metric, more in (("fpr", 0), ("tpr", 0.5))
+        for g, share in rates.items()
+    )
+    found = (row("C", "tpr", -0.17, 0.04), row("C", "fpr", -0.17, 0.04), row("D", "tpr", -0.13, 0.06))
+    mirrored = (row("D", "fpr", -0.13, 0.06), row("A", "fpr", 0.16, 0.04), row("B", "fpr", 0.13, 0.04))
+    assert names(told(*found, *mirrored, values=values)) == [("C", ["tpr"]), ("D", ["tpr"])]
+
+
 def test_of_two_groups_the_worse_harm_is_told_and_the_other_side_is_not():
     every = told(row("F", "tpr", -0.2), row("M", "tpr", 0.2), row("M", "fpr", 0.3), row("F", "fpr", -0.3))
     assert names(every) == [("F", ["tpr"])]
