@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import medclip
 from medclip.adaptation.pack.pack_head import read_pack_heads
+from medclip.api.pretrain import measured
 from medclip.auditing.checks.leakage.training_data import of_pack
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
@@ -161,6 +162,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     recipe["data"]["shards"], recipe["objective"]["supervised"]["task"] = [str(out / "shards")], str(out / "task.yaml")
     half = run_recipe(recipe, out=out, stop=lambda step: step == 7)
     assert not half.finished
+    report = measured(load_recipe(recipe), half, None).report
+    assert report is not None
+    page = report.read_text()
+    assert "the run is not finished" in page
+    assert "hidden pixels" not in page
     again = tune(films, out, ["disc", "bar"])
     for name in ("pack/model.safetensors", "pack/adapted.safetensors", "best.safetensors"):
         assert (out / name).read_bytes() == (run.run.out / name).read_bytes(), name
