@@ -30,7 +30,7 @@ from torch import nn
 import medclip
 from medclip.adapters.base import source_of
 from medclip.explaining.explain_unit import explain_unit, shuffle_weights
-from medclip.explaining.explainers import ExplainOptions
+from medclip.explaining.explainers import NONE, ExplainOptions
 from medclip.explaining.seen import read_seen
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.packs.card import IMPORTED, Card
@@ -198,7 +198,7 @@ def _count(
     model: Any, task: str, paths: Sequence[Path], drawn: Sequence[Planted], method: str | None
 ) -> tuple[int, int, int]:
     """Count hits, empty maps and right answers, as `medclip.explain` computes them but without a drawing."""
-    settings, options = Settings(workers=1), ExplainOptions(method, checks=False)
+    settings, options = Settings(workers=1), ExplainOptions(method, checks=NONE)
     hits = empty = right = 0
     for path, one in zip(paths, drawn, strict=True):
         seen = read_seen(source_of(path, settings), Modality.PATHOLOGY, model.preprocess, settings)

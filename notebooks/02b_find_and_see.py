@@ -147,7 +147,7 @@ maps = medclip.explain(
     task="content:malignant",
     model=root / "mass",
     modality="ultrasound",
-    checks=False,
+    checks="none",
 )
 heats = [next(iter(explained.values()))[0] for explained in maps.maps]
 figure, axes = plt.subplots(2, 4, figsize=(13, 5.6), layout="constrained")
@@ -244,7 +244,7 @@ control_maps = medclip.explain(
     task="planted:patch",
     model=root / "control",
     modality="ultrasound",
-    checks=False,
+    checks="none",
 )
 control_heats = [next(iter(explained.values()))[0] for explained in control_maps.maps]
 on_patch = count_peaks(control_heats, [patch_of[file] for file in unseen.file], unseen.patient.tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import (
     Believed,
@@ -24,13 +24,14 @@ from medclip.api.groups import (
     settings_of,
 )
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.explaining.explainers import DEFAULTS, EXPLAINERS, SCALES, ExplainOptions
+from medclip.explaining.explainers import ALL, CHECKS, DEFAULTS, EXPLAINERS, NONE, QUICK, SCALES, ExplainOptions
 from medclip.options import argument, option, options
 from medclip.progress import Silent
 from medclip.verbs import verb
-from medclip.wording import number
+from medclip.wording import count, duration, list_of, number
 
 if TYPE_CHECKING:
+    from medclip.explaining.explain_unit import Cost
     from medclip.explaining.explanation import Explained
     from medclip.inspecting.opened_study import OpenedUnit
     from medclip.models.model import Model
@@ -41,6 +42,13 @@ if TYPE_CHECKING:
 
 MAX_UNITS = 500
 """More images, series and slides than these are a collection to score, not to look at one by one."""
+
+
+def _level(value: Any) -> Any:
+    """Refuse the switch that --checks was."""
+    if isinstance(value, bool):
+        raise ValueError(f"is one of {list_of(CHECKS)}: {(ALL if value else NONE)!r} for {value}")
+    return value
 
 
 @options
@@ -88,10 +96,13 @@ class HeatMapOptions(
         often=True,
         heading="What is asked",
     )
-    checks: bool = option(
-        "Check the maps, by weights drawn anew, insertion and deletion, and sensitivity to the prompt. They take some "
-        "hundred passes of the image that carries most.",
-        default=True,
+    checks: str = option(
+        "Which checks of the maps are made, on the image that carries most. Quick are random weights and the least "
+        "related question, a map more each; all adds each block's weights, and insertion and deletion, which take some "
+        "hundred passes more: for the maps that will be shown to others.",
+        default=QUICK,
+        choices=CHECKS,
+        read=_level,
         often=True,
         heading="What is asked",
     )
@@ -122,7 +133,7 @@ def explain(options: HeatMapOptions) -> Explained:
 
     Example:
         >>> import medclip
-        >>> maps = medclip.explain("examples/studies/chest_pa.dcm", prompt="pleural effusion", checks=False)
+        >>> maps = medclip.explain("examples/studies/chest_pa.dcm", prompt="pleural effusion", checks="none")
         >>> maps.maps[0]["pleural effusion against no pleural effusion"][0].shape
         (512, 512)
     """
@@ -192,7 +203,7 @@ def _explained(
     units: Sequence[tuple[str, OpenedUnit | Problem]], options: HeatMapOptions, asked: ScoreOptions
 ) -> Explained:
     """Explain units one by one; where the caller names their modality, a photograph may be explained as a film."""
-    from medclip.explaining.explain_unit import explain_unit
+    from medclip.explaining.explain_unit import explain_unit, measure_cost
     from medclip.explaining.explanation import Explained, Explanation, padding_notes
     from medclip.explaining.seen import read_seen
     from medclip.files.readers.pool import ReadingPool
@@ -209,6 +220,7 @@ def _explained(
     form = ExplainOptions(options.method, options.checks, options.scale, options.seed)
     modalities = KnownModality(loaded, options.min_confidence)
     rows = []
+    is_cost_due = options.progress is not None
     progress.stage("Explaining", len(units))
     for note in targets.notes:
         progress.note(note)
@@ -225,6 +237,11 @@ def _explained(
                 is_unnamed = options.modality is None
                 if seen.coloured and is_unnamed and (problem := in_colour(known, _who_says(unit))) is not None:
                     raise problem.error(None)
+                if is_cost_due:
+                    num = sum(not isinstance(one, Problem) for _, one in units)
+                    measured = measure_cost(loaded, seen, targets, form)
+                    progress.note(_cost_in_words(*measured, len(seen.images), num, form))
+                    is_cost_due = False
                 rows.append(explain_unit(loaded, seen, targets, form, row=number_, file=name))
             except MedclipError as error:
                 if error.reason in _STOPS:
@@ -241,6 +258,14 @@ def _explained(
     for note in notes[len(targets.notes) :]:
         progress.note(note)
     return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)
+
+
+def _cost_in_words(cost: Cost, num_scores: int, num_images: int, num_units: int, form: ExplainOptions) -> str:
+    """Return what all units are expected to take, each with as many images as the first, by each kind of checks."""
+    seconds = {checks: duration(num_units * cost.seconds(num_images, num_scores, checks)) for checks in CHECKS}
+    others = ", ".join(f"--checks {checks} {seconds[checks]}" for checks in CHECKS if checks != form.checks)
+    maps = count(num_units * num_images * num_scores, "map")
+    return f"About {seconds[form.checks]} for {maps} with --checks {form.checks} ({others}), by the first image."
 
 
 def _who_says(unit: OpenedUnit) -> ModalitySource:

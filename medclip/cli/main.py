@@ -36,6 +36,8 @@ OTHER_CODES = (
 HELP_ALL = "--help-all"
 FORMER = {f"captions from-{source}": f"pairs captions --from {source}" for source in ("labels", "mammography", "ecg")}
 """Commands of 0.2.0 that went, and what does the same."""
+FORMER_OPTIONS = {("explain", "--no-checks"): "--checks none"}
+"""Options that went, by their commands, and what does the same."""
 
 # name -> (module:function, one line of help). A name with a blank in it is a command of a group, or of another command.
 COMMANDS = {
@@ -210,6 +212,9 @@ class _LazyGroup(_Help, TyperGroup):
             ctx.fail(_no_command(rest[0], full))
         if full in COMMANDS:
             place, summary = COMMANDS[full]
+            for word in rest:
+                if (now := FORMER_OPTIONS.get((full, word))) is not None:
+                    ctx.fail(f"There is no option {word} of `medclip {full}` any more. It is {now}.")
             name_of_module, function = place.split(":")
             target = getattr(import_module(name_of_module), function)
             is_all = HELP_ALL in rest

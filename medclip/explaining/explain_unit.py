@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.explaining.explainers import ExplainOptions
+from medclip.explaining.explainers import ALL, EXPLAINERS, NONE, QUICK, ExplainOptions
 from medclip.explaining.explanation import (
     Curve,
     Explanation,
@@ -36,6 +37,7 @@ from medclip.explaining.records import flat_lines, is_present
 from medclip.explaining.seen import Seen
 from medclip.explaining.target import Target
 from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.lazy import import_name
 from medclip.sample import Kind, Modality
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
 
 NUM_STEPS = 20
 """Of a curve: 5 % of the patches each."""
+_PASSES_OF_IMAGE, _PASSES_OF_MAP = 78, 38
+"""Of curves: what is random and from the middle out is shared by all maps of an image."""
+_MEASURED = 4
+"""Images of one pass that is timed: those of a curve go together, too."""
 _MOST_DEPTHS = 8
 _BLUR = 16
 """Side of the model's input over the deviation of the blur that stands for a removed patch."""
@@ -66,7 +72,7 @@ def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float | None:
 
 
 def randomisation(
-    model: Any, image: Any, maps: Sequence[Maps], number: int, *, seed: int = 0
+    model: Any, image: Any, maps: Sequence[Maps], number: int, *, seed: int = 0, last_only: bool = False
 ) -> list[tuple[Randomised, ...]]:
     """Re-initialise the image tower from the top down and compare the maps of one image.
 
@@ -76,6 +82,7 @@ def randomisation(
         maps: Maps of each score, as they were computed.
         number: Number of the image among those of `maps`.
         seed: Seed of the random weights.
+        last_only: Whether maps are computed of the tower that is random all over alone.
 
     Returns:
         For each score the depths, the highest first.
@@ -83,9 +90,12 @@ def randomisation(
     tower = copy.deepcopy(model.clip.visual)
     generator = torch.Generator().manual_seed(seed)
     targets, results = [one.target for one in maps], [[] for _ in maps]
-    for names in _from_the_top(tower):
+    depths = _from_the_top(tower)
+    for names in depths:
         for name in names:
             shuffle_weights(tower.get_parameter(name), generator)
+        if last_only and names is not depths[-1]:
+            continue
         again = compute_maps(model, image, targets, maps[0].method, visual=tower)
         for before, after, result in zip(maps, again, results, strict=True):
             result.append(Randomised(_block_of(names[-1]), rank_correlation(before.grids[number], after.grids[0])))
@@ -219,6 +229,47 @@ def _short(value: float) -> float:
     return round(float(value), 5)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What maps cost, as measured on one image."""
+
+    map_s: float
+    """Of one map of one image."""
+    pass_s: float
+    """Of one image through the model, without gradients."""
+
+    def seconds(self, num_images: int, num_scores: int, checks: str) -> float:
+        """Return the expected time of a unit's maps, and of their checks on the image that carries most."""
+        num_maps = num_images * num_scores
+        if checks == NONE:
+            return num_maps * self.map_s
+        if checks == QUICK:
+            return (num_maps + 2 * num_scores) * self.map_s
+        num_passes = _PASSES_OF_IMAGE + _PASSES_OF_MAP * num_scores
+        return (num_maps + (1 + _MOST_DEPTHS) * num_scores) * self.map_s + num_passes * self.pass_s
+
+
+def measure_cost(model: Model, seen: Seen, wanted: Asked, options: ExplainOptions) -> tuple[Cost, int]:
+    """Compute one map of the first image of a unit for its time.
+
+    Returns:
+        The cost, and how many scores of the unit are explained.
+
+    Raises:
+        MedclipError: As `explain_unit`.
+    """
+    one = model.preprocess.together([seen.images[0]])
+    targets = wanted.of(model.encode_image(one), seen.modality, seen.kind)
+    for row in EXPLAINERS.values():  # what they import takes longer than a map, and is paid once
+        import_name(row.target)
+    several = model.preprocess.together([seen.images[0]] * _MEASURED)
+    start = time.perf_counter()
+    model.encode_image(several)
+    encoded = time.perf_counter()
+    compute_maps(model, one, targets[:1], options.method)
+    return Cost(time.perf_counter() - encoded, (encoded - start) / _MEASURED), len(targets)
+
+
 class Asked(Protocol):
     """What is asked of a unit."""
 
@@ -254,7 +305,7 @@ def explain_unit(
     targets = wanted.of(features_VD, seen.modality, seen.kind)
     places = tuple(model.preprocess.placement(*size) for size in seen.sizes)
     all_maps = compute_maps(model, seen.images, targets, options.method)
-    checked = _checks(model, seen, features_VD, all_maps, places, wanted, options) if options.checks else {}
+    checked = _checks(model, seen, features_VD, all_maps, places, wanted, options) if options.checks != NONE else {}
     heat_maps = [
         HeatMap(
             maps.target.name,
@@ -289,6 +340,7 @@ def explain_unit(
         steps=seen.steps,
         maps=tuple(heat_maps),
         scale=options.scale,
+        checks=options.checks,
     )
     if seen.sheet is not None:
         shares = {heat.title: _shares(heat.grids[0]) for heat in plain.maps}
@@ -335,7 +387,8 @@ def _checks(
         if seen.sheet is not None:
             inside &= is_present(seen.images[top])[:, None]
         occlusions = Occlusions(model, seen.images[top], inside)
-        randomised = randomisation(model, one, of_image, top, seed=options.seed)
+        is_quick = options.checks != ALL
+        randomised = randomisation(model, one, of_image, top, seed=options.seed, last_only=is_quick)
         for number, maps, depths in zip(numbers, of_image, randomised, strict=True):
             other = wanted.least_related(maps.target, features_VD[top], seen.modality)
             sensitivity = None
@@ -344,7 +397,7 @@ def _checks(
                 sensitivity = Sensitivity(other.name, other.task, rank_correlation(maps.grids[top], elsewhere))
             results[number] = {
                 "randomised": depths,
-                "curves": curves(occlusions, maps.grids[top], maps.target, seed=options.seed),
+                "curves": () if is_quick else curves(occlusions, maps.grids[top], maps.target, seed=options.seed),
                 "sensitivity": sensitivity,
             }
     return results

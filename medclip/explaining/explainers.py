@@ -90,6 +90,10 @@ _TAKES: Mapping[Tower, str] = {
 OWN, COMMON = "own", "common"
 SCALES = (OWN, COMMON)
 """What the strongest colour stands for: the largest value of a prompt's own maps, or of all prompts'."""
+NONE, QUICK, ALL = "none", "quick", "all"
+CHECKS = (NONE, QUICK, ALL)
+"""What of a map is checked. Quick: the least related question, and random weights, each a map more; all: weights drawn
+anew block by block, and insertion and deletion, some hundred passes of the image."""
 Empty = Literal["", "zero gradient", "nothing raises it"]
 """Why a map is zero all over."""
 
@@ -100,7 +104,8 @@ class ExplainOptions:
 
     method: str | None = None
     """One of `EXPLAINERS`; None chooses by tower."""
-    checks: bool = True
+    checks: str = QUICK
+    """One of `CHECKS`; the quick ones cost two maps more, and their verdicts are the same when all are made."""
     scale: str = OWN
     seed: int = 0
 

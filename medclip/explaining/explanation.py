@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import Problem
 from medclip.exit_codes import ExitCode
-from medclip.explaining.explainers import OWN, Empty
+from medclip.explaining.explainers import NONE, OWN, Empty
 from medclip.imaging.geometry import Placement
 from medclip.result import Result, named_counts
 from medclip.wording import capital, figure, list_of, percent
@@ -242,6 +242,8 @@ class Explanation:
     steps: tuple[tuple[str, str], ...] = ()
     maps: tuple[HeatMap, ...] = ()
     scale: str = OWN
+    checks: str = NONE
+    """Which checks were made: one of `CHECKS`."""
     overlay: bytes = field(default=b"", repr=False)
     """PNG."""
     leads: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -311,6 +313,7 @@ class Explanation:
             "preprocessing": self.preprocessing,
             "steps": [list(step) for step in self.steps],
             "colour_scale": self.scale,
+            "checks": self.checks,
             "maps": [heat.facts() for heat in self.maps],
             **({"share_of_map_on_each_lead": self.leads} if self.leads else {}),
             **({"share_of_map_on_each_second": self.seconds} if self.seconds else {}),

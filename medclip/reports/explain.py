@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from medclip.explaining.explainers import EXPLAINERS
+from medclip.explaining.explainers import EXPLAINERS, QUICK
 from medclip.explaining.explanation import Curve, Explained, Explanation, HeatMap
 from medclip.files.output import new_folder
 from medclip.reports.html_page import render_page, svg_uri
@@ -22,6 +22,7 @@ from medclip.wording import capital, figure, percent
 
 PAGE, NOTE = "explain.html", "explain.json"
 _STYLES = ("style.css", "drawings.css", "explain.css")
+NOT_MADE = "Insertion and deletion were not checked; --checks all does."
 _ORDERS = {"map": "along the map", "random": "in random order", "centre": "from the middle out"}
 
 
@@ -63,6 +64,7 @@ def render(explained: Explained, *, show_paths: bool = False) -> str:
         "version": __version__,
         "methods": EXPLAINERS,
         "orders": _ORDERS,
+        "not_made": NOT_MADE if any(unit.checks == QUICK for unit in explained) else "",
     }
     return render_page("explain.html.j2", _STYLES, values)
 
@@ -168,6 +170,8 @@ def sentences(unit: Explanation) -> Iterator[str]:
             yield f"  {warning}"
         if passed := [verdict.check for verdict in heat.verdicts if verdict.passed]:
             yield f"  Checks passed: {', '.join(passed)}."
+    if unit.checks == QUICK:
+        yield f"  {NOT_MADE}"
     if unit.problem is None and unit.message:
         yield f"  {unit.message}."
 

@@ -25,7 +25,7 @@ from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.training.recipe.deviations import deviations
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import FILE_NAME, REPORT, SHARES, PretrainResult, read_log
+from medclip.training.result import FILE_NAME, REPORT, SHARES, SIZES, PretrainResult, read_log
 from medclip.version import __version__
 from medclip.wording import by_reason, capital, count, figure, interval, list_of, number, percent
 
@@ -62,6 +62,7 @@ def write_pretrain_report(recipe: Recipe, result: PretrainResult, card: Card | N
         "speed": svg_uri(speed(history)) if drawn else "",
         "speed_text": _speed_text(history) if drawn else "",
         "validation": tuple(_validation(history, recipe)),
+        "validation_of": _validation_of(history),
         "test_of": _test_of(held),
         "chosen": chosen_step(recipe, history),
         "test": tuple(_test(held)),
@@ -119,11 +120,26 @@ def _validation(history: History, recipe: Recipe) -> Iterator[tuple[str, tuple[s
     if not entries:
         return
     for name in entries[-1]:
-        if name in ("kind", "step", "chance_r1") or not (points := history.validation(name)):
+        figure_name, dot, task_name = name.partition(".")
+        if figure_name in ("kind", "step", "chance_r1", *SIZES) or not (points := history.validation(name)):
             continue
         step, best = (min if name.endswith(("loss", "error")) else max)(points, key=lambda point: point[1])
         last, best, chance = (figure(v, decimals=3) for v in (points[-1][1], best, _chance(name, entries[-1], recipe)))
+        ends = [entries[-1].get(f"auroc_{end}{dot}{task_name}") for end in ("low", "high")]
+        if figure_name == "auroc" and None not in ends:
+            last += f" ({interval(*ends, decimals=3)})"
         yield _validation_title(name), (last, f"{best} at step {number(step)}", chance)
+
+
+def _validation_of(history: History) -> str:
+    """Return what the last validation is of: 120 images of 60 patients; of several heads each."""
+    last = {} if not history.of("val") else history.of("val")[-1]
+    sizes = [(name.partition(".")[2], n) for name, n in last.items() if name.partition(".")[0] == "num_images"]
+    return "; ".join(
+        f"{f'{task_title(task)}: ' if task else ''}{count(n, 'image')} of "
+        f"{count(last[f'num_patients.{task}' if task else 'num_patients'], 'patient')}"
+        for task, n in sizes
+    )
 
 
 def _validation_title(name: str) -> str:

@@ -170,6 +170,8 @@ HEADS, MASKED = "heads.safetensors", "masked.safetensors"
 """Of supervised parts their layers over unit features, by task; of a masked part what guesses hidden pixels."""
 OWN_SHARDS, OWN_TASK, LABELS_NOTE = "shards", "task.yaml", "finetune.json"
 """What fine-tuning puts into the folder of its run beforehand."""
+SIZES = ("num_images", "num_patients", "auroc_low", "auroc_high")
+"""Of a validation: what its figures are of, and the ends of the interval of one."""
 _WIDTH, _HEIGHT, _MOST_POINTS = 480, 96, 240
 
 
@@ -201,13 +203,22 @@ class PretrainResult(Result):
             "pack": self.pack or "not yet: the run was stopped",
             "folder": self.out,
             "report": self.report,
-            "validation": ", ".join(f"{name} {value:.3f}" for name, value in self.validation.items()) or "none",
+            "validation": ", ".join(
+                f"{name} {value}" if isinstance(value, int) else f"{name} {value:.3f}"
+                for name, value in self.validation.items()
+            )
+            or "none",
             "test": ", ".join(f"{row['task']} {row['metric']} {row['value']:.3f}" for row in self.test) or "none",
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         columns = ("task", "metric", "value", "low", "high", "chance")
-        values = [{"metric": name, "value": value} for name, value in self.validation.items()]
+        ends = {name: self.validation.get(f"auroc_{name}") for name in ("low", "high")}
+        values = [
+            {"metric": name, "value": value, **(ends if name == "auroc" else {})}
+            for name, value in self.validation.items()
+            if name not in ("auroc_low", "auroc_high")
+        ]
         rows = [("val", row) for row in values] + [("test", row) for row in self.test]
         return [{"split": split} | {name: row.get(name) for name in columns} for split, row in rows][:most]
 

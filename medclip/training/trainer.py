@@ -289,6 +289,7 @@ class Trainer:
                 size=min(self.recipe.data.max_val, len(self.val.reader)),
                 batch_size=self.recipe.train.batch_size,
                 kept_kl=None if self.replay is None else self.computer.kept_kl,
+                patients=self.val.reader.patients(self.recipe.data.max_val),
             )
             figures = self.world.gather(figures)[0]  # rounding may differ between ranks; one of them decides
             log.write("val", {"step": self.step, **figures})

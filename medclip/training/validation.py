@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from medclip.sample import POSITIONS, SIDES, VIEW_KINDS
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.loader import LABELS, SOURCE, TEXT, Batch
+from medclip.training.batches.loader import LABELS, SOURCE, STUDY, TEXT, Batch
 from medclip.training.batches.sample_texts import truth_of
 from medclip.training.ranks import World
 from medclip.training.recipe.objective import Objective
+from medclip.training.result import SIZES
 from medclip.training.steps.inputs import Exams, exams_of
 from medclip.training.steps.supervised import (
     area_over_known,
@@ -128,6 +129,7 @@ def validate(
     size: int,
     batch_size: int,
     kept_kl: Callable[[TowerOutputs], float] | None = None,
+    patients: Sequence[str | None] = (),
 ) -> dict[str, float]:
     """Measure a model in eval mode. Every rank encodes its part; the figures are those of one process.
 
@@ -144,6 +146,7 @@ def validate(
         size: Samples of all ranks together.
         batch_size: Samples of which the loss is computed at once.
         kept_kl: Function that returns how far features have moved from those of the start, with `train.keep`.
+        patients: Patient of each sample of the split, None where the shards name nobody: its study stands for it.
 
     Returns:
         val_loss (mean over samples; the contrastive loss alone where captions are read); masked_error beside it: mean
@@ -155,7 +158,9 @@ def validate(
         Of examinations it is the fused vector that is compared with the first caption, and
         cross_view_r1 is the share of views whose nearest neighbour among all views of the other position (CC and MLO)
         is of the same breast; cross_view_chance_r1 what a random one would reach. kept_kl is how far images have moved
-        among random sentences since the run began (`train.keep`). The same on all ranks.
+        among random sentences since the run began (`train.keep`). num_images and num_patients that the figures are of,
+        and auroc_low and auroc_high, the 95 % interval of `auroc` by patient; of several heads each as FIGURE.TASK.
+        The same on all ranks.
     """
     named_tasks = [load_task(name) for name in tasks]
     heads = {head.asked.name: (head, head.asked, head.names) for head in objective.supervised}
@@ -190,17 +195,25 @@ def validate(
         summed, count = errors_NV2[valid_N].double().sum((0, 1)).tolist()
         masked["masked_error"] = summed / max(count, 1)
     of_heads: dict[str, dict[str, float]] = {}
+    sizes: dict[str, float] = {}
+    whose = _whose(patients, keys_NK[:, STUDY].tolist())
     first = 0
     for (name, (head, about, classes)), rows in zip(heads.items(), zip(*targets, strict=True), strict=True):
         logits_NC, target = logits_N1C[:, 0, first : first + len(classes)].float().cpu(), every(rows)
         first += len(classes)
         value = float(supervised_loss(logits_NC, target, about.kind, smoothing=head.smoothing))
-        of_heads[name] = {"supervised_loss": value} | supervised_figures(logits_NC, target, about.kind)
+        figures = supervised_figures(logits_NC, target, about.kind, whose)
+        behind = f".{name}" if len(heads) > 1 else ""
+        sizes |= {f"{size_}{behind}": figures.pop(size_) for size_ in SIZES if size_ in figures}
+        of_heads[name] = {"supervised_loss": value} | figures
+    if not heads:
+        among = [one for one, is_valid in zip(whose, valid_N.tolist(), strict=True) if is_valid]
+        sizes = {"num_images": len(among), "num_patients": len(set(among))}
     others = masked | _of_all(of_heads)
     if not objective.needs_words:
         value = 0.0 if objective.masked is None else objective.masked.weight * masked["masked_error"]
         value += sum(head.weight * of_heads[name]["supervised_loss"] for name, (head, *_) in heads.items())
-        return {"val_loss": value} | (others if len(others) > 1 else {}) | _cross_view(image_NVD, exams)
+        return {"val_loss": value} | (others if len(others) > 1 else {}) | _cross_view(image_NVD, exams) | sizes
     total = torch.zeros(1, dtype=torch.float64)
     for number, part in enumerate(torch.arange(size).split(batch_size)):
         if number % world.size == world.rank and valid_N[part].any():
@@ -208,13 +221,24 @@ def validate(
             views = None if exams is None else Exams(*(x[part].to(world.device) for x in exams))
             value = float(loss(outputs, pairs(keys_NK[part, :-1].numpy(), valid_N[part].numpy()), views))
             total += value * int(valid_N[part].sum())
-    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others | _cross_view(image_NVD, exams)
+    figures = (
+        {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others | _cross_view(image_NVD, exams) | sizes
+    )
     if kept_kl is not None:
         figures["kept_kl"] = kept_kl(features.each(lambda x: x[valid_N].flatten(0, 1)))
     image_ND, text_ND = image_NVD[:, 0] if exams is None else fused_N1D[:, 0], text_NTD[:, 0]
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_NK[valid_N][:, [LABELS, TEXT]], world)
     truths_NC = [world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy() for rows in truths]
     return figures | _zero_shot(named_tasks, truths_NC, image_ND, keys_NK[:, SOURCE].numpy(), encode_text)
+
+
+def _whose(patients: Sequence[str | None], studies: Sequence[int]) -> list[Hashable]:
+    """Return what resamples are drawn of: patients, else studies, else the samples themselves."""
+    named = patients or [None] * len(studies)
+    return [
+        patient if patient is not None else ("study", study) if study >= 0 else ("sample", row)
+        for row, (patient, study) in enumerate(zip(named, studies, strict=True))
+    ]
 
 
 def _of_samples(num: int, values: Tensor) -> Tensor:

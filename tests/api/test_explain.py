@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.explaining.explain_unit import Cost
 from medclip.imaging.geometry import TokenBudget
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.models.prototypes.open_set import OpenSet
@@ -33,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _explain(path: Any, *prompts: str, **options: Any) -> medclip.Explained:
-    return medclip.explain(path, prompt=prompts, settings=SETTINGS, **{"checks": False, **options})
+    return medclip.explain(path, prompt=prompts, settings=SETTINGS, **{"checks": "none", **options})
 
 
 def test_a_map_has_the_size_of_the_image_and_what_is_explained_is_what_is_scored(tmp_path: Path, model: Any):
@@ -59,7 +60,7 @@ def test_the_folder_holds_page_json_overlay_and_arrays_for_its_owner_alone(
 ):
     film, out = write_dicom(tmp_path / "ROENTGEN.dcm", 4), tmp_path / "out"
     words = ["explain", str(film), "--prompt", "effusion", "--prompt", "mass", "--model", str(model.path)]
-    assert main([*words, "--out", str(out), "--scale", "common", "--json"]) == 0
+    assert main([*words, "--out", str(out), "--scale", "common", "--checks", "all", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert sorted(p.name for p in out.iterdir()) == [
         "explain.html",
@@ -90,6 +91,47 @@ def test_the_folder_holds_page_json_overlay_and_arrays_for_its_owner_alone(
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_quick_checks_have_the_verdicts_that_all_have_and_the_page_says_what_was_left_out(tmp_path: Path, model: Any):
+    film = write_png(tmp_path / "film.png", 4)
+    quick, full = (
+        _explain(film, "mass", model=model, modality="xray", out=tmp_path / checks, checks=checks)
+        for checks in ("quick", "all")
+    )
+    (some,), (every,) = quick[0].maps, full[0].maps
+    assert [verdict.check for verdict in some.verdicts] == ["least related question", "random weights"]
+    assert some.verdicts == every.verdicts[:2]
+    assert some.randomised == every.randomised[-1:]
+    assert (some.curves, len(every.curves)) == ((), 3)
+    left_out = "Insertion and deletion were not checked; --checks all does."
+    assert [left_out in (tmp_path / checks / "explain.html").read_text() for checks in ("quick", "all")] == [
+        True,
+        False,
+    ]
+
+
+def test_the_cost_is_said_before_the_first_map_with_that_of_other_checks(
+    tmp_path: Path, model: Any, capsys: pytest.CaptureFixture[str]
+):
+    film = write_png(tmp_path / "film.png", 4)
+    words = ["explain", str(film), "--prompt", "mass", "--model", str(model.path), "--modality", "xray"]
+    assert main([*words, "--out", str(tmp_path / "out"), "--checks", "none"]) == 0
+    cost = [line for line in capsys.readouterr().err.splitlines() if line.startswith("About ")]
+    assert len(cost) == 1
+    assert "for 1 map with --checks none (--checks quick " in cost[0]
+    of_series = [Cost(2.0, 1.0).seconds(16, 3, checks) for checks in ("none", "quick", "all")]
+    assert of_series == [96.0, 108.0, 96 + 27 * 2 + 78 + 3 * 38]
+
+
+def test_the_switch_that_checks_were_is_answered_with_the_word_of_today(
+    tmp_path: Path, model: Any, capsys: pytest.CaptureFixture[str]
+):
+    film = write_png(tmp_path / "film.png", 4)
+    assert main(["explain", str(film), "--no-checks", "--out", str(tmp_path / "out")]) == 2
+    assert "--checks none" in " ".join(capsys.readouterr().err.replace("│", "").split())
+    with pytest.raises(MedclipError, match="checks is one of none, quick and all: 'none' for False"):
+        _explain(film, "mass", model=model, modality="xray", checks=False)
+
+
 def test_a_folder_has_a_row_for_each_file_and_never_dies_of_one(tmp_path: Path, model: Any):
     write_png(tmp_path / "in" / "a.png", 5)
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:300])
@@ -108,7 +150,7 @@ def test_a_score_that_nothing_moves_is_an_empty_map_and_an_exit_code(
 ):
     film, visual = write_png(tmp_path / "film.png", 6), model.clip.visual
     monkeypatch.setattr(visual, "forward", lambda image: image.mean() * 0 + visual.trunk(image)[:, :32].detach())
-    explained = _explain(film, "mass", model=model, modality="xray", out=tmp_path / "out", checks=True)
+    explained = _explain(film, "mass", model=model, modality="xray", out=tmp_path / "out", checks="all")
     assert explained[0].status == "empty"
     assert explained.exit_code == 3
     assert "gradient of the score is zero" in (tmp_path / "out" / "explain.html").read_text()
@@ -179,7 +221,7 @@ def test_an_explained_score_has_the_caution_of_a_scored_one_wherever_it_is_shown
     assert len(grey) == 4
     assert not any("edema" in line for line in grey)
 
-    words = ["explain", str(film), "--modality", "xray", "--model", str(pack), "--out", str(out), "--no-checks"]
+    words = ["explain", str(film), "--modality", "xray", "--model", str(pack), "--out", str(out), "--checks", "none"]
     assert main([*words, *(f"--prompt={text}" for text in prompts), *(f"--task={name}" for name in named)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if " % · within its source only (nih_cxr)" in line]) == 2
@@ -199,7 +241,7 @@ def test_an_explained_score_has_the_caution_of_a_scored_one_wherever_it_is_shown
 def test_a_pack_of_native_aspect_ratios_has_a_grid_of_the_shape_of_the_image(tmp_path: Path):
     model = load_model(make_pack(tmp_path / "native", budget=TokenBudget(16, 24)))
     tall = write_png(tmp_path / "tall.png", 3, height=120, width=40)
-    explained = _explain(tall, "mass", model=model, modality="xray", checks=True)
+    explained = _explain(tall, "mass", model=model, modality="xray", checks="all")
     (heat,) = explained[0].maps
     (grid,) = heat.grids
     assert grid.size <= 24

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import medclip
 from medclip.adaptation.pack.pack_head import read_pack_heads
+from medclip.api.pretrain import measured
 from medclip.auditing.checks.leakage.training_data import of_pack
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
@@ -105,6 +106,9 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_is_measured_once(run:
     entries = [e for e in read_log(run.run.out / "log.jsonl") if e["kind"] == "val"]
     assert len(entries) == 3
     assert {"val_loss", "supervised_loss", "auroc"} <= set(entries[0])
+    last = entries[-1]
+    assert (last["num_images"], last["num_patients"]) == (6, 3)
+    assert "auroc_low" not in last, "three patients have no interval"
     held = pack_card(run.pack or "").held_out
     assert held is not None
     assert held.split == "test"
@@ -116,6 +120,7 @@ def test_the_best_epoch_on_validation_is_kept_and_the_test_is_measured_once(run:
     mean = next(row for row in run.test if row["metric"] == "macro_auroc")
     assert mean["value"] == pytest.approx(np.mean([row["value"] for row in by_class]), abs=1e-3)
     page = (run.report or Path()).read_text(encoding="utf-8")
+    assert f"They are of {last['num_images']} images of {last['num_patients']} patients" in page
     assert page.index("AUROC, disc") < page.index("AUROC, bar") or by_class[0]["metric"] == "auroc bar"
 
 
@@ -161,6 +166,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     recipe["data"]["shards"], recipe["objective"]["supervised"]["task"] = [str(out / "shards")], str(out / "task.yaml")
     half = run_recipe(recipe, out=out, stop=lambda step: step == 7)
     assert not half.finished
+    report = measured(load_recipe(recipe), half, None).report
+    assert report is not None
+    page = report.read_text()
+    assert "the run is not finished" in page
+    assert "hidden pixels" not in page
     again = tune(films, out, ["disc", "bar"])
     for name in ("pack/model.safetensors", "pack/adapted.safetensors", "best.safetensors"):
         assert (out / name).read_bytes() == (run.run.out / name).read_bytes(), name

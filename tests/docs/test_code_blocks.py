@@ -2,7 +2,8 @@
 
 An HTML comment on the line before a fence changes what is expected, and shows on no rendered page:
 `<!-- exit 3 -->` another exit code, `<!-- no-run: reason -->` the block is not run. Blocks of a page run in order and
-share the folder. The network is closed while they run.
+share the folder. The network is closed while they run. A figure that its page says its commands give is compared with
+what they wrote (`tests/kits/figures.py`), on one thread and on two.
 
 README and the tutorials, which a newcomer types, run in programs of their own; the other pages in forks of one that has
 imported the library (`tests/kits/loaded_python.py`), if they are written otherwise than when `make executed` last ran
@@ -22,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.docs_site.record import files_of, is_recorded
+from tests.kits.figures import figures
 from tests.kits.size import is_nightly
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,16 +94,28 @@ def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, env
 
 
+def with_threads(page: Path) -> list[int]:
+    """Return on how many threads a page runs: one with figures on one, and on two."""
+    return [1, 2] if figures(page.read_text(encoding="utf-8")) else [1]
+
+
+def name_of(part: Path | int) -> str:
+    return str(part) if isinstance(part, int) else part.relative_to(REPOSITORY).as_posix()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda p: p.relative_to(REPOSITORY).as_posix())
-def test_every_code_block_of_the_page_runs(
-    page: Path, workplace: tuple[Path, dict[str, str]], request: pytest.FixtureRequest
+@pytest.mark.parametrize(
+    ("page", "threads"), [(p, n) for p in PAGES if runnable(p) for n in with_threads(p)], ids=name_of
+)
+def test_every_code_block_of_the_page_runs_and_gives_the_figures_that_it_states(
+    page: Path, threads: int, workplace: tuple[Path, dict[str, str]], request: pytest.FixtureRequest
 ):
     folder, env = workplace
+    env["OMP_NUM_THREADS"] = str(threads)
     python = sys.executable
-    if page not in TYPED_BY_NEWCOMERS:
-        if not is_nightly() and is_recorded(page):
-            pytest.skip("it ran as it is written, with the verbs of today (docs_site/executed.json); at night all run")
+    if page not in TYPED_BY_NEWCOMERS and not is_nightly() and is_recorded(page):
+        pytest.skip("it ran as it is written, with the verbs of today (docs_site/executed.json); at night all run")
+    if page not in TYPED_BY_NEWCOMERS and threads == 1:
         programs = request.getfixturevalue("programs")
         env, python = programs.environment(env), programs.python
     for block in runnable(page):
@@ -113,6 +127,40 @@ def test_every_code_block_of_the_page_runs(
         assert done.returncode == block.exit_code, (
             f"{where}\n{block.body}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         )
+    measured = [(figure, figure.measured(folder)) for figure in figures(page.read_text(encoding="utf-8"))]
+    assert [(figure, value) for figure, value in measured if figure.is_off(value)] == []
+
+
+def test_each_decimal_that_readme_and_the_home_page_state_says_where_it_stands():
+    for page in (REPOSITORY / "README.md", REPOSITORY / "docs" / "index.md"):
+        text = re.sub(r"<!-- card: .*?<!-- /card -->", "", FENCE.sub("", page.read_text(encoding="utf-8")), flags=re.S)
+        assert re.findall(r"\b0\.\d+\b(?!<!-- figure: )", text) == [], page
+
+
+@pytest.mark.parametrize(
+    ("written", "is_off"),
+    [("0.78", False), ("0.76", False), ("**0.81**", True), ("−0.78", True), ("78 %", False), ("81 %", True)],
+)
+def test_a_figure_is_compared_with_what_was_written(tmp_path: Path, written: str, is_off: bool):
+    (tmp_path / "t.csv").write_text("metric,group,value,n\nauroc,F,0.7833,93\nauroc,M,0.9575,91\n")
+    (figure,) = figures(f"It is {written}<!-- figure: t.csv value metric=auroc group=F --> in women.")
+    assert figure.is_off(figure.measured(tmp_path)) is is_off
+
+
+def test_a_count_is_exact_and_a_figure_that_cannot_be_found_is_a_fault(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("metric,group,n\nauroc,F,1093\nauroc,all others,91\n")
+    right, wrong, other = figures(
+        "1,093<!-- figure: t.csv n group=F -->, 1,094<!-- figure: t.csv n group=F -->, "
+        "91<!-- figure: t.csv n 'group=all others' -->"
+    )
+    assert not right.is_off(right.measured(tmp_path))
+    assert wrong.is_off(wrong.measured(tmp_path))
+    assert not other.is_off(other.measured(tmp_path))
+    (both,) = figures("2<!-- figure: t.csv n metric=auroc -->")
+    with pytest.raises(AssertionError, match="2 rows"):
+        both.measured(tmp_path)
+    with pytest.raises(AssertionError, match="behind no number"):
+        figures("many<!-- figure: t.csv n group=F -->")
 
 
 def test_a_page_is_written_with_the_verbs_of_its_commands_and_of_its_python():

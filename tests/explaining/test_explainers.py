@@ -25,7 +25,7 @@ def test_a_row_that_is_added_explains_images_and_what_it_does_not_explain_is_ref
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     film, pack = write_png(tmp_path / "film.png", 3), make_pack(tmp_path / "pack")
-    how = {"prompt": "mass", "model": pack, "modality": "xray", "checks": False, "method": "brightness"}
+    how = {"prompt": "mass", "model": pack, "modality": "xray", "checks": "none", "method": "brightness"}
     with pytest.raises(MedclipError, match="brightness"):
         medclip.explain(film, **how)  # type: ignore[arg-type]
     row = Explainer("how bright it is", f"{__name__}:brightness_maps", ("convolution",), follows_gradient=False)

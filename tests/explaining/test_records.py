@@ -96,7 +96,7 @@ def test_a_record_is_explained_by_lead_and_second_with_its_checks(tmp_path: Path
     ways = {"ecg:signal": preprocessing_of("ecg:signal", ReadPolicy(ecg=SIGNAL.options))}
     pack = make_pack(tmp_path / "pack", ways, signal=SIGNAL, modalities=["ecg"], tasks={})
     header = write_wfdb(tmp_path, {lead: line for lead, line in beats(5000).items() if lead != "V6"})
-    explained = medclip.explain(header, prompt="a bright bone", model=pack, out=tmp_path / "out")
+    explained = medclip.explain(header, prompt="a bright bone", model=pack, out=tmp_path / "out", checks="all")
     (unit,) = explained
     facts = unit.facts()
     (heat,) = unit.maps

@@ -39,6 +39,15 @@ def test_every_file_has_one_row_with_its_status(pack: Path, studies: Path, tmp_p
     assert run.exit_code == 3
 
 
+def test_a_data_frame_names_a_file_of_each_row(pack: Path, studies: Path, tmp_path: Path) -> None:
+    run = score(studies, tmp_path / "out", model=pack, workers=1)
+    frame = run.to_pandas()
+    assert len(frame) == run.scores.num_rows
+    assert set(frame["path"]) < set(run.files["path"].to_pylist())
+    studies_of = {row["path"]: row["study"] for row in run.files.to_pylist()}
+    assert [studies_of[path] for path in frame["path"]] == frame["study"].tolist()
+
+
 def test_study_scores_are_the_mean_logits_of_its_images(pack: Path, tmp_path: Path) -> None:
     both, first, second = tmp_path / "both", tmp_path / "first", tmp_path / "second"
     for folder, names in ((both, "12"), (first, "1"), (second, "2")):

@@ -26,3 +26,12 @@ def test_a_notebook_has_a_small_curve_of_the_loss(tmp_path: Path) -> None:
     page = result._repr_html_()
     assert 'points="0.0,0.0 160.0,64.0 480.0,96.0"' in page
     assert "training loss, 3.000 at step 1 to 0.750 at step 4" in page
+
+
+def test_the_interval_of_a_validation_stands_beside_its_figure(tmp_path: Path) -> None:
+    figures = {"auroc": 0.8, "num_images": 40, "num_patients": 20, "auroc_low": 0.7, "auroc_high": 0.9}
+    result = PretrainResult(tmp_path, 1, 1, None, figures)
+    rows = {row["metric"]: (row["value"], row["low"], row["high"]) for row in result.to_pandas().to_dict("records")}
+    assert set(rows) == {"auroc", "num_images", "num_patients"}
+    assert rows["auroc"] == (0.8, 0.7, 0.9)
+    assert "num_patients 20," in str(result._facts()["validation"])

@@ -128,7 +128,7 @@ class HeatMaps:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
         from medclip.adapters.base import source_of_files
         from medclip.explaining.explain_unit import explain_unit
-        from medclip.explaining.explainers import ExplainOptions
+        from medclip.explaining.explainers import NONE, ExplainOptions
         from medclip.explaining.seen import read_seen
 
         score, files = _chosen(rows.scores, self.named), rows.files
@@ -145,7 +145,7 @@ class HeatMaps:
         try:
             source = source_of_files(refs[0].path, refs, self.settings)
             seen = pool.submit(read_seen, source, modality, model.preprocess, self.settings).result()
-            options = ExplainOptions(checks=False)
+            options = ExplainOptions(checks=NONE)
             explained = explain_unit(model, seen, _One(target), options, row=1, file="", draw=False)
         except MedclipError as error:
             if error.reason in (Reason.OUT_OF_MEMORY, Reason.NOT_SUPPORTED_YET):

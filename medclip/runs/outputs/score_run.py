@@ -190,6 +190,18 @@ class ScoreRun(Result):
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         return [] if self.shard is not None else self.scores.slice(0, most).to_pylist()
 
+    def to_pandas(self) -> Any:
+        """Return the scores as a pandas data frame, with `path` of each row's first file, as `files` has it.
+
+        Raises:
+            MedclipError: MISSING_CODEC where pandas is not installed.
+        """
+        frame = super().to_pandas()
+        if "files" in frame.columns:
+            paths = [next(iter(json.loads(names or "[]")), None) for names in frame["files"]]
+            frame.insert(0, "path", paths)
+        return frame
+
     def _caution(self, row: Mapping[str, Any]) -> str:
         if row.get("caution"):
             return row["caution"]

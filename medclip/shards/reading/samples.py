@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +220,15 @@ class ShardReader:
                 cells["files"] = tuple(cells.pop("sha256").split())
                 yield cells
                 i += 1
+
+    def patients(self, limit: int) -> list[str | None]:
+        """Return the keyed hash of the patient of each of the first samples; None where the shards name nobody."""
+        everywhere = all(self._names_patients)
+        hashes = (row["patient"] for rows in self._rows.parts() for row in rows)
+        return [
+            hashed if hashed and (everywhere or self._names_patients[self._rows.place(i)[0]]) else None
+            for i, hashed in enumerate(islice(hashes, limit))
+        ]
 
     def _license(self, i: int) -> str | None:
         foreign = self._foreign[self._rows.place(i)[0]]

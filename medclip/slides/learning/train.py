@@ -154,7 +154,8 @@ def held_back(bags: Bags, share: float, seed: int) -> tuple[NDArray[np.int64], N
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()
     for stratum in np.unique(bags.strata):
-        patients_of_stratum = np.unique(patients[bags.strata == stratum])
+        # In the order of their slides: names are hashes with a key of each machine.
+        patients_of_stratum = list(dict.fromkeys(patients[bags.strata == stratum].tolist()))
         num = round(share * len(patients_of_stratum))
         if num < LEAST_VALIDATION or len(patients_of_stratum) - num < LEAST_VALIDATION:
             return every, every[:0]

@@ -121,6 +121,23 @@ def figures(
     }
 
 
+def mean_area(
+    scores_NC: NDArray[np.floating], truth_NC: NDArray[np.floating], patients: Sequence[Hashable], num_resamples: int
+) -> Resampled | None:
+    """Measure the mean area over the classes that are there and absent; None where none is.
+
+    Args:
+        scores_NC: Scores of each class.
+        truth_NC: 1 and 0; NaN where nothing is known.
+        patients: Patient of each row.
+        num_resamples: Number of resamples of patients.
+    """
+    test = HeldOut(truth_NC, numbered(patients), truth_NC.shape[1])
+    answers = _Task(scores_NC[None], test, draw_weights(test.num_patients, num_resamples, seed=0))
+    areas = [area for c in range(test.num_classes) if (area := answers.area(c)) is not None]
+    return mean_over_runs(areas) if areas else None
+
+
 def mean_over_runs(parts: Sequence[Shares], runs: tuple[int, int] = (1, 1)) -> Resampled:
     """Take the mean over runs of a mean of shares."""
     ways = [

@@ -186,6 +186,17 @@ def test_folds_keep_patients_whole_and_leave_every_class_to_learn_from(
             assert np.array_equal(seen(train.targets[rest], num_classes), there)
 
 
+@given(st.permutations(range(8)), st.booleans())
+def test_folds_do_not_depend_on_how_patients_are_named(names: list[int], multilabel: bool) -> None:
+    """Their names are hashes with a key of each machine."""
+    train = made_up(24, patients=8, multilabel=multilabel)
+    others = dict(zip(sorted(set(train.patients)), (f"patient {n}" for n in names), strict=False))
+    renamed = replace(train, patients=tuple(others[patient] for patient in train.patients))
+    assert len(folds(train, 3, 0)) > 1
+    for one, other in zip(folds(train, 3, 0), folds(renamed, 3, 0), strict=True):
+        assert one.tolist() == other.tolist()
+
+
 def test_one_patient_a_class_leaves_nothing_to_judge_by() -> None:
     text = words()
     one = take(FakeModel(text), text, made_up(3), None)

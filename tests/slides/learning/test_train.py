@@ -58,6 +58,14 @@ def test_the_best_epoch_of_held_back_patients_is_kept():
     assert len(learned.scores) == SHORT.epochs
 
 
+def test_who_is_held_back_does_not_depend_on_how_patients_are_named():
+    bags, _ = planted(num_patients=40)
+    renamed = replace(bags, patients=tuple(f"{hash_of:08x}" for hash_of in np.random.default_rng(0).permutation(40)))
+    assert len(set(bags.patients)) == 40
+    for one, other in zip(held_back(bags, 0.25, seed=0), held_back(renamed, 0.25, seed=0), strict=True):
+        assert one.tolist() == other.tolist()
+
+
 def test_nobody_is_held_back_where_a_class_has_too_few_patients():
     bags, _ = planted(num_patients=6)
     learn, back = held_back(bags, 0.25, seed=0)

@@ -187,6 +187,24 @@ def test_a_class_that_validation_lacks_is_left_out_of_the_mean() -> None:
     assert supervised_figures(logits_NC, several[:, 2:].expand(4, 3), "multilabel") == {}
 
 
+def test_an_interval_of_validation_is_by_patient_and_of_the_same_mean() -> None:
+    rng = np.random.default_rng(0)
+    truth_NC = (rng.random((120, 2)) < 0.4).astype(np.float32)
+    logits_NC = torch.from_numpy(truth_NC + rng.normal(size=(120, 2)).astype(np.float32))
+    truth_NC[:6] = np.nan
+    of_images, of_patients = (
+        supervised_figures(logits_NC, torch.from_numpy(truth_NC), "multilabel", patients)
+        for patients in (list(range(120)), [n // 6 for n in range(120)])
+    )
+    assert (of_images["num_images"], of_images["num_patients"], of_patients["num_patients"]) == (114, 114, 19)
+    for figures in (of_images, of_patients):
+        assert figures["auroc_low"] < figures["auroc"] < figures["auroc_high"]
+    assert supervised_figures(logits_NC, torch.from_numpy(truth_NC), "multilabel") == {"auroc": of_images["auroc"]}
+    number = torch.from_numpy(truth_NC[6:, :1])
+    both = supervised_figures(logits_NC[6:], number, "multiclass", list(range(114)))
+    assert both["auroc_low"] < both["auroc"] < both["auroc_high"]
+
+
 def test_the_loss_is_the_mean_over_what_is_known() -> None:
     torch.manual_seed(0)
     logits_BC = torch.randn(4, 3, requires_grad=True)
