@@ -196,10 +196,14 @@ def p_value(p: Any) -> str:
     Example:
         >>> p_value(0.00001), p_value(0.0123), p_value(0.423)
         ('<0.001', '0.012', '0.42')
+        >>> p_value(0.0496), p_value(0.0504)  # a verdict at 0.05 can be read from it
+        ('0.0496', '0.0504')
     """
     read = real(p)
     if read is None:
         return NONE
+    if 0.0495 <= read < 0.0505 and read != 0.05:
+        return "<0.05" if 0.04995 <= read < 0.05 else ">0.05" if 0.05 < read < 0.05005 else f"{read:.4f}"
     return "<0.001" if read < 0.001 else f"{read:.3f}" if read < 0.1 else f"{read:.2f}"
 
 

@@ -42,6 +42,16 @@ def test_p_values_have_no_false_precision():
     assert [p_value(p) for p in (0.0004, 0.0123, 0.42, None, float("nan"))] == ["<0.001", "0.012", "0.42", "–", "–"]
 
 
+def test_no_p_is_rounded_to_the_level_of_a_verdict():
+    assert [p_value(p) for p in (0.0496, 0.049999, 0.05, 0.05001, 0.0504)] == [
+        "0.0496",
+        "<0.05",
+        "0.050",
+        ">0.05",
+        "0.0504",
+    ]
+
+
 def test_a_share_is_never_certain():
     assert [percent(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == ["< 1 %", "< 1 %", "50 %", "> 99 %", "> 99 %"]
 

@@ -75,7 +75,7 @@ class MergePacksOptions(Told, Recipe, NamedPack, Resamples, Overwriting, Device)
 
 @verb(MergePacksOptions)
 def merge_packs(options: MergePacksOptions) -> MergedPack:
-    """Merge packs that began with the same weights, without training: an average, or one after the other.
+    """Merge packs that began with the same weights: an average, a learned mix, or one after the other.
 
     Figures of the packs are not carried over: with --shards the merged pack is measured on their test split, without
     files and patients that any of the packs was trained on or that a soup was chosen with.

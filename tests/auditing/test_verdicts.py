@@ -164,6 +164,10 @@ def test_each_primary_hypothesis_stands_first_with_verdict_gap_p_and_the_value_o
     assert lead(result) == first.sentences[0]
     page = render(result)
     assert all(page.index(sentence) < page.index('id="found"') for sentence in first.sentences)
+    assert "barely" not in ranking
+    next(row for row in result.gaps if row["gap"] == "auroc_max_min" and row["attribute"] == "sex")["low"] = 0.0
+    (ranking,) = (sentence for sentence in summary(result)[0].sentences if "AUROC for flu by sex" in sentence)
+    assert ranking.endswith(" adjusted; barely, for the interval still holds 0.")
     level = medclip.audit(audit_table(200), by=["sex"], **QUICK, primary=primary).tidied()
     assert "groups were not shown to differ" in summary(level)[0].sentences[0]
 

@@ -198,7 +198,9 @@ def _with_parts(members: Sequence[_Pair]) -> list[Unit]:
         if not facts.parts or ref.name in taken:
             continue
         files, shared = _collect(ref, facts, by_name, taken)
-        notes = ("its signals are also those of another record",) if shared else ()
+        is_volume = kind_of(facts) is Kind.VOLUME
+        what, whose = ("voxels", "header") if is_volume else ("signals", "record")
+        notes = (f"its {what} are also those of another {whose}",) if shared else ()
         taken.update(file.name for file in files)
         units.append(Unit(kind_of(facts), tuple(files), None, notes))
     for ref, facts in members:

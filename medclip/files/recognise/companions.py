@@ -320,6 +320,10 @@ def voxels_beside(path: Path, names: Sequence[str], fmt: Format = Format.METAIMA
             f"{missing} of the {len(names)} files of voxels that the MetaImage header names are not beside it; put "
             "them into the same folder."
         )
+        if len(names) == 1:
+            message = (
+                "The file of voxels that the MetaImage header names is not beside it; put it into the same folder."
+            )
         return Placed(fmt, (), Problem(Reason.MISSING_FILE, message))
     return Placed(fmt, tuple(name for name in found if name is not None))
 

@@ -428,6 +428,8 @@ def _primary(result: AuditResult, row: Row) -> str:
     if real(row.get("value")) is None or real(row.get("p")) is None:
         return f"{head}not tested, since fewer than two groups were large enough or had the measure."
     verdict = "groups differ beyond chance" if survives(result, row) else "groups were not shown to differ"
+    holds_0 = real(row.get("low")) is not None and float(row["low"]) <= 0
+    barely = "; barely, for the interval still holds 0" if holds_0 else ""
     smallest = real(row.get("smallest_gap"))
     seen = f"; a difference of {figure(smallest)} would probably have been seen" if smallest and smallest <= 1 else ""
     place = {name: row.get(name) for name in _PLACE}
@@ -438,5 +440,5 @@ def _primary(result: AuditResult, row: Row) -> str:
     values = list_of([f"{group_name(one)} {with_interval(one)}" for one in shown])
     return (
         f"{head}{verdict}. {capital(values)}{f' ({number(rest)} groups between)' if rest else ''}; highest − lowest "
-        f"{with_interval(row)}; {alone_and_adjusted(row)}{'' if survives(result, row) else seen}."
+        f"{with_interval(row)}; {alone_and_adjusted(row)}{barely if survives(result, row) else seen}."
     )

@@ -52,8 +52,8 @@ class Unlearned:
 
 
 MEASURE_WORDS = (
-    "What your own words are worth on labelled images, and whether any words would do: medclip evaluate --data TABLE "
-    "--prompt WORDS --label COLUMN."
+    "What your own words are worth: medclip evaluate --data TABLE --prompt WORDS --label COLUMN, on labelled images "
+    "and beside unrelated words."
 )
 
 

@@ -279,6 +279,15 @@ def test_a_signal_of_another_name_than_its_header_is_in_the_headers_unit() -> No
     assert unit.problem is None
 
 
+def test_two_headers_of_the_same_data_say_so_in_the_words_of_their_kind() -> None:
+    volumes = [plain("d/a.raw", Format.VOLUME_DATA)]
+    volumes += [plain(f"d/{name}.mhd", Format.METAIMAGE, "a.raw") for name in "ab"]
+    assert [unit.notes for unit in units_of(volumes)] == [(), ("its voxels are also those of another header",)]
+    records = [plain("d/a.dat", Format.WFDB_SIGNAL)]
+    records += [plain(f"d/{name}.hea", Format.WFDB, "a.dat") for name in "ab"]
+    assert [unit.notes for unit in units_of(records)] == [(), ("its signals are also those of another record",)]
+
+
 def _film(name: str, intent: str, view: str = "CC", **values: object) -> tuple[FileRef, FileFacts]:
     found = {"presentation_intent": intent, "view_position": view, "laterality": "L", **values}
     return dicom(name, None, modality="MG", sop_class="", **found)
