@@ -42,6 +42,8 @@ class Modality(StrEnum):
     ENDOSCOPY = "endoscopy"
     OCT = "oct"
     ECG = "ecg"
+    UNKNOWN = "unknown"
+    """No row: of images whose modality nobody knows. Only their vectors are computed; nothing is asked of them."""
 
     @property
     def facts(self) -> ModalityFacts:

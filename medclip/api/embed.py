@@ -19,7 +19,7 @@ from medclip.api.groups import (
     Limits,
     Logged,
     Machine,
-    NamedModality,
+    NamedOrUnknownModality,
     Policies,
     Recipe,
     Studies,
@@ -44,7 +44,7 @@ class EmbedOptions(
     WithModel,
     FileTable,
     Studies,
-    NamedModality,
+    NamedOrUnknownModality,
     Believed,
     Policies,
     Exclusion,
@@ -98,7 +98,7 @@ def run_embed(options: EmbedOptions, retry: str | None = None) -> Embeddings:
     from medclip.scoring.scoring_run import preview_embedding, run_embedding
 
     with watched(options, "embed"):
-        prepared = prepare(options, "what is embedded", retry=retry)
+        prepared = prepare(options, "what is embedded", retry=retry, or_unknown=True)
         if options.dry_run:
             return preview_embedding(prepared.call, dtype=options.dtype)
         embeddings = run_embedding(prepared.call, dtype=options.dtype)

@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Limits, NamedModality, Overwriting, Ranked, Recipe, ReportPaths, Told, settings_of
+from medclip.api.groups import (
+    Limits,
+    NamedOrUnknownModality,
+    Overwriting,
+    Ranked,
+    Recipe,
+    ReportPaths,
+    Told,
+    settings_of,
+)
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.options import argument, option, options
 from medclip.verbs import verb
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @options
-class SearchOptions(Told, Limits, Recipe, Ranked, NamedModality, ReportPaths, Overwriting):
+class SearchOptions(Told, Limits, Recipe, Ranked, NamedOrUnknownModality, ReportPaths, Overwriting):
     """What `search` is asked."""
 
     embeddings: str | Path | Embeddings | SlideStore = argument(

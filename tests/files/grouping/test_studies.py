@@ -158,6 +158,12 @@ def test_an_unknown_modality_is_refused_with_the_known_ones() -> None:
     assert "\x1b" not in str(caught.value)
 
 
+def test_a_modality_that_nobody_knows_is_named_where_vectors_alone_are_computed() -> None:
+    assert parse_modality(" Unknown", or_unknown=True) is Modality.UNKNOWN
+    with pytest.raises(MedclipError, match="nothing but vectors"):
+        parse_modality("unknown")
+
+
 def test_an_unknown_modality_stays_open() -> None:
     (study,) = group([_png("a")], manifest=None, modality=None, key=KEY)
     assert (study.modality, study.modality_source) == (None, None)
