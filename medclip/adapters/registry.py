@@ -10,7 +10,7 @@ from medclip.adapters.model_images import DRAWN, drawing_hash
 from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
 from medclip.lazy import import_name, plug_ins
-from medclip.sample import Kind, Modality, Sample, spoken
+from medclip.sample import UNKNOWN, Kind, Modality, Sample, spoken
 from medclip.settings import ReadPolicy, Settings
 
 GENERIC = "generic"
@@ -66,7 +66,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
 
 def slot(modality: Modality | str | None, kind: Kind) -> str:
     """Name a way of reading, as index files and pack manifests do: "xray", "generic", "ct:volume"."""
-    name = GENERIC if modality in (None, Modality.UNKNOWN) else str(modality)
+    name = GENERIC if modality in (None, UNKNOWN) else str(modality)
     return name if kind is Kind.IMAGE else f"{name}:{kind}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medclip.api.groups import (
     Additions,
+    AnyModality,
     Batches,
     Believed,
     Device,
@@ -19,7 +20,6 @@ from medclip.api.groups import (
     Limits,
     Logged,
     Machine,
-    NamedOrUnknownModality,
     Policies,
     Recipe,
     Studies,
@@ -44,7 +44,7 @@ class EmbedOptions(
     WithModel,
     FileTable,
     Studies,
-    NamedOrUnknownModality,
+    AnyModality,
     Believed,
     Policies,
     Exclusion,

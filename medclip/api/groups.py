@@ -168,8 +168,10 @@ class NamedModality:
 
 
 @options
-class NamedOrUnknownModality(NamedModality):
+class AnyModality(NamedModality):
     """Of which modality files are, where images of which nobody knows it are welcome, too."""
+
+    heading = "How files are read"
 
     modality: Modality | str | None = option(
         "Modality of the files that neither a table nor their header names; `unknown` where nobody knows it: those "
@@ -178,7 +180,6 @@ class NamedOrUnknownModality(NamedModality):
         form="M",
         kind=str,
         often=True,
-        heading=NamedModality.heading,
     )
 
 

@@ -18,7 +18,17 @@ from medclip.files.recognise.inspect import SCORABLE_FORMATS, FileFacts, other_m
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.cells import day_of
 from medclip.files.tables.manifest import Manifest, ManifestRow
-from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit, every_modality, modality_of_name
+from medclip.sample import (
+    UNKNOWN,
+    FileRef,
+    Kind,
+    Modality,
+    ModalitySource,
+    Study,
+    Unit,
+    every_modality,
+    modality_of_name,
+)
 
 MAX_FOLDER_STUDY = 16
 """A sub-folder with more images or series than this is a collection, not one examination, though they be of one
@@ -69,10 +79,10 @@ def parse_modality(text: str, *, or_unknown: bool = False) -> Modality:
     Raises:
         MedclipError: WRONG_USE if there is none of that name.
     """
-    is_unknown = str(text).strip().casefold() == Modality.UNKNOWN
-    modality = Modality.UNKNOWN if is_unknown else modality_of_name(str(text))
+    is_unknown = str(text).strip().casefold() == UNKNOWN
+    modality = UNKNOWN if is_unknown else modality_of_name(str(text))
     if modality is None:
-        names = [*every_modality(), *([Modality.UNKNOWN] if or_unknown else [])]
+        names = [*every_modality(), *([UNKNOWN] if or_unknown else [])]
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no modality {str(text)!r}.",
@@ -327,7 +337,7 @@ def _modality(
     if modality is not None:
         return modality, ModalitySource.HEADER
     is_image = kind_of(facts) is Kind.IMAGE
-    if option is not None and (is_image or option is not Modality.UNKNOWN):
+    if option is not None and (is_image or option is not UNKNOWN):
         return option, ModalitySource.OPTION
     is_open = facts.header is None or other_modality(facts.header) is None
     if only is not None and is_open and is_image:
