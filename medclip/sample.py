@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Modality(StrEnum):
     """The rows of `MODALITIES`, by name. Whether one can be read is for the adapters to say.
 
-    Those that code names stand here; `Modality(name)` makes a member of any other row. `every_modality` lists all.
+    Those that code names stand here; `Modality(name)` makes a member of any other row, and of "unknown", which is none.
+    `every_modality` lists all rows.
     """
 
     XRAY = "xray"
@@ -50,11 +51,15 @@ class Modality(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Modality | None:
-        if not isinstance(value, str) or value not in MODALITIES:
+        if not isinstance(value, str) or (value != "unknown" and value not in MODALITIES):
             return None
         member = str.__new__(cls, value)
         member._name_, member._value_ = value.upper(), value
         return cls._value2member_map_.setdefault(value, member)  # pyright: ignore[reportReturnType]
+
+
+UNKNOWN = Modality("unknown")
+"""Of images whose modality nobody knows: their vectors are computed, and nothing is asked of them."""
 
 
 def every_modality() -> tuple[Modality, ...]:

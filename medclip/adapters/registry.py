@@ -10,7 +10,7 @@ from medclip.adapters.model_images import DRAWN, drawing_hash
 from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
 from medclip.lazy import import_name, plug_ins
-from medclip.sample import Kind, Modality, Sample, spoken
+from medclip.sample import UNKNOWN, Kind, Modality, Sample, spoken
 from medclip.settings import ReadPolicy, Settings
 
 GENERIC = "generic"
@@ -46,12 +46,13 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
     """Return the adapter of a modality.
 
     Args:
-        modality: A modality or its name; None (or "generic") for the rendering that the modality is inferred from.
+        modality: A modality or its name; None, "unknown" or "generic" for the rendering that the modality is inferred
+            from.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET if there is none.
     """
-    name = GENERIC if modality is None else str(modality)
+    name = slot(modality, Kind.IMAGE)
     target = ADAPTERS.get(name) or plug_ins(ENTRY_POINTS, ADAPTERS).get(name)
     if target is None:
         readable = ", ".join(spoken(other) for other in adapter_names() if other != GENERIC)
@@ -65,7 +66,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
 
 def slot(modality: Modality | str | None, kind: Kind) -> str:
     """Name a way of reading, as index files and pack manifests do: "xray", "generic", "ct:volume"."""
-    name = GENERIC if modality is None else str(modality)
+    name = GENERIC if modality in (None, UNKNOWN) else str(modality)
     return name if kind is Kind.IMAGE else f"{name}:{kind}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Chance, ImageRoot, Limits, NamedModality, Overwriting, Ranked, Recipe, Told, settings_of
+from medclip.api.groups import AnyModality, Chance, ImageRoot, Limits, Overwriting, Ranked, Recipe, Told, settings_of
 from medclip.options import argument, excludes, needs, option, options
 from medclip.pairs.select.filters import FILTERS
 from medclip.pairs.sources.caption_sources import CAPTION_SOURCES, sources_with
@@ -151,7 +151,7 @@ def captions(options: CaptionsOptions) -> CaptionsReport:
 
 
 @options
-class RankCaptionsOptions(Told, Limits, Recipe, Ranked, NamedModality, Overwriting):
+class RankCaptionsOptions(Told, Limits, Recipe, Ranked, AnyModality, Overwriting):
     """What `rank_captions` is asked."""
 
     captions: Any = argument(

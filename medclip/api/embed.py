@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medclip.api.groups import (
     Additions,
+    AnyModality,
     Batches,
     Believed,
     Device,
@@ -19,7 +20,6 @@ from medclip.api.groups import (
     Limits,
     Logged,
     Machine,
-    NamedModality,
     Policies,
     Recipe,
     Studies,
@@ -44,7 +44,7 @@ class EmbedOptions(
     WithModel,
     FileTable,
     Studies,
-    NamedModality,
+    AnyModality,
     Believed,
     Policies,
     Exclusion,
@@ -98,7 +98,7 @@ def run_embed(options: EmbedOptions, retry: str | None = None) -> Embeddings:
     from medclip.scoring.scoring_run import preview_embedding, run_embedding
 
     with watched(options, "embed"):
-        prepared = prepare(options, "what is embedded", retry=retry)
+        prepared = prepare(options, "what is embedded", retry=retry, or_unknown=True)
         if options.dry_run:
             return preview_embedding(prepared.call, dtype=options.dtype)
         embeddings = run_embedding(prepared.call, dtype=options.dtype)

@@ -168,6 +168,22 @@ class NamedModality:
 
 
 @options
+class AnyModality(NamedModality):
+    """Of which modality files are, where images of which nobody knows it are welcome, too."""
+
+    heading = "How files are read"
+
+    modality: Modality | str | None = option(
+        "Modality of the files that neither a table nor their header names; `unknown` where nobody knows it: those "
+        "that are images are read as they are (the generic adapter), and nothing but a search is asked of them.",
+        default=None,
+        form="M",
+        kind=str,
+        often=True,
+    )
+
+
+@options
 class Believed:
     """How sure an inferred modality must be."""
 

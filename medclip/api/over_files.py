@@ -197,6 +197,7 @@ def prepare(
     *,
     in_memory: bool = False,
     retry: str | None = None,
+    or_unknown: bool = False,
 ) -> PreparedCall:
     """Make the call of a run from the options of a verb.
 
@@ -206,6 +207,7 @@ def prepare(
         question: Fields of `ScoreOptions` that decide the rows of the run besides.
         in_memory: Nothing is written: the folder of the call is the one that is read.
         retry: Reason of the files that are tried again, "" for all; None tries none.
+        or_unknown: Whether images whose modality nobody knows are taken.
 
     Raises:
         MedclipError: For a call that cannot be carried out.
@@ -231,7 +233,7 @@ def prepare(
         inputs = inputs_of(source, given.table, what, follow_links=settings.follow_links)
     choices = ScoreOptions(
         table=inputs.table,
-        modality=parse_modality(given.modality),
+        modality=parse_modality(given.modality, or_unknown=or_unknown),
         min_confidence=given.min_confidence,
         group_by=given.group_by,
         hash_paths=given.hash_paths,

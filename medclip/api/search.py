@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Limits, NamedModality, Overwriting, Ranked, Recipe, ReportPaths, Told, settings_of
+from medclip.api.groups import AnyModality, Limits, Overwriting, Ranked, Recipe, ReportPaths, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.options import argument, option, options
 from medclip.verbs import verb
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @options
-class SearchOptions(Told, Limits, Recipe, Ranked, NamedModality, ReportPaths, Overwriting):
+class SearchOptions(Told, Limits, Recipe, Ranked, AnyModality, ReportPaths, Overwriting):
     """What `search` is asked."""
 
     embeddings: str | Path | Embeddings | SlideStore = argument(

@@ -25,7 +25,7 @@ from medclip.files.grouping.studies import COPY
 from medclip.models.devices import torch_threads
 from medclip.runs.rows import NAMED_FILES, ExamRow, ScoreRow, note_of
 from medclip.runs.units.chunk import split_keys
-from medclip.sample import Kind, Modality, every_modality
+from medclip.sample import Kind, Modality
 from medclip.scoring.exam_scores import ExamFeatures, ExamImage, exam_features
 from medclip.scoring.study_scores import StudyFacts, StudyScores
 
@@ -132,7 +132,7 @@ class StoredUnits:
     def _group_into_studies(self, grouped_U: NDArray[np.int32]) -> None:
         """Number the studies that answer something by their first units; one of several modalities is several."""
         units = np.flatnonzero(self._wanted)
-        modalities = every_modality()
+        modalities = list(dict.fromkeys(alike.modality for alike in self._alike))
         number_of = np.array([modalities.index(alike.modality) for alike in self._alike], np.int64)
         pair_U = grouped_U[units].astype(np.int64) * len(modalities) + number_of[self._alike_U[units]]
         pairs, first, pair_of = np.unique(pair_U, return_index=True, return_inverse=True)

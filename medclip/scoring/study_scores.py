@@ -14,7 +14,7 @@ from medclip.errors import Problem, Reason, Status
 from medclip.imaging.ecg.quality import OTHER_SCALE
 from medclip.runs.rows import ExamRow, ScoreRow, note_of
 from medclip.runs.units.chunk import ChunkWork, Item
-from medclip.sample import Kind, Modality, spoken
+from medclip.sample import UNKNOWN, Kind, Modality, spoken
 from medclip.scoring.cautions import Cautions, beside_other_scale, beside_stranger
 from medclip.scoring.exam_scores import (
     ExamFeatures,
@@ -232,6 +232,12 @@ class StudyScores:
 
 def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind: Kind = Kind.IMAGE) -> Problem | None:
     """Return the problem of a unit that none of the tasks fits, None where one does."""
+    if modality is UNKNOWN:
+        return Problem(
+            Reason.MODALITY_UNKNOWN,
+            "nobody knows the modality of this image, so nothing is asked of it; embed it anew with a table that names "
+            "its modality.",
+        )
     if any(question.fits(modality, body_part, kind) for question in tasks):
         return None
     is_chosen = any(question.chosen for question in tasks)

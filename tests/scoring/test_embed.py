@@ -15,6 +15,7 @@ import pytest
 
 from medclip.api.embed import embed
 from medclip.api.score import score
+from medclip.api.search import search
 from medclip.cli.main import main
 from medclip.embeddings.open_embeddings import is_embeddings, open_embeddings
 from medclip.embeddings.write_embeddings import NOTE, TABLES
@@ -29,8 +30,10 @@ from medclip.runs.planning import plan as plan_module
 from medclip.runs.units.unit_rows import public_body_part
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
-from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, rows, small_folder, write_dicom, write_png
+from tests.kits.files import write_image
+from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, rows, small_folder, texture, write_dicom, write_png
 from tests.kits.stops import Budget, Stopped
+from tests.kits.volumes import write_nifti
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -217,6 +220,43 @@ def test_a_pack_that_knows_one_modality_takes_it_for_images_that_name_none(
     assert (named["modality"], named["modality_source"]) == ("mri", "option")
     embeddings = embed(tmp_path / "in", model=chests)
     assert score(embeddings, model=chests).files.to_pylist() == list(of_file.values())
+
+
+def test_images_whose_modality_nobody_knows_have_vectors_and_are_asked_nothing(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    for n, suffix in enumerate(("png", "jpg", "tif", "bmp")):
+        write_image(root / f"{n}.{suffix}", texture(n, 90, 120))
+    write_image(root / "named.png", texture(7, 90, 120))
+    write_dicom(root / "other.dcm", 8, study_uid=f"{STUDY_UID}.8", modality="OT")
+    write_dicom(root / "film.dcm", 9, study_uid=f"{STUDY_UID}.9")
+    write_nifti(root / "volume.nii.gz", np.zeros((8, 8, 4), np.int16), np.eye(4))
+    (tmp_path / "t.csv").write_text("file,modality\nnamed.png,xray\n")
+
+    stored = embed(root, tmp_path / "e", model=pack, modality="unknown", table=tmp_path / "t.csv", workers=1)
+
+    of_file = {row["path"]: row for row in stored.files.to_pylist()}
+    unknown = {"0.png", "1.jpg", "2.tif", "3.bmp", "other.dcm"}
+    assert {path for path, row in of_file.items() if row["modality"] == "unknown"} == unknown
+    assert {(of_file[path]["status"], of_file[path]["adapter"]) for path in unknown} == {("embedded", "generic")}
+    assert (of_file["named.png"]["modality"], of_file["film.dcm"]["modality"]) == ("xray", "xray")
+    assert of_file["volume.nii.gz"]["reason"] == "modality_unknown"
+    assert sorted(stored.units.column("modality").to_pylist()) == ["unknown"] * 5 + ["xray"] * 2
+    model = load_model(pack)
+    pixels = read_pixels(root / "0.png", "generic", model.preprocess, Settings())
+    assert pixels.images is not None
+    place = stored.views.column("row").to_pylist().index(of_file["0.png"]["row"])
+    assert np.array_equal(stored.vectors("views")[place], model.encode_image(pixels.images)[0])
+
+    hits = search(stored, "a chest", model=model, where={"modality": "unknown"}).hits
+    assert {hit.modality for hit in hits} == {"unknown"}
+    assert len(hits) == 5
+    answers = score(stored, model=model, prompt="a mass")
+    assert set(answers.scores.column("modality").to_pylist()) == {"xray"}
+    reasons = {row["path"]: row["reason"] for row in answers.files.to_pylist()}
+    assert {path for path, reason in reasons.items() if reason == "modality_unknown"} == unknown | {"volume.nii.gz"}
+    with pytest.raises(MedclipError, match="nothing but vectors is computed"):
+        score(root, tmp_path / "s", model=pack, modality="unknown")
 
 
 def test_another_batch_size_is_another_run(pack: Path, studies: Path, tmp_path: Path) -> None:

@@ -18,7 +18,17 @@ from medclip.files.recognise.inspect import SCORABLE_FORMATS, FileFacts, other_m
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.cells import day_of
 from medclip.files.tables.manifest import Manifest, ManifestRow
-from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit, every_modality, modality_of_name
+from medclip.sample import (
+    UNKNOWN,
+    FileRef,
+    Kind,
+    Modality,
+    ModalitySource,
+    Study,
+    Unit,
+    every_modality,
+    modality_of_name,
+)
 
 MAX_FOLDER_STUDY = 16
 """A sub-folder with more images or series than this is a collection, not one examination, though they be of one
@@ -59,18 +69,30 @@ class _File:
     patient: str | None
 
 
-def parse_modality(text: str) -> Modality:
+def parse_modality(text: str, *, or_unknown: bool = False) -> Modality:
     """Return the modality of a name, as the field writes it.
+
+    Args:
+        text: The name.
+        or_unknown: Whether "unknown" is one: where vectors are computed and nothing is asked.
 
     Raises:
         MedclipError: WRONG_USE if there is none of that name.
     """
-    modality = modality_of_name(str(text))
+    is_unknown = str(text).strip().casefold() == UNKNOWN
+    modality = UNKNOWN if is_unknown else modality_of_name(str(text))
     if modality is None:
+        names = [*every_modality(), *([UNKNOWN] if or_unknown else [])]
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no modality {str(text)!r}.",
-            hint=did_you_mean(str(text), every_modality(), "Modalities are"),
+            hint=did_you_mean(str(text), names, "Modalities are"),
+        )
+    if is_unknown and not or_unknown:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "nothing but vectors is computed of images whose modality nobody knows.",
+            hint="`medclip embed --modality unknown` keeps them, and `medclip search` looks through them.",
         )
     return modality
 
@@ -314,10 +336,11 @@ def _modality(
     modality = modality_of(facts)
     if modality is not None:
         return modality, ModalitySource.HEADER
-    if option is not None:
+    is_image = kind_of(facts) is Kind.IMAGE
+    if option is not None and (is_image or option is not UNKNOWN):
         return option, ModalitySource.OPTION
     is_open = facts.header is None or other_modality(facts.header) is None
-    if only is not None and is_open and kind_of(facts) is Kind.IMAGE:
+    if only is not None and is_open and is_image:
         return only, ModalitySource.PACK
     return None, None
 

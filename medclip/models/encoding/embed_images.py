@@ -111,4 +111,4 @@ def _otherwise(model: Any, modality: Modality | str | None) -> Modality | None:
     """Return the modality of what states none: the one that was named, else the model's only one."""
     modalities = model.card.modalities
     named = modality or (modalities[0] if len(modalities) == 1 else None)
-    return None if named is None else parse_modality(named)
+    return None if named is None else parse_modality(named, or_unknown=True)

@@ -62,13 +62,17 @@ class ScoreOptions:
             )
 
 
-def parse_modality(name: str | None) -> Modality | None:
+def parse_modality(name: str | None, *, or_unknown: bool = False) -> Modality | None:
     """Turn a modality's name into the value.
+
+    Args:
+        name: The name; None where none is named.
+        or_unknown: Whether "unknown" is one.
 
     Raises:
         MedclipError: WRONG_USE with the names there are.
     """
-    return None if name is None else modality_named(name)
+    return None if name is None else modality_named(name, or_unknown=or_unknown)
 
 
 def failed_for(reason: str | None) -> str | None:

@@ -14,7 +14,7 @@ from medclip.files.grouping.studies import group, parse_modality
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import read_manifest
-from medclip.sample import FileRef, Modality, ModalitySource
+from medclip.sample import UNKNOWN, FileRef, Modality, ModalitySource
 
 KEY = b"k" * 32
 Pair = tuple[FileRef, FileFacts]
@@ -156,6 +156,12 @@ def test_an_unknown_modality_is_refused_with_the_known_ones() -> None:
         parse_modality("moon\x1b[31m")
     assert caught.value.reason is Reason.WRONG_USE
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_modality_that_nobody_knows_is_named_where_vectors_alone_are_computed() -> None:
+    assert parse_modality(" Unknown", or_unknown=True) is UNKNOWN
+    with pytest.raises(MedclipError, match="nothing but vectors"):
+        parse_modality("unknown")
 
 
 def test_an_unknown_modality_stays_open() -> None:
