@@ -51,7 +51,7 @@ def token_distances(tokens_BLD: Tensor, wanted_BLD: Tensor, form: Literal["mse",
 
     Args:
         tokens_BLD: Tokens behind the lens, class token and all.
-        wanted_BLD: As many of the frozen tower; no gradients flow there.
+        wanted_BLD: Tokens of the frozen tower, as many; no gradients flow there.
         form: "mse", the mean square of the differences; or "cosine", the negative mean cosine of the tokens.
 
     Returns:

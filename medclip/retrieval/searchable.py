@@ -131,20 +131,20 @@ def _write(
     blocks: Callable[[], Iterator[NDArray[np.floating]]],
     progress: Progress,
 ) -> VectorFile:
-    def told() -> Iterator[NDArray[np.floating]]:
+    def counted_blocks() -> Iterator[NDArray[np.floating]]:
         progress.stage("Preparing vectors", shape[0])
         for block in blocks():
             yield block
             progress.step(len(block))
 
     try:
-        write_vector_file(path, shape, told())
+        write_vector_file(path, shape, counted_blocks())
     except MedclipError as error:
         if error.reason not in (Reason.PERMISSION_DENIED, Reason.WRONG_USE, Reason.DISK_FULL):
             raise
         progress.note("Nothing can be written into this folder; the next search prepares its vectors again.")
         with TemporaryFolder("search") as elsewhere:
-            write_vector_file(Path(elsewhere, path.name), shape, told())
+            write_vector_file(Path(elsewhere, path.name), shape, counted_blocks())
             vectors = open_vector_file(Path(elsewhere, path.name), shape)
     else:
         vectors = open_vector_file(path, shape)

@@ -113,7 +113,7 @@ def step_down(
 
     Args:
         p_values: The p-values, [K], each 0 to 1 or NaN.
-        drawn_KB: What was tested in each resample, [K, B], all tests in the same resamples, of one-sided tests with the
+        drawn_KB: Statistics of each resample, [K, B], all tests in the same resamples, of one-sided tests with the
             sign by which more is more against the hypothesis. Where undefined it stands out by nothing; a test in which
             all resamples are alike is independent of the others.
         two_sided_K: Which p-values are two-sided, [K].

@@ -64,7 +64,7 @@ def test_a_run_without_words_ends_in_an_image_only_pack(run: Path) -> None:
 def test_its_log_has_losses_and_a_validation_without_retrieval(run: Path) -> None:
     assert all(set(e) - {"kind", "step"} >= {"loss", "grad_norm"} and "scale" not in e for e in _entries(run, "step"))
     validations = _entries(run, "val")
-    assert [set(e) - {"kind", "step"} for e in validations] == [{"val_loss"}, {"val_loss"}]
+    assert [set(e) - {"kind", "step"} for e in validations] == [{"val_loss", "num_images", "num_patients"}] * 2
     assert validations[1]["val_loss"] != validations[0]["val_loss"]
 
 

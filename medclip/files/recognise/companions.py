@@ -313,8 +313,8 @@ def _metaimage(path: Path, fmt: Format) -> Placed:
 
 def voxels_beside(path: Path, names: Sequence[str], fmt: Format = Format.METAIMAGE) -> Placed:
     """Look beside a MetaImage header for the files of voxels that it names: the problem says how many are missing."""
-    found = [None if name.casefold() == path.name.casefold() else _beside(path, name) for name in names]
-    missing = found.count(None)
+    beside = [None if name.casefold() == path.name.casefold() else _beside(path, name) for name in names]
+    missing = beside.count(None)
     if missing:
         message = (
             f"{missing} of the {len(names)} files of voxels that the MetaImage header names are not beside it; put "
@@ -325,7 +325,7 @@ def voxels_beside(path: Path, names: Sequence[str], fmt: Format = Format.METAIMA
                 "The file of voxels that the MetaImage header names is not beside it; put it into the same folder."
             )
         return Placed(fmt, (), Problem(Reason.MISSING_FILE, message))
-    return Placed(fmt, tuple(name for name in found if name is not None))
+    return Placed(fmt, tuple(name for name in beside if name is not None))
 
 
 def _is_of_metaimage(path: Path) -> bool:

@@ -136,7 +136,7 @@ def sniff_open(file: BinaryIO) -> Format:
 
 
 def _metaimage(file: BinaryIO) -> Format:
-    """Tell an image of one slice from a volume; a damaged header is a volume's."""
+    """Distinguish an image of one slice from a volume; a damaged header is a volume's."""
     file.seek(0)
     try:
         return Format.METAIMAGE_2D if read_metaimage_header(file).is_image else Format.METAIMAGE

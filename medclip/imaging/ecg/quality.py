@@ -219,9 +219,9 @@ def assess(
         leads["noisy"] |= {TWELVE[good[n]] for n in _noisy(windows, median_LW) if TWELVE[good[n]] not in derived}
     rate = heart_rate_bpm(beats, hz_of_lines)
     moving = [n for n in stored if TWELVE[n] not in leads["lead_flat"] | leads["lead_off"]]
-    whole = [n for n in moving if TWELVE[n] not in leads["saturated"]]
+    uncut = [n for n in moving if TWELVE[n] not in leads["saturated"]]
     heights = [float(np.ptp(line[qrs_part(hz_of_lines)])) for line in medians.values()]
-    is_other_scale = _is_other_scale(values[moving], values[whole], heights)
+    is_other_scale = _is_other_scale(values[moving], values[uncut], heights)
     flags = [f"{flag}:{','.join(lead for lead in TWELVE if lead in named)}" for flag, named in leads.items() if named]
     if is_other_scale:
         flags.append(OTHER_SCALE)
@@ -242,7 +242,7 @@ def _is_other_scale(moving_LT: NDArray[np.float32], whole_LT: NDArray[np.float32
     Args:
         moving_LT: float32 [L, T], the leads that are no sums of others, without those that are flat or off.
         whole_LT: Those of them that are not cut off at the ends of a range.
-        heights: Of the QRS complex of the median beat, a lead each; empty where no beats are found.
+        heights: Heights of the QRS complex of the median beat, a lead each; empty where no beats are found.
     """
     if heights and not _QRS_MV[0] <= float(np.median(heights)) <= _QRS_MV[1]:
         return True

@@ -331,9 +331,9 @@ def _mosaic_protocol(path: Path) -> tuple[int, NDArray[np.float64]]:
         held = dataset.private_block(0x0029, "SIEMENS CSA HEADER")[0x20].value
     except KeyError:  # the names of private blocks are taken out before their elements
         held = dataset[0x0029, 0x1020].value
-    found = _PROTOCOL.search(bytes(held))
-    assert found is not None
-    lines = (line.partition("=") for line in found[1].decode("latin-1").splitlines())
+    match = _PROTOCOL.search(bytes(held))
+    assert match is not None
+    lines = (line.partition("=") for line in match[1].decode("latin-1").splitlines())
     protocol = {name.strip(): value.strip() for name, _, value in lines}
     count = int(protocol["sSliceArray.lSize"])
     stated = dataset.get((0x0019, 0x100A))

@@ -150,11 +150,11 @@ def _drawn_fundus() -> list[NDArray[np.uint8]]:
 
 
 def crop_effect(model: Model, preprocess: Preprocess) -> str:
-    """Say what the crops do to a model's vectors, measured on drawn images; "" where it takes no squares or no crop.
+    """Describe what crops do to vectors of drawn images; "" where the model takes no squares or nothing is cropped.
 
     Args:
         model: The imported model.
-        preprocess: How images are treated for it.
+        preprocess: Treatment of images for it.
     """
     import numpy as np
 

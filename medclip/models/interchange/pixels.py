@@ -93,7 +93,7 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR, *, 
 
     Args:
         config: The processor's file.
-        place: Where it lies, for errors.
+        place: Name of its place, for errors.
         version: Major version of transformers that saved it.
 
     Raises:

@@ -270,7 +270,7 @@ def _as_coinciding(one: Mechanism, other: Mechanism) -> str:
 
 
 def _given(one: Mechanism) -> str:
-    """Say which attributes coincide with that of a mechanism, and what is left of the difference, given them."""
+    """Name which attributes coincide with that of a mechanism, and what is left of the difference, given them."""
     sentences = []
     for row in one.given:
         given = plain(row.get("given"))

@@ -404,7 +404,9 @@ def _head(result: AuditResult, label: str, model: str) -> str:
 
 
 def _line_of(name: str, rows: Sequence[Row], columns: Sequence[tuple[str, ...]], cell: Callable[[Row], Td]) -> Tr:
-    by_column = {(row.get("metric"), row.get("label"), row.get("model")): row for row in rows}
+    by_column: dict[tuple[Any, ...], Row] = {
+        (row.get("metric"), row.get("label"), row.get("model")): row for row in rows
+    }
     few = any(row.get("flag") == "underpowered" for row in rows)
     return Tr(f"{name} †" if few else name, tuple(_cell(by_column.get(column), cell) for column in columns))
 

@@ -71,55 +71,57 @@ def mechanisms(
         candidates = [
             mechanism for rows in groups.values() for mechanism in _of_group(rows, is_found, harm_of) if mechanism.rows
         ]
-        # Two groups of four are the other side of the other two: the fewest are told, and of as many the worse harm.
+        # Two groups of four are the other side of the other two: the fewest count, of as many the worse harm.
         ways = [
-            _told(sorted(candidates, key=order), list(groups), measures)
+            _smallest_set(sorted(candidates, key=order), list(groups), measures)
             for order in (lambda one: (harm_of(one.lead), -one.strength), lambda one: -one.strength)
         ]
-        every += min(ways, key=lambda told: (len(told), [harm_of(one.lead) for one in told]))
+        every += min(ways, key=lambda mechanisms: (len(mechanisms), [harm_of(one.lead) for one in mechanisms]))
     return every
 
 
-def _told(
+def _smallest_set(
     candidates: list[Mechanism], groups: Sequence[str], measures: Mapping[tuple[Any, ...], Row]
 ) -> list[Mechanism]:
-    """Take the first one, and then what stands out most from the groups that are not told yet."""
-    told: list[Mechanism] = []
+    """Take the first one, and then what stands out most from the groups of those that were taken."""
+    mechanisms: list[Mechanism] = []
     while candidates:
-        left = [[_left(row, told, groups, measures) for row in one.rows] for one in candidates]
-        first = max(range(len(left)), key=lambda place: (max(left[place]) if told else 0, -place))
+        left = [[_left(row, mechanisms, groups, measures) for row in one.rows] for one in candidates]
+        first = max(range(len(left)), key=lambda place: (max(left[place]) if mechanisms else 0, -place))
         one = candidates.pop(first)
         if rows := tuple(row for row, rest in zip(one.rows, left[first], strict=True) if rest > 1):
-            told.append(replace(one, rows=rows))
-    return told
+            mechanisms.append(replace(one, rows=rows))
+    return mechanisms
 
 
 def _of_group(
     rows: Sequence[Row], is_found: Callable[[Row], bool], harm_of: Callable[[Row], int | None]
 ) -> list[Mechanism]:
     """Divide the differences of a group: a shift of scores does not change how they rank, so that is another one."""
-    found = sorted(
+    worse = sorted(
         (row for row in rows if is_found(row) and harm_of(row) is not None),
         key=lambda row: (harm_of(row), -abs(float(row["value"]))),
     )
-    clear = [row for row in rows if _is_clear(row) and row not in found]
+    clear = [row for row in rows if _is_clear(row) and row not in worse]
     rates = [row for row in rows if row.get("metric") in RATES and _is_clear(row)]
     is_shift = len({float(row["value"]) > 0 for row in rates}) == 1 and len(rates) == len(RATES)
     if not is_shift:
-        return [Mechanism(tuple(found), tuple(clear))]
-    ranking = tuple(row for row in found if row.get("metric") in RANKING)
+        return [Mechanism(tuple(worse), tuple(clear))]
+    ranking = tuple(row for row in worse if row.get("metric") in RANKING)
     beside = tuple(row for row in clear if row.get("metric") not in RANKING)
-    return [Mechanism(tuple(row for row in found if row not in ranking), beside), Mechanism(ranking)]
+    return [Mechanism(tuple(row for row in worse if row not in ranking), beside), Mechanism(ranking)]
 
 
-def _left(row: Row, told: Sequence[Mechanism], groups: Sequence[str], measures: Mapping[tuple[Any, ...], Row]) -> float:
-    """Return how far a group is from those that are not told of yet in the same kind of measure, in halves of its
-    interval; up to 1 the told ones explain it, and infinity where nothing can.
+def _left(
+    row: Row, mechanisms: Sequence[Mechanism], groups: Sequence[str], measures: Mapping[tuple[Any, ...], Row]
+) -> float:
+    """Return how far a group is from those that are in no mechanism yet in the same kind of measure, in halves of its
+    interval; up to 1 the mechanisms explain it, and infinity where nothing can.
     """
     kind = row.get("metric") in RANKING
     harmed = {
         str(one.lead.get("group"))
-        for one in told
+        for one in mechanisms
         for r in one.rows + one.beside
         if (r.get("metric") in RANKING) == kind
     }
@@ -159,16 +161,16 @@ def join_coinciding(every: Sequence[Mechanism], coinciding: Iterable[Row]) -> li
     """Join mechanisms by attributes that coincide, and give each its differences within the others' groups.
 
     Where the difference of one stays, given the attribute of the other, and that of the other does not, the other is
-    joined to it; where neither stays the weaker one; where both do both are told.
+    joined to it; where neither stays the weaker one; where both do both stay.
     """
     rows_of: dict[tuple[Any, ...], list[Row]] = {}
     for row in coinciding:
         rows_of.setdefault(tuple(row.get(name) for name in _CELL), []).append(row)
-    told: list[Mechanism] = []
+    mechanisms: list[Mechanism] = []
     for one in sorted(every, key=lambda mechanism: -mechanism.strength):
         given = tuple(rows_of.get(tuple(one.lead.get(name) for name in _CELL), ()))
         one = replace(one, given=given)
-        for place, other in enumerate(told):
+        for place, other in enumerate(mechanisms):
             forth, back = _given(one, other), _given(other, one)
             if forth is None or back is None or not _alike(one, other):
                 continue
@@ -176,11 +178,11 @@ def join_coinciding(every: Sequence[Mechanism], coinciding: Iterable[Row]) -> li
             if stays and other_stays:
                 continue
             first, second = (one, other) if stays else (other, one)
-            told[place] = replace(first, merged=(*first.merged, replace(second, merged=()), *second.merged))
+            mechanisms[place] = replace(first, merged=(*first.merged, replace(second, merged=()), *second.merged))
             break
         else:
-            told.append(one)
-    return told
+            mechanisms.append(one)
+    return mechanisms
 
 
 def _given(one: Mechanism, other: Mechanism) -> Row | None:

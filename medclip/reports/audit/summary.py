@@ -237,7 +237,7 @@ def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
 
 
 def error_rate(result: AuditResult) -> str:
-    """Say what the findings about groups and calibration can be relied on for."""
+    """State what the findings about groups and calibration can be relied on for."""
     each = " of each model" if len(result.model_names) > 1 else ""
     grades = " Grades are a family of their own." if tested(result.ordinal) else ""
     return (

@@ -222,7 +222,7 @@ def supervised_figures(
     areas = [area_over_known(logits[:, c], truth[:, c]) for c in range(truth.shape[1])]
     measured = [area for area in areas if not np.isnan(area)]
     if patients:
-        whose = [patients[row] for row in rows]
+        whose = [patients[row] for row in rows.tolist()]
         figures |= {"num_images": len(rows), "num_patients": len(set(whose))}
         truth_NC, scores_NC = (truth, logits) if len(truth) == len(rows) else (truth[rows], logits[rows])
         if measured and (area := mean_area(scores_NC, truth_NC, whose, _RESAMPLES)) is not None:

@@ -175,5 +175,5 @@ def test_a_text_model_that_pads_with_another_id_than_its_tokenizer_is_refused(be
     name = add_architecture(
         tmp_path / "configs", "tiny-ViT", {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
     )
-    with pytest.raises(MedclipError, match="pads with 0"):
+    with pytest.raises(MedclipError, match="fills short texts with the id 0"):
         load_start(name, text_folder=bert)
