@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,8 +52,8 @@ _PASSES_OF_IMAGE, _PASSES_OF_MAP = 78, 38
 """Of curves: what is random and from the middle out is shared by all maps of an image."""
 _MEASURED = 4
 """Images of one pass that is timed: those of a curve go together, too."""
-_SLOW = 5.0
-"""Seconds of a map that is not computed again for its time."""
+_TIMED, _TIMES = 1.0, 4
+"""Seconds and times after which a piece of work is not timed again."""
 _MOST_DEPTHS = 8
 _BLUR = 16
 """Side of the model's input over the deviation of the blur that stands for a removed patch."""
@@ -254,7 +255,7 @@ class Cost:
 
 
 def measure_cost(model: Model, seen: Seen, wanted: Asked, options: ExplainOptions) -> tuple[Cost, int]:
-    """Compute a map of the first image of a unit for its time, twice if it is quick: the first has what is paid once.
+    """Compute a map of the first image of a unit for its time, a few times if it is quick.
 
     Returns:
         The cost, and how many scores of the unit are explained.
@@ -268,19 +269,23 @@ def measure_cost(model: Model, seen: Seen, wanted: Asked, options: ExplainOption
         import_name(row.target)
     rank_correlation(np.arange(3.0), np.arange(3.0))
     several = model.preprocess.together([seen.images[0]] * _MEASURED)
-    pass_s = _quicker(lambda: model.encode_image(several)) / _MEASURED
-    map_s = _quicker(lambda: compute_maps(model, one, targets[:1], options.method))
+    pass_s = _usual(lambda: model.encode_image(several)) / _MEASURED
+    map_s = _usual(lambda: compute_maps(model, one, targets[:1], options.method))
     return Cost(map_s, pass_s, _randomising(model.clip.visual)), len(targets)
 
 
-def _quicker(work: Callable[[], object]) -> float:
-    """Return the seconds of some work: of its second time, unless the first was slow or quicker."""
+def _usual(work: Callable[[], object]) -> float:
+    """Return the seconds of some work: the median of a few times within a second.
+
+    The first, which has what is paid once, does not count if there are more. One may be ten times too long where the
+    machine is busy for a moment.
+    """
     taken: list[float] = []
-    while not taken or (len(taken) == 1 and taken[0] < _SLOW):
+    while not taken or (sum(taken) < _TIMED and len(taken) < _TIMES):
         start = time.perf_counter()
         work()
         taken.append(time.perf_counter() - start)
-    return min(taken)
+    return statistics.median(taken[1:] or taken)
 
 
 def _randomising(tower: nn.Module) -> float:
