@@ -266,7 +266,11 @@ plt.show()
 # %%
 ill = tested[tested.content == "malignant"]
 checked = medclip.explain(
-    [images / file for file in ill.file], task="content:malignant", model=root / "mass", modality="ultrasound"
+    [images / file for file in ill.file],
+    task="content:malignant",
+    model=root / "mass",
+    modality="ultrasound",
+    checks="all",
 )
 faster, alike, on_padding, padding, on_black, black = 0, [], [], [], [], []
 for explained, file in zip(checked, ill.file, strict=True):
