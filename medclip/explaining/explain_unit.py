@@ -271,7 +271,7 @@ def measure_cost(model: Model, seen: Seen, wanted: Asked, options: ExplainOption
     several = model.preprocess.together([seen.images[0]] * _MEASURED)
     pass_s = _usual(lambda: model.encode_image(several)) / _MEASURED
     map_s = _usual(lambda: compute_maps(model, one, targets[:1], options.method))
-    return Cost(map_s, pass_s, _randomising(model.clip.visual)), len(targets)
+    return Cost(map_s, pass_s, _randomising(model.clip.get_submodule("visual"))), len(targets)
 
 
 def _usual(work: Callable[[], object]) -> float:

@@ -435,8 +435,8 @@ class SuiteStore:
         tables = [self.predictions(name) for name in names]
         if tables:
             predictions = pa.concat_tables(tables)
-        if OTHER_WORDS in predictions.column_names:
-            predictions = predictions.drop_columns([OTHER_WORDS])
+            if OTHER_WORDS in predictions.column_names:
+                predictions = predictions.drop_columns([OTHER_WORDS])
             write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(predictions))
         write_file(self.folder / RESULT_NAME, text)
 
