@@ -18,7 +18,7 @@ from medclip.auditing.verdicts import MET, NOT_MET, UNDECIDED, requirement_rows
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
 from medclip.reports.audit.sections.requirements import answers, findings
-from medclip.reports.audit.summary import lead, summary
+from medclip.reports.audit.summary import error_rate, lead, summary
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.standard_errors import clusters_of
@@ -162,6 +162,7 @@ def test_each_primary_hypothesis_stands_first_with_verdict_gap_p_and_the_value_o
     assert "by itself" in ranking
     assert "adjusted" in ranking
     assert lead(result) == first.sentences[0]
+    assert "Primary hypotheses have 5 % of their own." in error_rate(result)
     page = render(result)
     assert all(page.index(sentence) < page.index('id="found"') for sentence in first.sentences)
     assert "barely" not in ranking

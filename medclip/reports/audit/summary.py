@@ -240,9 +240,10 @@ def error_rate(result: AuditResult) -> str:
     """State what the findings about groups and calibration can be relied on for."""
     each = " of each model" if len(result.model_names) > 1 else ""
     grades = " Grades are a family of their own." if tested(result.ordinal) else ""
+    primary = f" Primary hypotheses have {100 * alpha(result):g} % of their own." if primary_answers(result) else ""
     return (
         f"Groups and calibration{each} share one error rate: were no group worse off and every score calibrated, the "
-        f"chance of any finding among them would be at most {100 * alpha(result):g} %.{grades}"
+        f"chance of any finding among them would be at most {100 * alpha(result):g} %.{primary}{grades}"
     )
 
 

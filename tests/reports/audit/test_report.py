@@ -161,7 +161,10 @@ def test_red_checks_stand_on_top_in_words_with_a_sign(page: str):
     assert "Stop: leakage" in box
     assert "3 of 812 audited patients" in box
     assert "near-duplicate" not in box
-    assert 'id="red"' not in render(without_findings())
+    plain = render(without_findings())
+    assert 'id="red"' not in plain
+    assert '<p class="lead">' in plain
+    assert '<p class="lead">' not in page  # the box says it
 
 
 def test_the_table_of_leakage_says_what_was_not_tested(page: str):
