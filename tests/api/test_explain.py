@@ -118,8 +118,9 @@ def test_the_cost_is_said_before_the_first_map_with_that_of_other_checks(
     cost = [line for line in capsys.readouterr().err.splitlines() if line.startswith("About ")]
     assert len(cost) == 1
     assert "for 1 map with --checks none (--checks quick " in cost[0]
-    of_series = [Cost(2.0, 1.0, 5.0).seconds(16, 3, checks) for checks in ("none", "quick", "all")]
-    assert of_series == [112.0, 112 + 12 + 5, 112 + 27 * 2 + 78 + 3 * 38 + 5]
+    of_series = [Cost(9.0, 2.0, 1.0, 5.0).seconds(16, 3, checks) for checks in ("none", "quick", "all")]
+    maps = 9 + 15 * (3 * 2 + 1)
+    assert of_series == [maps, maps + 12 + 5, maps + 27 * 2 + 78 + 3 * 38 + 5]
 
 
 def test_the_switch_that_checks_were_is_answered_with_the_word_of_today(
