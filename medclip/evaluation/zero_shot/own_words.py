@@ -80,7 +80,7 @@ def words_suite(
             faults, hint = faults_of(e, SetFile, "a prompt")
             raise MedclipError(Reason.WRONG_USE, f"the prompt cannot be measured: {faults}.", hint=hint) from e
     group = GroupFile(id=GROUP, title="Your own words")
-    return path.parent, SuiteFile(name=GROUP, title=group.title, groups=(group,), sets=tuple(sets))
+    return path.parent, SuiteFile(name=GROUP, title=group.title, groups=(group,), sets=tuple(sets), is_averaged=False)
 
 
 def _parted(label: str) -> tuple[str, str | None]:

@@ -247,6 +247,8 @@ class SuiteFile(_Part):
     sets: tuple[SetFile, ...] = Field(min_length=1)
     texts: tuple[TextsFile, ...] = ()
     published: PublishedFile | None = None
+    is_averaged: bool = Field(default=True, exclude=True)
+    """False where the sets ask the same images one thing after another, and a mean over them is of nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> SuiteFile:

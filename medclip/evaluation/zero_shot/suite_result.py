@@ -256,8 +256,9 @@ def suite_result(
     for group in suite.groups:
         members = suite.members(group.id)
         present = [values[m.id] for m in members if m.id in values]
-        groups.append(GroupMean(group.id, group.title, len(members), len(present), _mean(present), group.published))
-    average = _mean(list(values.values()))
+        mean = _mean(present) if suite.is_averaged else None
+        groups.append(GroupMean(group.id, group.title, len(members), len(present), mean, group.published))
+    average = _mean(list(values.values())) if suite.is_averaged else None
     return SuiteResult(
         suite=suite.name,
         suite_digest=suite.digest(),
@@ -299,9 +300,10 @@ def _sentences(
             yield f"{head}. The average above is over fewer sets and must not be compared with it."
         else:
             yield f"{head}, with other prompts and another crop than here; compare with that in mind."
-    seen = sum(s.num_in_training or 0 for s in sets)
+    counted = sets if suite.is_averaged else sorted(sets, key=lambda s: s.num_read)[-1:]  # the same images again
+    seen = sum(s.num_in_training or 0 for s in counted)
     if seen:
-        images = sum(s.num_read for s in sets)
+        images = sum(s.num_read for s in counted)
         yield (
             f"WARNING: {seen} of {images} images are in the pack's training data. These figures do not say how the "
             "model does on new images; see the figures without them, where there are enough."

@@ -82,6 +82,18 @@ def test_the_command_is_the_function_and_takes_the_folder_of_a_labels_csv(
     assert "Average" not in printed, "one set has no mean"
 
 
+def test_several_words_on_one_table_have_no_mean_and_its_images_count_once(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(ROWS)
+    where: dict[str, Any] = {"images": place / "films", "model": place / "tiny", "num_resamples": 50, "workers": 1}
+    one = medclip.evaluate(tmp_path, prompt="pneumonia", label="Pneumonia", **where)
+    two = medclip.evaluate(tmp_path, prompt=["pneumonia", "a happy dog"], label=["Pneumonia"] * 2, **where)
+    assert [s.value for s in two.sets] == [one.sets[0].value, two.sets[1].value]
+    assert two.average is None
+    assert [group.mean for group in two.groups] == [None]
+    assert not [line for line in two.lines() if line.startswith(("=", "Average"))]
+    assert [note for note in two.notes if "training" in note] == [note for note in one.notes if "training" in note]
+
+
 @pytest.mark.parametrize("prompt", ["pneumonia", "a film of a child with pneumonia"])
 def test_its_sentences_are_those_that_a_run_of_scores_asks(place: Path, prompt: str) -> None:
     folder, suite = words_suite(place / "films" / "truth.csv", read_prompts(prompt), ["Pneumonia"])
