@@ -204,6 +204,21 @@ def naming(place: Path | str, instead: Path | None = None) -> Iterator[None]:
         raise e.at(place) from e
 
 
+@contextmanager
+def opening() -> Iterator[None]:
+    """Refuse a file that may not be read or is not there.
+
+    Raises:
+        MedclipError: PERMISSION_DENIED, MISSING_FILE.
+    """
+    try:
+        yield
+    except PermissionError:
+        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
+    except FileNotFoundError:
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
+
+
 def printable(name: str) -> str:
     """Write what cannot be printed (control characters, marks that turn the direction of text) as escapes.
 

@@ -16,7 +16,7 @@ from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED, decode_unter
 from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.dicom.pixels.render import make_square
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, opening
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff_directories import ends_early
 from medclip.imaging.intensity import LEAST_PX, has_colours
@@ -56,14 +56,10 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
     try:
         if fmt is Format.METAIMAGE_2D:
             return _read_metaimage(path, settings, grey=grey)
-        with quiet("PIL"), strict():
+        with opening(), quiet("PIL"), strict():
             return _read(path, fmt, settings, grey=grey, paper=paper)
     except MedclipError:
         raise
-    except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
-    except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except (OSError, EOFError) as error:
         if isinstance(error, UnidentifiedImageError) or "truncated" not in str(error).lower():
             raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} image is damaged and cannot be decoded.") from None

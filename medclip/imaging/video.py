@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.elements import quiet
 from medclip.dicom.pixels.decoded import check_size
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, opening
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.sample import Step
 from medclip.settings import Settings
@@ -185,10 +185,11 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
             hint="Run: pip install 'medclip-imaging[video]'",
         ) from None
     try:
-        fmt = fmt or sniff(path)
+        with opening():
+            fmt = fmt or sniff(path)
         if fmt not in _DEMUXERS:
             raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as a video; MP4 and AVI are.")
-        with path.open("rb") as file, quiet("libav"):
+        with opening(), path.open("rb") as file, quiet("libav"):
             if _ends_early(file, fmt):
                 raise MedclipError(Reason.TRUNCATED, "the video ends before its images do.")
             # An open file, not a path: FFmpeg then has no way to other files or to a network.
@@ -203,10 +204,6 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
                 yield container, stream
     except MedclipError:
         raise
-    except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
-    except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except MemoryError:
         raise MedclipError(Reason.TOO_LARGE, "the video does not fit into memory.") from None
     except Exception as error:

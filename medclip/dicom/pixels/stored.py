@@ -17,7 +17,7 @@ from medclip.dicom.header.parse import meta_of, parsed, pixel_keyword
 from medclip.dicom.header.read import DicomHeader, read_header
 from medclip.dicom.pixels.decoded import check_size
 from medclip.dicom.pixels.display import ybr_to_rgb
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, opening
 from medclip.settings import Settings
 from medclip.wording import count
 
@@ -51,19 +51,16 @@ def open_dataset(path: Path, header: DicomHeader | None, settings: Settings) -> 
         return check_volume(stated, stated.frames, settings)
 
     try:
-        dataset = parsed(path, expected)
-        if header is None:
-            header = _pixel_header(dataset)
-            if not header.has_pixels:  # what is wrong then, the careful reader knows
-                with path.open("rb") as file:
-                    header = read_header(file)
-        return dataset, header
+        with opening():
+            dataset = parsed(path, expected)
+            if header is None:
+                header = _pixel_header(dataset)
+                if not header.has_pixels:  # what is wrong then, the careful reader knows
+                    with path.open("rb") as file:
+                        header = read_header(file)
+            return dataset, header
     except MedclipError:
         raise
-    except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
-    except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except EOFError:
         raise MedclipError(Reason.TRUNCATED, "the DICOM file ends before its pixels do.") from None
     except RecursionError:

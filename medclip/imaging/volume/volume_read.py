@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, opening
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 
@@ -59,13 +59,10 @@ def damage_named() -> Iterator[None]:
         MedclipError: PERMISSION_DENIED, MISSING_FILE, TRUNCATED, TOO_LARGE; CORRUPT for all else.
     """
     try:
-        yield
+        with opening():
+            yield
     except MedclipError:
         raise
-    except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
-    except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise MedclipError(Reason.TRUNCATED, "the compressed volume ends too early or is damaged.") from None
     except MemoryError:

@@ -21,6 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from medclip.objectives.hazard import AdditiveHazard, masked_hazard_loss
 from medclip.objectives.keys import key_of
 from medclip.objectives.ranks import rank_and_size, sum_values
+from medclip.statistics.estimate import NUM_RESAMPLES
 from medclip.statistics.metrics.classification import mean_area, ranked_scores
 from medclip.statistics.metrics.ranks import auroc
 from medclip.statistics.resampling.resampled import interval_of
@@ -30,8 +31,6 @@ from medclip.training.batches.loader import SOURCE, Batch
 from medclip.training.batches.sample_texts import truth_of
 
 _INIT_STD = 2e-5
-_RESAMPLES = 500
-"""Of patients, at each validation: 2,000 images of 14 classes take some seconds."""
 """Of the linear layer: every class begins at one half, or at one of C."""
 
 
@@ -225,7 +224,7 @@ def supervised_figures(
         whose = [patients[row] for row in rows.tolist()]
         figures |= {"num_images": len(rows), "num_patients": len(set(whose))}
         truth_NC, scores_NC = (truth, logits) if len(truth) == len(rows) else (truth[rows], logits[rows])
-        if measured and (area := mean_area(scores_NC, truth_NC, whose, _RESAMPLES)) is not None:
+        if measured and (area := mean_area(scores_NC, truth_NC, whose, NUM_RESAMPLES)) is not None:
             estimate = interval_of(area)
             if estimate.has_interval:
                 figures |= {"auroc_low": estimate.low, "auroc_high": estimate.high}
