@@ -114,7 +114,8 @@ def test_the_pack_of_a_run_is_valid_and_says_where_it_came_from(recipe: dict[str
     assert set(model.preprocess.adapters) == {"xray"}
     for name in ("train_hashes.txt", "patient_hashes.txt"):
         assert len((result.pack / name).read_text().splitlines()) == 20
-    assert set(result.validation) == {"val_loss", "image_to_text_r1", "text_to_image_r1", "chance_r1"}
+    figures = {"val_loss", "image_to_text_r1", "text_to_image_r1", "chance_r1"}
+    assert set(result.validation) == {*figures, "num_images", "num_patients"}
 
 
 def test_training_learns_what_the_labels_say(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def voxels_beside(path: Path, names: Sequence[str], fmt: Format = Format.METAIMA
         )
         if len(names) == 1:
             message = (
-                "The file of voxels that the MetaImage header names is not beside it; put it into the same folder."
+                "the file of voxels that the MetaImage header names is not beside it; put it into the same folder."
             )
         return Placed(fmt, (), Problem(Reason.MISSING_FILE, message))
     return Placed(fmt, tuple(name for name in beside if name is not None))

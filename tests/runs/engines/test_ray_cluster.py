@@ -278,6 +278,12 @@ def _finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
+def _first_rows(process: subprocess.Popen[str]) -> int:
+    """Return how many rows a run has once it has any."""
+    assert process.stdout is not None
+    return next(rows for line in process.stdout if line.startswith("rows") and (rows := int(line.split()[1])))
+
+
 def _workers_below(pid: int) -> list[int]:
     """Return the processes of Ray's workers that a program has started."""
     parents: dict[int, int] = {}
@@ -316,7 +322,7 @@ def test_a_run_on_ray_writes_the_bytes_of_a_run_here_though_a_worker_is_killed(p
     process = _start("score", root, tmp_path / "there", pack, "ray:2")
     assert process.stdout is not None
     assert "2 workers, 1 node" in next(line for line in process.stdout if "Computing on Ray" in line)
-    num_rows = int(next(line for line in process.stdout if line.startswith("rows")).split()[1])
+    num_rows = _first_rows(process)
     assert 0 < num_rows < 240
     victims = _workers_below(process.pid)
     assert len(victims) == 2
@@ -343,7 +349,7 @@ def test_a_run_on_ray_of_which_a_whole_node_is_killed_ends_in_the_same_bytes(pac
         process = _start("score", root, tmp_path / "there", pack, "ray:2", address=address)
         assert process.stdout is not None
         assert "2 workers, 2 nodes" in next(line for line in process.stdout if "Computing on Ray" in line)
-        num_rows = int(next(line for line in process.stdout if line.startswith("rows")).split()[1])
+        num_rows = _first_rows(process)
         assert 0 < num_rows < 240
         print(file=nodes.stdin, flush=True)
         assert next(line for line in nodes.stdout if line.startswith("killed"))
@@ -360,7 +366,7 @@ def test_a_run_on_ray_that_was_killed_goes_on_with_either_engine_to_the_same_byt
     _finish(_start("embed", root, tmp_path / "here", pack, "local"))
     process = _start("embed", root, tmp_path / "there", pack, "ray:2")
     assert process.stdout is not None
-    next(line for line in process.stdout if line.startswith("rows"))
+    _first_rows(process)
     workers = _workers_below(process.pid)
     process.kill()
     process.communicate()
