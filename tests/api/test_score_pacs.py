@@ -266,3 +266,17 @@ def test_an_address_for_results_where_nobody_answers_ends_the_call_in_seconds(
     assert away.value.reason is Reason.UNREACHABLE
     assert time.monotonic() - begun < 10
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pacs_is_scored_on_ray_to_the_bytes_of_a_run_here_and_nothing_of_it_stays(
+    pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    to = {"export": f"sr={dicomweb(pacs)}", "settings": Settings(spool_bytes=1)}
+    run(pacs, tmp_path / "here", pack)
+    on_ray = run(pacs, tmp_path / "on_ray", pack, engine="ray", **to)
+    assert on_ray.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
+    here = left_behind(tmp_path / "here")
+    assert {name: content for name, content in left_behind(tmp_path / "on_ray").items() if name in here} == here
+    assert not (tmp_path / "on_ray" / "spool").exists()
