@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.access import PRIVATE, file_modes
+from medclip.files.access import PRIVATE, file_modes, remedy_of_owner
 from medclip.files.locks import LOCK
 from medclip.wording import count, list_of
 
@@ -276,6 +276,8 @@ def disk_error(error: BaseException, where: Path) -> MedclipError | None:
     if number is None or number not in _FAULTS:
         return None
     reason, why, hint = _FAULTS[number]
+    if reason is Reason.PERMISSION_DENIED:
+        hint = f"{remedy_of_owner(where)} {hint}".strip()
     return MedclipError(
         reason, f"this cannot be written: {why}; what was there before is kept.", where=where, hint=hint
     )
