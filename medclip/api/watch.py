@@ -95,7 +95,8 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     """Score what comes into a folder, as it comes, into one run that grows; the same command goes on after a stop.
 
     Each time something has come, `medclip.score` is called with `add`, so that a stop at any moment is gone on from.
-    Files that are still being written are left for later. Once it is stopped, or with `once`, it ends.
+    Files that are still being written, and those whose names are hidden or unfinished, are left for later. Once it is
+    stopped, or with `once`, it ends.
 
     Returns:
         The run as it is at the end: with `once`, or after an interrupt (KeyboardInterrupt, as the command makes of
@@ -111,7 +112,7 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     from medclip.files.access import refuse_missing
     from medclip.files.discover import Stillness
     from medclip.progress import Silent
-    from medclip.wording import capital
+    from medclip.wording import capital, count
 
     root = path_of(options.path, "what is watched")
     own = path_of(options.out if options.work is None else options.work, "the output folder")
@@ -128,12 +129,16 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     stillness = Stillness(root, settle_s, (own,), follow_links=settings_of(options).follow_links)
     arguments = {**shared(options, ScoringOptions), "path": root, "progress": progress, "add": True, "recipe": None}
     run: ScoreRun | None = None
-    scored, pause_s = "", EVERY_S
+    scored, pause_s, num_waiting = "", EVERY_S, 0
     while True:
         look = stillness.look()
+        if look.num_waiting > num_waiting:
+            waiting = count(look.num_waiting, "file or folder waits", "files or folders wait")
+            progress.note(f"{waiting} for a real name: hidden or unfinished ones, such as .part, are left alone.")
+        num_waiting = look.num_waiting
         if look.digest != scored and look.num_still:
             try:
-                run = score(exclude=look.moving, **arguments)
+                run = score(exclude=(*look.moving, *look.unfinished), **arguments)
                 scored, pause_s = look.digest, EVERY_S
             except MedclipError as error:
                 if once or exit_code(error.reason) not in (ExitCode.INCOMPLETE, ExitCode.BUSY):
