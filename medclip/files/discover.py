@@ -355,7 +355,7 @@ class Stillness:
         moving_in: set[str] = set()
         waiting: dict[str, bool] = {}
         for ref in walk(self.root, exclude=self.exclude, follow_links=self.follow_links):
-            place, moves = _unfinished_part(ref.name), ref.problem is None and self._moves(ref, now, seen)
+            place, moves = self._unfinished_part(ref.name), ref.problem is None and self._moves(ref, now, seen)
             if place:
                 waiting[place] = waiting.get(place, True) and not moves
             if moves:
@@ -388,9 +388,12 @@ class Stillness:
         seen[ref.name] = (state, since)  # also by our own clock, where that of a network drive is another one
         return now - since < self.settle_s
 
+    def _unfinished_part(self, name: str) -> str:
+        """Return a name up to its first part that is unfinished; "" where none is.
 
-def _unfinished_part(name: str) -> str:
-    """Return a name up to its first part that is unfinished; "" where none is."""
-    parts = name.split("/")
-    num_parts = next((at for at, part in enumerate(parts, 1) if is_unfinished(part)), 0)
-    return "/".join(parts[:num_parts])
+        Nor where that is a link: what it leads to, which may have a real name, would be left out with it.
+        """
+        parts = name.split("/")
+        num_parts = next((at for at, part in enumerate(parts, 1) if is_unfinished(part)), 0)
+        place = "/".join(parts[:num_parts])
+        return "" if place and (self.root / name_of_spelled(place)).is_symlink() else place

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, write_dicom
 pytest.importorskip("highdicom")
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "container"
 MODULE = FOLDER / "mercure_module.py"
+COMMAND = ("-m", "medclip.cli.main")
 INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT", "CMD"}
 
 
@@ -120,13 +122,15 @@ def somebody() -> list[str]:
     pytest.skip("unshare makes no namespace of users here: it is missing, or not allowed to")
 
 
-def run_as_somebody(tmp_path: Path, *arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
-    """Run a command as `podman run --user 12345:12345` does, in the environment of the image."""
+def run_as_somebody(
+    tmp_path: Path, program: Sequence[str], *arguments: object, **environment: object
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python as `podman run --user 12345:12345` does, in the environment of the image."""
     places = {"/tmp": tmp_path / "tmp", "/var/lib/medclip": tmp_path / "home"}
     stated = {name: str(places.get(value, value)) for name, value in environment_of("command").items()}
     stated |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(FOLDER.parents[1]), "TMPDIR": str(tmp_path / "tmp")}
     stated |= {name: str(value) for name, value in environment.items()}
-    command = [*somebody(), sys.executable, "-m", "medclip.cli.main", *map(str, arguments)]
+    command = [*somebody(), sys.executable, *program, *map(str, arguments)]
     for place in places.values():
         place.mkdir(exist_ok=True)
     return subprocess.run(command, env=stated, cwd="/", capture_output=True, text=True, check=False, timeout=300)
@@ -136,24 +140,28 @@ def run_as_somebody(tmp_path: Path, *arguments: object, **environment: object) -
 def test_a_user_without_a_name_and_a_home_scores_and_writes_nothing_beside_output_key_and_caches(
     handed: tuple[Path, Path], pack: Path, tmp_path: Path
 ) -> None:
-    done = run_as_somebody(tmp_path, "score", handed[0], "--out", handed[1], "--model", pack, "--workers", "1")
+    out = tmp_path / "night"
+    done = run_as_somebody(tmp_path, COMMAND, "score", handed[0], "--out", out, "--model", pack, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "matplotlib" not in done.stderr
     assert (tmp_path / "home" / "medclip" / "identity.key").exists()
-    assert (handed[1] / "report.html").exists()
-    name = run_as_somebody(tmp_path, "--version").stdout
-    assert name.startswith("medclip ")
+    assert (out / "report.html").exists()
+    order(handed[0], pack)  # mercure starts its modules as the user that it runs as itself
+    folders = {"MERCURE_IN_DIR": handed[0], "MERCURE_OUT_DIR": handed[1]}
+    done = run_as_somebody(tmp_path, [str(MODULE)], **folders)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reports"] == len(list(handed[1].glob("*.dcm"))) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives folders to another user")
 def test_a_folder_of_another_user_is_refused_with_the_user_to_run_as(handed: tuple[Path, Path], tmp_path: Path) -> None:
     os.chown(handed[1], 1000, 1000)
     handed[1].chmod(0o755)
-    done = run_as_somebody(tmp_path, "score", handed[0], "--out", handed[1] / "night")
+    done = run_as_somebody(tmp_path, COMMAND, "score", handed[0], "--out", handed[1] / "night")
     assert done.returncode == 2
     assert "and this is user 12345: run as the owner (a container: --user " in done.stderr
     handed[1].chmod(0o700)
-    done = run_as_somebody(tmp_path, "score", handed[0], "--out", tmp_path / "out", MEDCLIP_HOME=handed[1])
+    done = run_as_somebody(tmp_path, COMMAND, "score", handed[0], "--out", tmp_path / "out", MEDCLIP_HOME=handed[1])
     assert done.returncode == 2
     assert "this home of settings may not be read" in done.stderr
 

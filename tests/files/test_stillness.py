@@ -124,3 +124,11 @@ def test_what_has_no_real_name_yet_is_left_out_and_holds_its_folder_back_while_i
     copier.rename(tmp_path / "3.dcm")
     look = Stillness(tmp_path, 0, now=clock).look()
     assert (look.unfinished, look.num_still) == ((), 4)
+
+
+def test_a_hidden_link_hides_nothing_that_it_leads_to(tmp_path: Path, clock: Clock) -> None:
+    put(tmp_path / "study" / "1.dcm")
+    (tmp_path / ".newest").symlink_to("study")
+    (tmp_path / ".1.dcm").symlink_to("study/1.dcm")
+    look = Stillness(tmp_path, 0, now=clock).look()
+    assert (look.unfinished, look.num_still) == ((), 3)

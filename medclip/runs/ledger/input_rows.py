@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from medclip.errors import Problem, Reason
@@ -163,15 +163,15 @@ class InputRows:
         self._db.execute(f"UPDATE inputs SET waits = 1, state = MIN(state, ?) WHERE {study}", (LOOKED_AT,))  # noqa: S608
         self._db.execute("DROP TABLE again")
 
-    def unsettled(self) -> list[KnownFile]:
-        """Return the files without an answer that stays: failed, not done, of studies to be scored, of no real name."""
+    def unsettled(self) -> Iterator[KnownFile]:
+        """Yield the files without an answer that stays: failed, not done, of studies to be scored, of no real name."""
         self._db.create_function("is_unfinished", 1, is_unfinished, deterministic=True)
         grows = f"SELECT tie FROM inputs WHERE {_LATE} GROUP BY tie HAVING MIN(state) < {DONE_FOR_GOOD}"  # noqa: S608
         query = (
             f"{_SELECT_INPUTS} WHERE state < {DONE} OR tie IN ({grows}) OR is_unfinished(name) "  # noqa: S608 - our own
             "OR id IN (SELECT row FROM files WHERE status = 'failed')"
         )
-        return list(map(_known, self._db.execute(query)))
+        return map(_known, self._db.execute(query))
 
     def settle(self, gone: Sequence[KnownFile]) -> None:
         """Remove files that are gone and that came under another name, all or none; others stay as they are.

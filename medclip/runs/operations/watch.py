@@ -179,7 +179,7 @@ class RunWatch:
                 self._not_written.discard(file)
 
     def _note_metrics(self, file: Path, fault: MedclipError) -> None:
-        """Say once, until they can be written again, that metrics are missing: they must not cost a run."""
+        """Note once, until they can be written again, that metrics are missing: they must not cost a run."""
         if file not in self._not_written:
             self._not_written.add(file)
             self._event("metrics_not_written", reason=str(fault.reason))

@@ -296,14 +296,14 @@ class Listing:
         self._register(gained)
         return changed, still
 
-    def gone(self, files: Iterable[KnownFile]) -> list[KnownFile]:
-        """Return those of some files that an earlier call may have listed and that are no longer on the disk.
+    def gone(self) -> list[KnownFile]:
+        """Return the files without an answer that stays which an earlier call listed and which left the disk since.
 
         None of files that lie elsewhere, were named one by one, or are shared with other shards.
         """
         if not self._goes_on or self._remote is not None or self._given is not None or self.is_part:
             return []
-        return [file for file in files if not os.path.lexists(self.ref(file).path)]
+        return [file for file in self._ledger.unsettled() if not os.path.lexists(self.ref(file).path)]
 
     def _refuse(self, folder: Path, num_known: int, num_gained: int, *, is_moved: bool) -> None:
         # Files may have gone from their folder, and the folder may have moved; both at once is another folder.

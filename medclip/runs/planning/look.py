@@ -116,7 +116,7 @@ class Looker:
     def _late(self) -> Iterator[list[KnownFile]]:
         """Settle what came under another name; yield the files of the studies that waited, some studies at a time."""
         if self.ledger.get("finished") is None:
-            self.ledger.settle(self.listing.gone(self.ledger.unsettled()))
+            self.ledger.settle(self.listing.gone())
         window: list[KnownFile] = []
         for tie in self.ledger.late_ties():
             window += self.ledger.files_of_tie(tie)
