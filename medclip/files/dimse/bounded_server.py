@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -23,6 +24,8 @@ LEAST_RATE = 10_000
 """Bytes a second that an object comes at least with, after a grace of `SILENT_S`: 0.1 Mbit/s."""
 _REQUEST_BYTES = 1 << 20
 """Most bytes of a PDU that asks for an association, and of a message that is no object."""
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+"""Of Linux. DCMTK and pynetdicom send the head of a PDU by itself and wait: without it 40 ms for each object."""
 _MOST_WAITING = 2
 """Messages of one association that wait: one operation at once is agreed to, and an answer may cross it."""
 
@@ -38,6 +41,8 @@ class BoundedSocket(AssociationSocket):
         connection: Any = self.socket
         data, at, end = bytearray(nr_bytes), 0, time.monotonic() + SILENT_S
         view = memoryview(data)
+        if _QUICKACK is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)  # it lasts for a moment only
         try:
             while at < nr_bytes:
                 connection.settimeout(max(end - time.monotonic(), 0.001))
@@ -123,6 +128,7 @@ class Handler(RequestHandler):
 
     def _create_association(self) -> Any:
         self.request.settimeout(SILENT_S)
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         assoc = super()._create_association()
         server: Any = self.server
         assoc.dimse = Provider(assoc, server.received)
