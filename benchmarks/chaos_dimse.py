@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -150,6 +151,30 @@ def ask(url: str, body: bytes | None = None):
         return None
 
 
+def wait_for_report(reports: Callable[[], list[str]], most: int) -> None:
+    """Wait until another report is stored, where there will be one."""
+    before = len(reports())
+    wait_for(lambda: len(reports()) > before or before >= most, "a report is stored")
+
+
+def settings_of(scratch: Path, http_port: int, dicom_port: int) -> dict[str, object]:
+    """Return the settings of Orthanc."""
+    return {
+        **dict.fromkeys(("StorageDirectory", "IndexDirectory"), str(scratch / "storage")),
+        **{"HttpPort": http_port, "DicomPort": dicom_port, "DicomAet": "ORTHANC", "DicomAlwaysAllowStore": True},
+        **{"RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": []},
+    }
+
+
+def compare(folders: Sequence[Path]) -> int:
+    """Compare the scores of two runs; return how many there are."""
+    order = [(name, "ascending") for name in ("study", "task", "class")]
+    tables = [pq.read_table(each / "scores.parquet").drop_columns(["files"]).sort_by(order) for each in folders]
+    if not tables[0].equals(tables[1]):
+        raise SystemExit("the tables differ from those of a folder")
+    return tables[0].num_rows
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,20 +200,7 @@ def run(scratch: Path, num_studies: int, num_kills: int, model: str, rng: random
     options = ["--model", model, "--modality", "xray", "--workers", "1"]
     medclip = [sys.executable, "-m", "medclip.cli.main"]
     log = (scratch / "log").open("ab")
-    (scratch / "orthanc.json").write_text(
-        json.dumps(
-            {
-                **dict.fromkeys(("StorageDirectory", "IndexDirectory"), str(scratch / "storage")),
-                **{
-                    "HttpPort": http_port,
-                    "DicomPort": dicom_port,
-                    "DicomAet": "ORTHANC",
-                    "DicomAlwaysAllowStore": True,
-                },
-                **{"RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": []},
-            }
-        )
-    )
+    (scratch / "orthanc.json").write_text(json.dumps(settings_of(scratch, http_port, dicom_port)))
     url = f"http://127.0.0.1:{http_port}"
 
     def start_orthanc() -> subprocess.Popen[bytes]:
@@ -212,18 +224,13 @@ def run(scratch: Path, num_studies: int, num_kills: int, model: str, rng: random
     scanner.start()
     for kill in range(num_kills):
         kind = ("object", "results", "pacs")[kill % 3]
-        before = len(reports())
         if kind == "object":
             time.sleep(rng.uniform(0.5, 3.0))
             send_half(port, files[0])
             wait_for(lambda: list((scratch / "out" / "received" / "studies").glob(".medclip-*")), "half an object came")
-        elif kind == "results" and scanner.is_alive():
-            end = time.monotonic() + 30
-            while len(reports()) == before and time.monotonic() < end:
-                time.sleep(0.02)
-            time.sleep(rng.uniform(0, 0.3))
         else:
-            time.sleep(rng.uniform(0.5, 4.0))
+            wait_for_report(reports, num_studies)
+            time.sleep(rng.uniform(0, 0.3))
         victim = pacs if kind == "pacs" else receiver
         if victim.poll() is not None:
             raise SystemExit(f"{kind}: it had ended with {victim.returncode}\n{(scratch / 'log').read_text()[-3000:]}")
@@ -251,18 +258,12 @@ def run(scratch: Path, num_studies: int, num_kills: int, model: str, rng: random
         stdout=log,
         stderr=log,
     )
-    order = [(name, "ascending") for name in ("study", "task", "class")]
-    tables = [
-        pq.read_table(scratch / name / "scores.parquet").drop_columns(["files"]).sort_by(order)
-        for name in ("out", "folder")
-    ]
-    if not tables[0].equals(tables[1]):
-        raise SystemExit("the tables differ from those of a folder")
+    num_rows = compare([scratch / "out", scratch / "folder"])
     if len(stored) != num_studies or len(of_study) != num_studies:
         raise SystemExit(f"{len(stored)} reports of {len(of_study)} studies, not {num_studies}")
     print(
         f"{num_kills} kills: {len(files)} images answered for, {scanner.num_again} times sent again, none lost; scores "
-        f"equal to those of a folder ({tables[0].num_rows} rows), {len(stored)} reports of {len(of_study)} studies; "
+        f"equal to those of a folder ({num_rows} rows), {len(stored)} reports of {len(of_study)} studies; "
         f"the receiver ended with {code} after SIGTERM"
     )
 
