@@ -242,7 +242,7 @@ def run(scratch: Path, num_studies: int, num_kills: int, model: str, rng: random
     scanner.join()
 
     def is_done() -> bool:
-        left = [path for path in (scratch / "out" / "received" / "studies").rglob("*") if path.is_file()]
+        left = [name for _, _, names in os.walk(scratch / "out" / "received" / "studies") for name in names]
         return not left and len(reports()) >= num_studies
 
     wait_for(is_done, "all is scored and sent")

@@ -20,6 +20,7 @@ from medclip.files.locks import lock_folder
 from medclip.files.output import claim_folder, disk_errors, make_folder
 from medclip.files.pseudonyms import load_key
 from medclip.models.packs.manifest import file_sha256
+from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import DONE
@@ -52,6 +53,8 @@ class Reception:
         self._listens, self._keep_s = not options.once, options.keep_s
         senders = parse_senders(tuple(options.allow_ae))
         protocol()
+        if isinstance(options.model, (str, Path)):
+            find_pack(options.model)  # a wrong name is refused now, and not when the first image has come
         claim_folder(out, "run of medclip", marks=(LEDGER, RECEIVED))
         key = load_key(settings, path=None if options.key_file is None else path_of(options.key_file, "the key file"))
         self._received = Received(out / RECEIVED, key, settings)

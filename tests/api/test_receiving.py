@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,7 +96,8 @@ def num_done(out: Path) -> int:
 
 
 def received(out: Path) -> list[Path]:
-    return [path for path in (out / "received" / "studies").rglob("*") if path.is_file()]
+    walked = os.walk(out / "received" / "studies")  # folders may go meanwhile
+    return [Path(folder, name) for folder, _, names in walked for name in names]
 
 
 def answers(run: Any) -> list[tuple[str, str, float]]:
@@ -190,6 +192,9 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_listened_to(tmp_path
         with pytest.raises(MedclipError, match=sentence) as refused:
             watch(path, tmp_path / "out", **options)
         assert refused.value.reason is Reason.WRONG_USE
+    with pytest.raises(MedclipError) as unknown:
+        watch(own, tmp_path / "out", model=tmp_path / "none")
+    assert unknown.value.reason is Reason.PACK_NOT_FOUND
     with pytest.raises(MedclipError, match="other file") as in_use:
         watch(own, images)
     assert in_use.value.reason is Reason.OUTPUT_IN_USE

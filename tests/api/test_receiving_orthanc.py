@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import UID
 
 pytest.importorskip("pynetdicom")
 pytest.importorskip("highdicom")
@@ -112,7 +113,7 @@ def test_kills_lose_no_image_that_was_answered_for_and_send_each_result_once(pac
         wait_for(lambda: listens(port), 120)
         late = files[0].with_name("late.dcm")
         dataset = pydicom.dcmread(files[0])
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4.5")
         dataset.StudyInstanceUID = "1.2.3.4"
         dataset.save_as(late)
         if STORESCU is not None:

@@ -145,9 +145,11 @@ class Commitments:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._stops and not (due := self._due()):
+                due = self._due()
+                while not self._stops and not due:
                     ends = [request.due for request in self._waiting]
                     self._changed.wait(max(min(ends) - time.monotonic(), 0.01) if ends else None)
+                    due = self._due()
                 if self._stops:
                     return
             for request in due:

@@ -251,8 +251,9 @@ class Received:
 
     def may_go(self, study: str, files: Mapping[str, Stamp]) -> None:
         """Take note that a study's files are done with: rows committed, results sent. Room may be made of them."""
-        with self._lock:
-            self._done[study] = dict(files)
+        with self._lock, suppress(FileNotFoundError):
+            if set(os.listdir(self.studies / study)) == {name.partition("/")[2] for name in files}:  # else another came
+                self._done[study] = dict(files)
 
     def release_older(self, seconds: float) -> None:
         """Remove the studies that are done with and whose last object came so long ago."""

@@ -26,6 +26,15 @@ from medclip.files.dimse.received import Draft, Received
 from medclip.wording import count, list_of
 
 _VERIFICATION = "1.2.840.10008.1.1"
+_STEM = "1.2.840.10008.5.1.4.1.1."
+_UNREAD = (
+    "1.2.840.10008.5.1.4.34.",  # instructions of delivery
+    *(f"{_STEM}{n}." for n in ("68", "78", "79", "80", "90", "91", "200", "201", "482", "501")),  # scans, measurements
+    *(f"{_STEM}{n}" for n in ("131", "4.2", "77.1.5.3", "77.1.5.8")),  # displays, spectroscopy, relationships
+    *(f"{_STEM}481.1{n}" for n in range(10)),  # radiotherapy of the second generation
+    *(f"{_STEM}9.{n}." for n in (*range(2, 9), 100)),  # waveforms but ECGs
+)
+"""Storage classes beside `NO_IMAGES` of which nothing is read."""
 _RETIRED = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.5")
 """Ultrasound and nuclear medicine of 1993: old archives have them, and they are read."""
 _MOST_NOTED = 1000
@@ -39,7 +48,7 @@ def stored_classes() -> list[str]:
     from pynetdicom import AllStoragePresentationContexts
 
     classes = (str(context.abstract_syntax) for context in AllStoragePresentationContexts)
-    return [uid for uid in (*classes, *_RETIRED) if not uid.startswith(NO_IMAGES)]
+    return [uid for uid in (*classes, *_RETIRED) if not uid.startswith((*NO_IMAGES, *_UNREAD))]
 
 
 class Receiver:
@@ -109,9 +118,9 @@ class Receiver:
         ]
         host = self.entity.host or "127.0.0.1"
         try:
-            family = socket.getaddrinfo(host, self.entity.port, type=socket.SOCK_STREAM)[0]
+            address: Any = socket.getaddrinfo(host, self.entity.port, type=socket.SOCK_STREAM)[0][4]
             server = ae.make_server(
-                family[4],
+                address,
                 evt_handlers=handlers,
                 server_class=BoundedServer,
                 received=self._received,
@@ -155,13 +164,13 @@ class Receiver:
 
     def _note_classes(self, proposed: Sequence[str]) -> None:
         """Note once of each class that its objects are not taken."""
-        from pydicom.uid import UID_dictionary
+        from pydicom.uid import UID
 
         new = set(proposed) - self._classes - self._noted_classes - {"", _VERIFICATION, COMMITMENT}
         if not new or len(self._noted_classes) > _MOST_NOTED:
             return
         self._noted_classes |= new
-        names = {UID_dictionary[uid][0] if uid in UID_dictionary else "a private class" for uid in new}
+        names = {"a private class" if UID(uid).name == uid else UID(uid).name for uid in new}
         self._received.news[f"A sender proposed objects that are not taken: {list_of(sorted(names), most=3)}."] += 1
 
 

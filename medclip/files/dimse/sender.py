@@ -102,7 +102,7 @@ class DimseSender:
             return MedclipError(Reason.UNREACHABLE, "nothing is sent any more: the run stops.", where=place)
         return None
 
-    def _associated(self, contexts: Sequence[tuple[str, list[str] | None]], use: Callable[[Any], Any]) -> Any:
+    def _associated(self, contexts: Sequence[tuple[str, Sequence[str] | None]], use: Callable[[Any], Any]) -> Any:
         """Return what `use` makes of an association; False where the entity takes no such objects."""
         from pynetdicom import AE
 
@@ -110,7 +110,7 @@ class DimseSender:
         ae.connection_timeout, ae.acse_timeout = _CONNECT_S, _SILENT_S
         ae.dimse_timeout = ae.network_timeout = _SILENT_S
         for sop_class, syntaxes in contexts:
-            ae.add_requested_context(sop_class, syntaxes)
+            ae.add_requested_context(sop_class, None if syntaxes is None else list(syntaxes))
         with unheard():
             association = ae.associate(self.entity.host or "127.0.0.1", self.entity.port, ae_title=self.entity.title)
             if association.is_rejected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_an_archive_that_takes_implicit_values_alone_gets_them(content: bytes) -
     ae = AE(ae_title="OLD")
     ae.add_supported_context(DX, "1.2.840.10008.1.2")
     port = free_port()
-    handlers = [(evt.EVT_C_STORE, lambda event: kept.append(event.dataset) or 0)]
+    handlers: list[Any] = [(evt.EVT_C_STORE, lambda event: kept.append(event.dataset) or 0)]
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     assert server is not None
     try:
