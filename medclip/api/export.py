@@ -20,6 +20,7 @@ from medclip.wording import list_of
 if TYPE_CHECKING:
     from medclip.export.results_folder import Exported, ResultsFolder
     from medclip.files.dicomweb.server import DicomwebServer
+    from medclip.files.dimse.sender import DimseSender
     from medclip.runs.call import Call
 
 EXPORT_FORM = "FORM[=PLACE]"
@@ -59,7 +60,7 @@ class Exports:
 
 
 def parse_exports(texts: str | Sequence[str]) -> Exports:
-    """Read FORM, FORM=DIR and FORM=dicomwebs://HOST/PATH.
+    """Read FORM, FORM=DIR, FORM=dicomwebs://HOST/PATH and FORM=dicom://AET@HOST:PORT.
 
     Raises:
         MedclipError: WRONG_USE for a form that there is not, and for results that would go to two folders or two PACS.
@@ -71,6 +72,7 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     if not texts:
         return Exports()
     from medclip.files.dicomweb.server import is_dicomweb
+    from medclip.files.dimse.address import is_dimse
 
     tables = formats_of("tables")
     forms: list[str] = []
@@ -94,14 +96,15 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
                 "a format of results is named and no folder for them.",
                 hint=f"Name it as {form}=DIR, or leave the sign out: they are written into the output folder then.",
             )
-        if is_dicomweb(place) and not FORMATS[form].is_dicom:
+        is_pacs = is_dicomweb(place) or is_dimse(place)
+        if is_pacs and not FORMATS[form].is_dicom:
             raise MedclipError(
                 Reason.WRONG_USE, "a PACS takes DICOM, and no form of results is that.", hint=f"Send {_DICOM}."
             )
         forms.append(form)
         named = of or named
         if place:
-            (stores if is_dicomweb(place) else places)[str(place)] = None
+            (stores if is_pacs else places)[str(place)] = None
             placed.add(form)
     homeless = [form for form in forms if form not in tables and form not in placed]
     if places and homeless:
@@ -135,8 +138,8 @@ class ExportOptions(Told, Limits, Recipe, RunFolder, Machine, Device):
         often=True,
     )
     to: str | Path | None = option(
-        "Folder for them, or PACS that DICOM results are sent to: dicomwebs://HOST/PATH. Default: a folder in the "
-        "run's.",
+        "Folder for them, or PACS that DICOM results are sent to: dicomwebs://HOST/PATH or dicom://AET@HOST:PORT. "
+        "Default: a folder in the run's.",
         default=None,
         form="DIR|URL",
         kind=str,
@@ -201,7 +204,7 @@ class Exporting:
 
     exports: Exports
     results: ResultsFolder | None = None
-    store: DicomwebServer | None = None
+    store: DicomwebServer | DimseSender | None = None
     sink: Callable[..., Any] | None = None
     """Returns what writes results while the run goes on."""
     progress: Any = None
@@ -275,9 +278,9 @@ def _exporting(
     """Return what writes into a folder of results, and the PACS, which is asked whether it answers."""
     from medclip.api.run_arguments import path_of as path_named
     from medclip.export.results_folder import ResultsFolder
-    from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer, address_of
+    from medclip.files.dicomweb.server import FEW_PAUSES_S
 
-    store = None if exports.store is None else DicomwebServer(address_of(exports.store))
+    store = None if exports.store is None else _store_of(exports.store)
     place = folder / RESULTS if exports.folder is None else path_named(exports.folder, "the folder of results")
     results = ResultsFolder(place, exports.forms, path_of, settings, progress, drawer)
     if place.resolve() == folder.resolve():
@@ -295,6 +298,15 @@ def _exporting(
             store.close()
             raise
     return Exporting(exports, results, store, progress=progress)
+
+
+def _store_of(address: str) -> DicomwebServer | DimseSender:
+    """Return what sends to an address, by STOW or by C-STORE."""
+    from medclip.files.dicomweb.server import DicomwebServer, address_of
+    from medclip.files.dimse.address import entity_of, is_dimse
+    from medclip.files.dimse.sender import DimseSender
+
+    return DimseSender(entity_of(address)) if is_dimse(address) else DicomwebServer(address_of(address))
 
 
 def _place(root: Path, given: Sequence[Any] | None, name: str) -> Path:

@@ -56,9 +56,10 @@ class Scored:
     )
     export: str | Sequence[str] = option(
         f"Write results for others, too: {list_of(list(formats_of('tables', 'study')), 'or')}. They are written as "
-        "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that "
-        "DICOM results are sent to. sc:TASK:CLASS draws another heat map than that of the most probable finding. They "
-        "name patients, as headers do; see `medclip export` for a run that has ended.",
+        "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH or "
+        "sr=dicom://AET@HOST:PORT a PACS that DICOM results are sent to. sc:TASK:CLASS draws another heat map than "
+        "that of the most probable finding. They name patients, as headers do; see "
+        "`medclip export` for a run that has ended.",
         default=(),
         form=EXPORT_FORM,
         place=True,

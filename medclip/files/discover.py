@@ -19,6 +19,8 @@ from medclip.sample import NO_STAMP, FileRef, Stamp
 
 LEDGER = "ledger.sqlite"
 """Name of the file by which an output folder is known (`medclip.runs.ledger.ledger.FILE_NAME`, a room above)."""
+RECEIVED = "received"
+"""Folder in an output folder with what others send to it (`medclip.files.dimse`)."""
 _SCHEMA_BYTES = 65536
 """The schema lies in the first pages of an SQLite file."""
 
@@ -314,10 +316,11 @@ class Look:
     """Changes when another file may be read, or one that may be read has changed."""
     moving: tuple[Path, ...]
     """Files and folders that are to be left out, since they are not still."""
-    unfinished: tuple[Path, ...] = ()
-    """Files and folders that are to be left out until they have their real names."""
+    waiting: tuple[Path, ...] = ()
+    """Files and folders that are left out until something else comes, such as their real names: nobody waits for them.
+    """
     num_waiting: int = 0
-    """Those of them that are still."""
+    """Files of unfinished names that are still."""
 
 
 @dataclass
@@ -374,6 +377,9 @@ class Stillness:
             num_still += 1
             state.update(f"{ref.name}\0{ref.stamp}\n".encode())
         return Look(num_still, state.hexdigest(), tuple(moving), unfinished, sum(waiting.values()))
+
+    def settle(self) -> None:
+        """Take note that what was looked at last has been read: nothing, here."""
 
     def _moves(self, ref: FileRef, now: float, seen: dict[str, tuple[tuple[int, int, int], float]]) -> bool:
         try:

@@ -114,7 +114,7 @@ _AHEAD = 128
 """Studies that are listed, and fetched while there is room, before they are needed."""
 _FEW = 16
 """Files that are asked for one by one where the answer of a study lacked them."""
-_NO_IMAGES = (
+NO_IMAGES = (
     "1.2.840.10008.5.1.4.1.1.88.",  # structured reports, key objects; also those that medclip sent
     "1.2.840.10008.5.1.4.1.1.11.",  # presentation states
     "1.2.840.10008.5.1.4.1.1.104.",  # documents
@@ -125,7 +125,7 @@ _NO_IMAGES = (
 """SOP classes (PS3.4, B.5) without an image or a signal: never fetched, and no part of what a study is scored by."""
 
 
-_OURS = "medclip"
+OURS = "medclip"
 """Manufacturer of heat maps that went back to a PACS: they are no images to score."""
 _META_UID = re.compile(rb"\x02\x00\x03\x00UI(..)", re.DOTALL)
 _META_BYTES = 4096
@@ -272,7 +272,7 @@ class DicomwebFiles:
         return {
             study.file_of(instance.uid, self._key): instance
             for instance in instances
-            if not instance.sop_class.startswith(_NO_IMAGES) and instance.manufacturer != _OURS
+            if not instance.sop_class.startswith(NO_IMAGES) and instance.manufacturer != OURS
         }
 
     # Files that are needed now.

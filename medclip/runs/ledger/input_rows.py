@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from medclip.errors import Problem, Reason
@@ -71,6 +72,16 @@ class InputRows:
         """Return the names that begin with a prefix such as "folder/", sorted."""
         query = "SELECT name FROM inputs WHERE name > ? AND name < ? ORDER BY name"
         return [row[0] for row in self._db.execute(query, (prefix, f"{prefix}\U0010ffff"))]
+
+    def done_among(self, names: Iterable[str]) -> set[str]:
+        """Return which files are done of those that are named without the folder of their study (16 characters)."""
+        done: set[str] = set()
+        rest = iter(names)
+        while some := tuple(islice(rest, _AGAIN_FILES)):
+            marks = ", ".join("?" for _ in some)
+            query = f"SELECT substr(name, 18) FROM inputs WHERE state >= {DONE} AND substr(name, 18) IN ({marks})"  # noqa: S608
+            done.update(row[0] for row in self._db.execute(query, some))
+        return done
 
     def window(self, window: int) -> list[KnownFile]:
         """Return the files of a window, in the order they were listed."""
