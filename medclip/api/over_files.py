@@ -126,7 +126,6 @@ FETCHED_RULES: tuple[Rule, ...] = (
     excludes(
         "hash_paths", "is_pacs", "names of a PACS's files are keyed hashes already.", hint="Leave --hash-paths out."
     ),
-    excludes("engine", "is_pacs", "the files of a PACS are fetched to this machine.", hint="Leave --engine out."),
     excludes(
         "shard",
         "is_pacs",

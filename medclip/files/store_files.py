@@ -12,6 +12,7 @@ fetched.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -102,6 +103,7 @@ class StoreFiles:
                 hint="Use a store such as s3://, or copy the files to a folder.",
             )
         self.place, self.folder, self._limit = place, folder / SPOOL, limit_bytes
+        self.witness = self.folder / f".{secrets.token_hex(8)}"
         self._is_object = False
         self._lock = threading.Lock()
         self._num_bytes, self.peak_bytes = 0, 0
@@ -155,6 +157,7 @@ class StoreFiles:
             shutil.rmtree(self.folder)
         with disk_errors(self.folder):
             make_folder(self.folder)
+            self.witness.touch()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,14 +3,20 @@
 Each lies in a folder of its own beside a file that its process holds a lock on; the system lets go of it when the
 process ends, however it ends. Whoever makes a folder looks once for such files that nobody holds. A folder without such
 a file, or of another user, is never touched.
+
+Programs that were started to work in a folder have its name in their environment, as those have that they start in
+turn: with the folder they end, too, also where they outlive whoever started them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import time
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -20,7 +26,11 @@ from medclip.files.output import disk_errors
 PREFIX = "medclip-"
 OWNER = ".medclip-owner"
 """The file that is locked."""
+VARIABLE = "MEDCLIP_FOLDER"
+"""Environment variable of the programs that work in a folder."""
 _INSIDE = "d"
+_TRIES, _PAUSE_S = 100, 0.05
+"""How often programs of a folder are looked for."""
 
 
 class TemporaryFolder:
@@ -40,7 +50,13 @@ class TemporaryFolder:
             lock = _own(outer)
             self.path = outer / _INSIDE
             self.path.mkdir(mode=0o700)
+        self.environment = {VARIABLE: str(outer)}
+        """What programs that work in the folder have in their environment."""
         self._end = weakref.finalize(self, _remove, outer, lock)
+
+    def end_programs(self) -> None:
+        """End the programs that have `environment` in theirs (on Linux); the folder stays."""
+        _end_programs([self.environment[VARIABLE]])
 
     def close(self) -> None:
         """Remove it with all it holds; a second time nothing happens."""
@@ -65,13 +81,12 @@ def sweep(parent: str) -> int:
     Returns:
         How many there were.
     """
-    num_removed = 0
+    left: list[str] = []
     with suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(PREFIX) and _is_left(entry):
-                shutil.rmtree(entry.path, ignore_errors=True)
-                num_removed += 1
-    return num_removed
+        left += [entry.path for entry in entries if entry.name.startswith(PREFIX) and _is_left(entry)]
+    if left:
+        _end_programs(left)
+    return sum(_remove(Path(folder), None) for folder in left)
 
 
 def _is_left(entry: os.DirEntry[str]) -> bool:
@@ -110,7 +125,37 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _remove(folder: Path, lock: int | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _end_programs(folders: Sequence[str]) -> None:
+    """End the programs of some folders but this one; what they start meanwhile is ended, too."""
+    marks = [f"{VARIABLE}={folder}".encode() for folder in folders]
+    for _ in range(_TRIES):
+        programs = _programs(marks)
+        for program in programs:
+            with suppress(OSError):
+                os.kill(program, signal.SIGKILL)
+        if not programs:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _programs(marks: Sequence[bytes]) -> list[int]:
+    """Return the processes of this user, but this one, with one of some texts in their environment; none off Linux."""
+    programs: list[int] = []
+    with suppress(OSError, AttributeError), os.scandir("/proc") as entries:
+        for entry in entries:
+            with suppress(OSError):  # it has ended, or is another user's
+                if entry.name.isdecimal() and entry.stat().st_uid == os.getuid() and int(entry.name) != os.getpid():
+                    variables = Path(entry.path, "environ").read_bytes().split(b"\0")
+                    programs += [int(entry.name)] if any(mark in variables for mark in marks) else []
+    return programs
+
+
+def _remove(folder: Path, lock: int | None) -> bool:
+    """Remove a folder; return whether it is gone. Else it keeps the file of its owner, and goes at the next start."""
+    inside = folder / _INSIDE
+    shutil.rmtree(inside, ignore_errors=True)
+    if not inside.exists():
+        shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         os.close(lock)
+    return not folder.exists()

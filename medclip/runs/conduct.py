@@ -230,7 +230,7 @@ def _compute(run: _Run, loading: Future[Any] | None, counter: Counter, chunks: I
     chunks = _announced(chunks, call.progress, counts, counter)
     plan = worker_plan(call, run.pack, verb, run.key)
     if call.engine is not None:
-        call.engine.run(plan, chunks, commit, call.progress)
+        call.engine.run(plan, chunks, commit, call.progress, _is_full(call))
     else:
         _compute_here(run, plan, model, chunks, commit)
     verb.sink.end(ledger)
@@ -255,7 +255,7 @@ def _compute_here(run: _Run, plan: WorkerPlan, model: Any, chunks: Iterator[Chun
         timed = TimedThreads(encoders, work, "model")
         context = replace(
             plan.context(model, run.pool, timed, num_encoders, call.progress),
-            is_full=bool if call.remote is None else partial(getattr, call.remote, "is_full"),
+            is_full=_is_full(call),
             halved=_halved(call.progress, run.ledger),
         )
         if run.verb.work is None:
@@ -294,7 +294,20 @@ def worker_plan(call: Call, pack: RunPack | None, verb: Verb, key: bytes) -> Wor
         answers=verb.answers,
         options=replace(call.options, table=None),
         looks=verb.keeps_looks,
+        witness=_witness(call),
     )
+
+
+def _witness(call: Call) -> Path | None:
+    """Return a path that exists wherever the files of a call can be read; None for files that were named one by one."""
+    if call.remote is not None:
+        return call.remote.witness
+    return None if call.given is not None else call.root.absolute()
+
+
+def _is_full(call: Call) -> Callable[[], bool]:
+    """Return whether files that are fetched have taken the room that they may take."""
+    return bool if call.remote is None else partial(getattr, call.remote, "is_full")
 
 
 def _commit(run: _Run, parts: Parts | None, counts: dict[str, int], counter: Counter, result: ChunkResult) -> None:
@@ -314,7 +327,7 @@ def _commit(run: _Run, parts: Parts | None, counts: dict[str, int], counter: Cou
 def _pool(call: Call) -> LookPool:
     """Return what looks at files: on the nodes of an engine, else reading processes here, which read them, too."""
     if call.engine is not None:
-        return call.engine.look_pool(call.settings)
+        return call.engine.look_pool(call.settings, _witness(call), call.progress.note)
     return ReadingPool.of(call.settings, note=call.progress.note)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from medclip.files import temporary_folder
-from medclip.files.temporary_folder import OWNER, TemporaryFolder, sweep
+from medclip.files.temporary_folder import OWNER, VARIABLE, TemporaryFolder, sweep
 
 _HOLD = """
 import sys, tempfile
@@ -23,6 +23,18 @@ from medclip.files.temporary_folder import TemporaryFolder
 folder = TemporaryFolder("ray")
 (folder.path / "log").write_text("x")
 print(folder.path, flush=True)
+sys.stdin.read()
+"""
+_OUTLIVE = """
+import os, subprocess, sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from medclip.files.temporary_folder import TemporaryFolder
+folder = TemporaryFolder("ray")
+code = "import sys, time; print(1, flush=True); sys.stdout.close(); time.sleep(600)"
+started = {"stdout": subprocess.PIPE, "env": {**os.environ, **folder.environment}, "start_new_session": True}
+program = subprocess.Popen([sys.executable, "-c", code], **started)
+program.stdout.readline()
+print(program.pid, folder.path, flush=True)
 sys.stdin.read()
 """
 
@@ -68,6 +80,60 @@ def test_what_a_killed_process_left_goes_at_the_next_start_and_what_lives_stays(
             assert not left.parent.exists()
             assert (kept / "log").read_text() == "x"
         living.communicate()
+    assert os.listdir(parent) == []
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list the environment of programs")
+def test_programs_that_outlive_who_started_them_end_with_the_folder_and_those_of_living_ones_stay(parent: Path) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", _OUTLIVE, str(parent)]
+    killed, living = (subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2))
+    assert killed.stdout is not None
+    assert living.stdout is not None
+    with killed, living:
+        (orphan, left), (kept, _) = killed.stdout.readline().split(), living.stdout.readline().split()
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert _is_running(int(orphan))
+        assert sweep(str(parent)) == 1
+        assert not _is_running(int(orphan))
+        assert not Path(left).parent.exists()
+        assert _is_running(int(kept))
+        living.communicate()
+        os.kill(int(kept), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list the environment of programs")
+def test_the_owner_of_a_folder_ends_its_programs_and_never_itself(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = TemporaryFolder("ray")
+    monkeypatch.setenv(VARIABLE, folder.environment[VARIABLE])
+    code = "import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **folder.environment}) as program:
+        folder.end_programs()
+        assert program.wait(60) == -signal.SIGKILL
+    folder.close()
+    assert os.listdir(parent) == []
+
+
+def test_a_folder_that_cannot_be_emptied_keeps_its_owner_and_goes_at_the_next_start(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = TemporaryFolder("ray")
+    with monkeypatch.context() as somebody_writes:
+        somebody_writes.setattr(temporary_folder.shutil, "rmtree", lambda *_, **__: None)
+        folder.close()
+    assert (folder.path.parent / OWNER).exists()
+    sweep.cache_clear()
+    assert sweep(str(parent)) == 1
     assert os.listdir(parent) == []
 
 

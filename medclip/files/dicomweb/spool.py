@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 import threading
@@ -153,6 +154,7 @@ class DicomwebFiles:
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.server, self.query, self.folder = server, dict(query), folder / SPOOL
+        self.witness = self.folder / f".{secrets.token_hex(8)}"
         self._limit, self._note = limit_bytes, note
         self._studies = StudyList((), b"")
         self._key = b""
@@ -214,6 +216,7 @@ class DicomwebFiles:
         shutil.rmtree(self.folder, ignore_errors=True)
         with disk_errors(self.folder):
             make_folder(self.folder)
+            self.witness.touch()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -111,13 +111,13 @@ def main(parent: int, memory_bytes: int | None = None, data_bytes: int | None = 
     # What was bound to the old descriptors keeps pointing at the null device from here on.
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     answers.write(HEADER.pack(0))
-    while (job := _receive(jobs)) is not None:
+    while (job := receive(jobs)) is not None:
         answer = memoryview(_answer(job))
         while answer:
             answer = answer[answers.write(answer) :]
 
 
-def _receive(stream: IO[bytes]) -> bytes | None:
+def receive(stream: IO[bytes]) -> bytes | None:
     """Read the body of one frame; None where the other side is gone."""
     head = stream.read(HEADER.size)
     if len(head) < HEADER.size:

@@ -48,6 +48,8 @@ class WorkerPlan:
     """Those of the run, without its table: what that says is in the chunks."""
     looks: bool
     """As `Verb.keeps_looks`."""
+    witness: Path | None = None
+    """A path that exists wherever the files of the run can be read; None where nothing tells."""
 
     def context(
         self,
@@ -85,8 +87,8 @@ class WorkerPlan:
         """Load the model on this machine, once it is sure that it is the plan's.
 
         Raises:
-            MedclipError: WRONG_USE for another version of medclip or a device that is not there; PACK_NOT_FOUND,
-                PACK_INVALID; what loading the back-end raises.
+            MedclipError: WRONG_USE for another version of medclip, files that are not there or a device that is not;
+                PACK_NOT_FOUND, PACK_INVALID; what loading the back-end raises.
         """
         from medclip.models.packs.manifest import pack_digest
         from medclip.models.packs.pack import find_pack, verify_pack
@@ -98,6 +100,7 @@ class WorkerPlan:
                 f"a worker of the cluster has medclip {__version__}, and the run is one of {self.version}.",
                 hint="Install the same version on every node.",
             )
+        refuse_other_files(self.witness)
         assert self.pack is not None
         pack = find_pack(self.pack)
         verify_pack(pack)
@@ -110,6 +113,24 @@ class WorkerPlan:
             )
         check_device(self.device)
         return load_run_model(pack, self)
+
+
+def refuse_other_files(witness: Path | None) -> None:
+    """Refuse to read on a machine that does not see the files of a run, instead of calling each of them missing.
+
+    Args:
+        witness: As `WorkerPlan.witness`.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if witness is not None and not witness.exists():
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "a node of the cluster does not see the files of this run here.",
+            where=witness.parent if witness.name.startswith(".") else witness,
+            hint="Let them lie in a folder that all nodes share, of a PACS the output folder, or use --engine local.",
+        )
 
 
 def load_run_model(pack: Path, run: Any) -> Any:
@@ -149,11 +170,24 @@ class LookPool(Protocol):
 class Engine(Protocol):
     """Computes chunks elsewhere than in this process."""
 
-    def look_pool(self, settings: Settings) -> LookPool:
-        """Return what looks at files where they are computed; nothing is started before the first job."""
+    def look_pool(self, settings: Settings, witness: Path | None, note: Callable[[str], None]) -> LookPool:
+        """Return what looks at files where they are computed; nothing is started before the first job.
+
+        Args:
+            settings: Limits.
+            witness: As `WorkerPlan.witness`.
+            note: Function called with a sentence for the user.
+        """
         ...
 
-    def run(self, plan: WorkerPlan, chunks: Iterator[Chunk], commit: Commit, progress: Progress) -> None:
+    def run(
+        self,
+        plan: WorkerPlan,
+        chunks: Iterator[Chunk],
+        commit: Commit,
+        progress: Progress,
+        is_full: Callable[[], bool] = bool,
+    ) -> None:
         """Work through chunks.
 
         Args:
@@ -161,9 +195,11 @@ class Engine(Protocol):
             chunks: Chunks that are not done. They may come as they are found, and are asked for as there is room.
             commit: Function that takes the rows of each chunk, in this process.
             progress: Progress bar of the reading.
+            is_full: As `Context.is_full`.
 
         Raises:
-            MedclipError: For a cluster that cannot do the work, and for a worker that cannot be what the plan says.
+            MedclipError: UNREACHABLE for a cluster that does not start or goes away; for one that cannot do the work,
+                and for a worker that cannot be what the plan says.
         """
         ...
 

@@ -9,8 +9,8 @@ runs stand still.
 A worker that is lost is replaced, and its chunks are done again: a chunk that lost a worker goes to one that has
 nothing else, so that it is known which chunk it is, and after three lost workers its files fail.
 
-Without RAY_ADDRESS a cluster is started for this run on the loopback address, and ends with it. Ray's usage statistics
-and dashboard are off. What crosses the cluster are headers, file names and rows: it must be one that may see patients.
+Without RAY_ADDRESS a cluster is started for this run (`ray_connection`). What crosses the cluster are headers, file
+names and rows: it must be one that may see patients.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -33,7 +34,8 @@ from medclip.models.devices import torch_threads
 from medclip.models.encoding.parallel_encoding import num_encoders
 from medclip.progress import Progress, Silent
 from medclip.runs.engines.engine import Commit, Engine, WorkerPlan
-from medclip.runs.engines.ray_looks import RayLooks, connected
+from medclip.runs.engines.ray_connection import WorkerLostError, connected
+from medclip.runs.engines.ray_looks import RayLooks
 from medclip.runs.planning.plan import DONE_FOR_GOOD, Chunk
 from medclip.runs.rows import ChunkResult
 from medclip.runs.units.chunk import ChunkWork, failed_chunk
@@ -49,9 +51,6 @@ START_S = 300.0
 """How long a run waits for its first worker, or for another one when all are lost."""
 MOST_LOSSES = 3
 """Workers that one chunk may cost."""
-LOSSES = ("RayActorError", "OutOfMemoryError", "NodeDiedError", "WorkerCrashedError", "ObjectLostError")
-"""What Ray raises where a worker is gone, or what it had returned went with its node. The first is not above the
-others: a worker that Ray's memory monitor has killed is an `OutOfMemoryError` alone."""
 _MOST_IN_A_ROW = 12
 """Workers that are lost without any row coming in between, before the run gives up."""
 _TICK_S = 2.0
@@ -159,13 +158,20 @@ class RayEngine:
     readers: int | None = None
     """Reading processes of each worker; its share of the cores of its node where None."""
 
-    def look_pool(self, settings: Settings) -> RayLooks:
+    def look_pool(self, settings: Settings, witness: Path | None, note: Callable[[str], None]) -> RayLooks:
         """Return what looks at files on the nodes of the cluster, see `medclip.runs.engines.engine.Engine`."""
-        return RayLooks(settings, self.readers)
+        return RayLooks(settings, self.readers, witness, note)
 
-    def run(self, plan: WorkerPlan, chunks: Iterator[Chunk], commit: Commit, progress: Progress) -> None:
+    def run(
+        self,
+        plan: WorkerPlan,
+        chunks: Iterator[Chunk],
+        commit: Commit,
+        progress: Progress,
+        is_full: Callable[[], bool] = bool,
+    ) -> None:
         """Work through chunks, see `medclip.runs.engines.engine.Engine`."""
-        with connected() as ray:
+        with connected(progress.note) as ray:
             gpus = 1 if plan.device.startswith("cuda") else 0
             num_nodes, num_gpus = _room(ray, gpus)
             wanted = self.num_workers or (num_gpus if gpus else num_nodes)
@@ -178,8 +184,7 @@ class RayEngine:
             }
             remote = ray.remote(**options)(ChunkWorker)
             share = -(-wanted // num_nodes)
-            plan_ref = ray.put(plan)
-            crew = _Crew(ray, lambda: remote.remote(plan_ref, share, self.readers), wanted)
+            crew = _Crew(ray, lambda: remote.remote(plan, share, self.readers), wanted, is_full)
             progress.note(f"Computing on Ray: {count(wanted, 'worker')}, {count(num_nodes, 'node')}.")
             context = plan.context(None, None, None, 1, progress)
 
@@ -194,13 +199,14 @@ class _Crew:
     """The workers of a run, and what each of them has.
 
     Args:
-        ray: The package.
+        ray: Connection to Ray.
         hire: Function that returns a new worker.
         size: Number of workers.
+        is_full: Function that tells whether no further chunk is to be begun while some are under way.
     """
 
-    def __init__(self, ray: Any, hire: Any, size: int) -> None:
-        self._ray, self._hire = ray, hire
+    def __init__(self, ray: Any, hire: Any, size: int, is_full: Callable[[], bool] = bool) -> None:
+        self._ray, self._hire, self._is_full = ray, hire, is_full
         self._workers: list[_Worker] = []
         self._again: deque[_Task] = deque()
         self._held: _Task | None = None
@@ -222,7 +228,7 @@ class _Crew:
             while self._assign(chunks):
                 pass
             waiting = {ref: worker for worker in self._workers for ref in (worker.starting, *worker.tasks) if ref}
-            if not any(worker.tasks for worker in self._workers) and not self._is_work_left(chunks):
+            if not self._is_under_way() and not self._is_work_left(chunks):
                 return
             ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_TICK_S)
             for ref in ready:
@@ -236,6 +242,9 @@ class _Crew:
                     hint="Wait until other jobs have ended, or add a node; the same command goes on.",
                 )
 
+    def _is_under_way(self) -> bool:
+        return any(worker.tasks for worker in self._workers)
+
     def _is_work_left(self, chunks: Iterator[Chunk]) -> bool:
         if not self._again and self._held is None:
             self._hold(chunks)
@@ -248,7 +257,7 @@ class _Crew:
     def _assign(self, chunks: Iterator[Chunk]) -> bool:
         """Assign one chunk to a worker that has room; return whether there were both."""
         free = [worker for worker in self._workers if worker.starting is None and len(worker.tasks) < DEPTH]
-        if not free or not self._is_work_left(chunks):
+        if not free or (self._is_under_way() and self._is_full()) or not self._is_work_left(chunks):
             return False
         task = self._again[0] if self._again else self._held
         assert task is not None
@@ -274,7 +283,7 @@ class _Crew:
             return
         try:
             value = self._ray.get(ref)
-        except tuple(getattr(self._ray.exceptions, name) for name in LOSSES):
+        except WorkerLostError:
             self._lose(worker)
             return
         if isinstance(value, MedclipError):

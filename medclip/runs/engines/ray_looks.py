@@ -8,73 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.job_queue import Effort, JobFuture
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.temporary_folder import TemporaryFolder
+from medclip.runs.engines.engine import refuse_other_files
+from medclip.runs.engines.ray_connection import WorkerLostError, connected
 from medclip.settings import Settings
-
-_STORE_BYTES = 256 << 20
-"""Of the object store of a cluster of our own: plans and rows are small, and pixels never cross."""
-_LONGEST_TEMP = 18
-"""A longer folder leaves no room for Ray's names of sockets, which end at 107 bytes."""
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # its other meaning: a node of our own listens on the loopback only
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-}
-
-
-@contextmanager
-def connected() -> Iterator[Any]:
-    """Yield Ray, connected to the caller's cluster, to that of RAY_ADDRESS, or to one of our own on the loopback.
-
-    Ray's usage statistics and dashboard are off. A cluster of a run's own keeps its logs in a temporary folder, which
-    goes with it.
-    """
-    address = os.environ.get("RAY_ADDRESS", "")
-    settings = {name: text for name, text in _SETTINGS.items() if name not in os.environ}
-    if "ray" not in sys.modules:
-        os.environ.update(settings if not address else {"RAY_USAGE_STATS_ENABLED": "0"})
-    import ray
-    import ray.exceptions
-
-    if ray.is_initialized():
-        yield ray
-        return
-    how: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "configure_logging": False}
-    folder = None
-    if not address:
-        how |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-        if len(tempfile.gettempdir()) <= _LONGEST_TEMP:  # Ray keeps its logs; those of our own end with the run
-            folder = TemporaryFolder("ray")
-            how["_temp_dir"] = str(folder.path / "r")  # Ray opens its folder to everybody; the one above stays shut
-    try:
-        try:
-            ray.init(**how)
-        except (ConnectionError, RuntimeError, ValueError) as e:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"no Ray cluster can be reached ({type(e).__name__}).",
-                where=address or None,
-                hint="Check RAY_ADDRESS, or leave it out for a cluster of this run's own.",
-            ) from e
-        yield ray
-    finally:
-        with suppress(Exception):
-            ray.shutdown()
-        if folder is not None:
-            folder.close()
-
 
 BATCH = 16
 """Files of one call: a call costs about a millisecond."""
@@ -94,14 +41,21 @@ class Reader:
     Args:
         settings: Limits.
         readers: Number of reading processes; the cores of the node where None.
+        witness: Path that exists where the files of the run can be read; None for none.
     """
 
-    def __init__(self, settings: Settings, readers: int | None) -> None:
+    def __init__(self, settings: Settings, readers: int | None, witness: Path | None = None) -> None:
+        self._witness = witness
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self._pool = ReadingPool.of(replace(settings, workers=readers or cores))
 
-    def look(self, jobs: list[_Work]) -> list[tuple[Any, MedclipError | None, Effort]]:
-        """Do jobs; return what each returned or raised, and what it took."""
+    def look(self, jobs: list[_Work]) -> list[tuple[Any, MedclipError | None, Effort]] | MedclipError:
+        """Do jobs; return what each returned or raised, and what it took, or why that cannot be done here."""
+        try:
+            refuse_other_files(self._witness)
+        except MedclipError as error:
+            return error
+        self._witness = None
         futures = [self._pool.submit(function, *arguments) for function, arguments in jobs]
         done = []
         for future in futures:
@@ -121,10 +75,18 @@ class RayLooks:
     Args:
         settings: Limits.
         readers: Reading processes of each node; its cores where None.
+        witness: As `Reader` takes it.
+        note: Function called with a sentence for the user.
     """
 
-    def __init__(self, settings: Settings, readers: int | None) -> None:
-        self._settings, self._readers = settings, readers
+    def __init__(
+        self,
+        settings: Settings,
+        readers: int | None,
+        witness: Path | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._of_readers, self._note = (settings, readers, witness), note
         self._waiting: deque[tuple[_Work, JobFuture]] = deque()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -151,11 +113,11 @@ class RayLooks:
         """Have a function called on some node; what it raises is raised by the future.
 
         Raises:
-            MedclipError: WRONG_USE where no cluster can be reached.
+            MedclipError: UNREACHABLE where no cluster can be reached.
         """
         future = JobFuture()
         if self._thread is None:
-            ray = self._stack.enter_context(connected())
+            ray = self._stack.enter_context(connected(self._note))
             self._thread = threading.Thread(target=self._run, args=(ray,), name="medclip-looks", daemon=True)
             self._thread.start()
         self._waiting.append(((function, arguments), future))
@@ -168,8 +130,8 @@ class RayLooks:
         sent: dict[Any, tuple[int, Any, _Batch]] = {}
         try:
             self._serve(ray, sent)
-        except Exception as e:  # such as a head node that is gone: Ray has errors of many kinds
-            self._failure = _lost(e)
+        except Exception as e:
+            self._failure = e if isinstance(e, MedclipError) else _lost(e)
             for future in (future for _, _, batch in sent.values() for _, future in batch):
                 future.set_exception(self._failure)
             self._refuse_waiting(self._failure)
@@ -191,7 +153,7 @@ class RayLooks:
         how = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": RETRIES, "max_concurrency": DEPTH}
         hire = ray.remote(**how, scheduling_strategy="SPREAD")(Reader)
         num_nodes = max(1, sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes()))
-        handles = [hire.remote(self._settings, self._readers) for _ in range(num_nodes)]
+        handles = [hire.remote(*self._of_readers) for _ in range(num_nodes)]
         loads, losses = [0] * num_nodes, 0
         while not self._closed.is_set():
             while self._waiting and min(loads) < DEPTH:
@@ -207,7 +169,7 @@ class RayLooks:
                 reader, handle, batch = sent[ref]  # until it is answered: what ends this loop ends the batch, too
                 try:
                     done = ray.get(ref)
-                except ray.exceptions.RayActorError:
+                except WorkerLostError:
                     losses += 1
                     if losses > RETRIES * num_nodes * DEPTH:
                         raise
@@ -215,8 +177,10 @@ class RayLooks:
                     loads[reader] -= 1
                     self._waiting.extendleft(reversed(batch))
                     if handles[reader] is handle:  # else another one has its place already
-                        handles[reader] = hire.remote(self._settings, self._readers)
+                        handles[reader] = hire.remote(*self._of_readers)
                     continue
+                if isinstance(done, MedclipError):
+                    raise done
                 del sent[ref]
                 loads[reader] -= 1
                 losses = 0

@@ -48,6 +48,11 @@ class RemoteFiles(Protocol):
         ...
 
     @property
+    def witness(self) -> Path:
+        """A file of the spool under a name that no other has: who sees it sees this spool."""
+        ...
+
+    @property
     def num_files(self) -> int:
         """How many there are about; 0 where that is not known."""
         ...

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from medclip.errors import MedclipError, Reason
 from medclip.runs.engines import ray_cluster
 from medclip.runs.engines.ray_cluster import _Crew, _room, choose_engine
+from medclip.runs.engines.ray_connection import WorkerLostError
+from medclip.runs.engines.ray_host import LOSSES
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile
 from medclip.runs.rows import DONE, DONE_FOR_GOOD
 from medclip.sample import FileRef
@@ -33,17 +35,8 @@ if TYPE_CHECKING:
     from medclip.runs.engines.engine import WorkerPlan
 
 
-class _LostError(Exception):
-    """What Ray raises of a worker that is gone."""
-
-
-_LOSSES = [type(name, (_LostError,), {}) for name in ray_cluster.LOSSES]
-
-
 class _Ray:
     """A cluster of nothing: a chunk is "computed" when it is fetched, and some workers die of some chunks."""
-
-    exceptions = SimpleNamespace(**{kind.__name__: kind for kind in _LOSSES})
 
     def __init__(self, seed: int, deadly: dict[int, int]) -> None:
         self._chance, self._deadly = random.Random(seed), deadly
@@ -70,7 +63,7 @@ class _Ray:
                 self._deadly[first] -= 1
                 ref.handle.dead = True
         if ref.handle.dead:
-            raise self._chance.choice(_LOSSES)
+            raise WorkerLostError
         if ref.chunk is not None:
             self.calls.append(("done", ref.chunk.plan.files[0].id))
         return ref.chunk
@@ -131,7 +124,7 @@ def test_studies_that_waited_are_computed_after_all_others_are_committed(
 
 def test_all_that_ray_raises_of_a_worker_that_is_gone_counts_as_a_loss_and_a_fault_of_ours_does_not() -> None:
     exceptions = pytest.importorskip("ray.exceptions")
-    known = tuple(getattr(exceptions, name) for name in ray_cluster.LOSSES)
+    known = tuple(getattr(exceptions, name) for name in LOSSES)
     gone = (exceptions.ActorDiedError, exceptions.ActorUnavailableError, exceptions.OwnerDiedError)
     for kind in (*gone, exceptions.OutOfMemoryError, exceptions.NodeDiedError, exceptions.ObjectFetchTimedOutError):
         assert issubclass(kind, known), kind
@@ -186,6 +179,22 @@ def test_workers_that_share_a_node_share_its_memory_and_its_cores(
     worker = ray_cluster.ChunkWorker(cast("WorkerPlan", plan), share, 5)
     worker.start()
     assert begun[1][0].workers == 5
+
+
+def test_where_files_have_no_room_no_chunk_is_begun_beside_another() -> None:
+    ray = _Ray(0, {})
+    is_full = [True]
+    crew = _Crew(ray, ray.worker, 3, lambda: is_full[0])
+    committed = []
+
+    def commit(result: Any) -> None:
+        committed.append(result.plan.files[0].id)
+        is_full[0] = len(committed) < 4
+
+    crew.work(iter(_chunks(12, 0)), commit, lambda chunk: chunk)
+    assert ray.calls[:8] == [(what, n) for n in range(4) for what in ("submit", "done")]
+    assert [what for what, _ in ray.calls[8:12]] == ["submit"] * 4
+    assert sorted(committed) == list(range(12))
 
 
 def test_a_run_that_gets_no_room_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +394,7 @@ def test_the_folder_of_our_own_cluster_is_shut_to_others_though_ray_opens_its_ow
     pytest.importorskip("ray")
     lines = (
         "import pathlib, tempfile",
-        "from medclip.runs.engines.ray_looks import connected",
+        "from medclip.runs.engines.ray_connection import connected",
         f"tempfile.tempdir = {tempfile.gettempdir()!r}",
         "places = lambda: set(pathlib.Path(tempfile.tempdir).glob('medclip-ray-*'))",
         "before = places()",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.runs.engines import ray_looks
+from medclip.runs.engines.ray_connection import WorkerLostError
 from medclip.runs.engines.ray_looks import RayLooks
 from medclip.settings import Settings
 
@@ -22,14 +24,8 @@ def double(number: int) -> int:
     return 2 * number
 
 
-class _LostError(Exception):
-    """What Ray raises of a reader that is gone."""
-
-
 class _Ray:
     """A cluster of two nodes whose readers work in this process."""
-
-    exceptions = SimpleNamespace(RayActorError=_LostError)
 
     def __init__(self, *, num_lost: int = 0) -> None:
         self.batches: list[int] = []
@@ -54,7 +50,7 @@ class _Ray:
     def get(self, ref: _Ref) -> Any:
         if self._num_lost:
             self._num_lost -= 1
-            raise _LostError
+            raise WorkerLostError
         self.batches.append(len(ref.jobs))
         return ref.reader.look(ref.jobs)
 
@@ -64,13 +60,13 @@ class _Ref:
         self.reader, self.jobs = reader, jobs
 
 
-def _on(ray: _Ray, monkeypatch: pytest.MonkeyPatch) -> RayLooks:
+def _on(ray: _Ray, monkeypatch: pytest.MonkeyPatch, witness: Path | None = None) -> RayLooks:
     @contextmanager
-    def connected() -> Iterator[_Ray]:
+    def connected(_: Any) -> Iterator[_Ray]:
         yield ray
 
     monkeypatch.setattr(ray_looks, "connected", connected)
-    return RayLooks(Settings(), 1)
+    return RayLooks(Settings(), 1, witness)
 
 
 def test_each_job_has_its_own_answer_or_refusal_and_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +99,7 @@ def test_what_a_lost_reader_had_is_looked_at_by_another_and_each_job_is_answered
 def test_readers_that_are_lost_for_good_end_the_run_and_blame_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     with _on(_Ray(num_lost=1000), monkeypatch) as looks, pytest.raises(MedclipError) as error:
         looks.submit(double, 1).result(timeout=60)
-    assert "_LostError" in str(error.value)
+    assert "WorkerLostError" in str(error.value)
     with pytest.raises(MedclipError):
         error.value.problem()  # it is the machine's, and no row may say so
 
@@ -127,8 +123,20 @@ def test_a_cluster_whose_head_is_gone_ends_the_run_and_nobody_waits_for_ever(
             looks.submit(double, 1).result(timeout=60)
 
 
+def test_a_node_that_does_not_see_the_files_ends_the_run_and_calls_none_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looks = _on(_Ray(), monkeypatch, tmp_path / "spool" / ".0123")
+    with looks, pytest.raises(MedclipError, match="does not see the files of this run") as error:
+        looks.submit(double, 1).result(timeout=60)
+    assert error.value.reason is Reason.WRONG_USE
+    assert str(tmp_path / "spool") == str(error.value.where)
+    with _on(_Ray(), monkeypatch, tmp_path) as looks:
+        assert looks.submit(double, 1).result(timeout=60) == 2
+
+
 def test_a_run_that_looks_at_nothing_connects_to_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connected() -> Any:
+    def connected(_: Any) -> Any:
         raise AssertionError("a cluster was asked for")
 
     monkeypatch.setattr(ray_looks, "connected", connected)
