@@ -22,7 +22,7 @@ from medclip.settings import Settings
 from tests.kits.pacs import free_port
 
 REFUSED_CONNECTION = "ignore::pytest.PytestUnraisableExceptionWarning"
-"""pynetdicom 3.0 leaves the socket of a connection that was refused or ended to the garbage collector."""
+"""pynetdicom 3.0 leaves the socket of a connection that was refused or cut to the garbage collector."""
 KEY = bytes(range(32))
 STORESCU = shutil.which("storescu")
 INSTALL = "DCMTK is missing. Run: apt-get install dcmtk"

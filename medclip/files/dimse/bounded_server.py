@@ -132,7 +132,8 @@ class Handler(RequestHandler):
         assoc = super()._create_association()
         server: Any = self.server
         assoc.dimse = Provider(assoc, server.received)
-        assoc.dul.socket.__class__ = BoundedSocket  # a second one would announce the connection twice
+        connection: Any = assoc.dul.socket
+        connection.__class__ = BoundedSocket  # a second one would announce the connection twice
         assoc.dul.state_machine.__class__ = QuietMachine
         assoc.daemon = assoc.dul.daemon = True
         return assoc
