@@ -88,8 +88,14 @@ def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
         ValueError: If there is no usable palette.
     """
     tables, first = _palette(dataset)
-    places = np.clip(indices.astype(np.int64) - first, 0, tables.shape[0] - 1)
-    return tables[places]
+    if not indices.size:
+        return np.empty((*indices.shape, 3), tables.dtype)
+    low, high = int(indices.min()), int(indices.max())
+    if high - low >= indices.size:
+        return tables.take(indices.astype(np.int64) - first, axis=0, mode="clip")
+    by_value = tables.take(np.arange(low, high + 1) - first, axis=0, mode="clip")
+    unsigned = indices.dtype.kind == "u" and low == 0
+    return by_value.take(indices if unsigned else indices.astype(np.int64) - low, axis=0)
 
 
 def _palette(dataset: Any) -> tuple[NDArray[Any], int]:
