@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.monitoring.read_results import NOT_STATED, NUM_FIRST, SCORED, SEVERAL, UNIT_FACTS, Periods, Watched
+from medclip.monitoring.read_results import NOT_STATED, NUM_FIRST, SCORED, SEVERAL, Periods, Watched
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.sums import means
 from medclip.statistics.resampling.weights import draw_weights
@@ -387,9 +387,7 @@ def _differences(
         yield first, (after - sums[before] / np.maximum(num_before, 1).reshape(shape)) * inverse.reshape(shape)
 
 
-def _limits(
-    charts: Sequence[_Chart], num_looks: int, share: float, seed: int
-) -> tuple[Floats, list[float]]:
+def _limits(charts: Sequence[_Chart], num_looks: int, share: float, seed: int) -> tuple[Floats, list[float]]:
     """Return the limit of each look, and how much wider each chart's statistic is than of single patients."""
     from scipy import sparse
 

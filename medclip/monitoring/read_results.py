@@ -271,16 +271,12 @@ def _header_values(column: Any) -> dict[str, NDArray[np.object_]]:
 
 def _scanners(headers: Sequence[dict[str, Any]]) -> list[str]:
     """Return maker, model and device of each header; what could not be read states the device alone."""
-    models: dict[str, str] = {}
-    for header in headers:
-        if model := _joined(header.get("manufacturer"), header.get("device_model")):
-            models.setdefault(str(header.get("device", "")), model)
-    names = []
-    for header in headers:
-        device = str(header.get("device", ""))
-        model = _joined(header.get("manufacturer"), header.get("device_model")) or (models.get(device) if device else "")
-        names.append(_joined(model, _short(device)))
-    return names
+    devices = [str(header.get("device", "")) for header in headers]
+    models = [_joined(header.get("manufacturer"), header.get("device_model")) for header in headers]
+    model_of = {device: model for device, model in zip(devices, models, strict=True) if device and model}
+    return [
+        _joined(model or model_of.get(device), _short(device)) for device, model in zip(devices, models, strict=True)
+    ]
 
 
 def _joined(*texts: Any) -> str:
