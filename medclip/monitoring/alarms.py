@@ -63,6 +63,8 @@ _AS_BEFORE = 2.0
 """Statistic of the recent looks below which they are as before."""
 _JOINS = 3.0
 """Statistic without the leader's images below which a chart moved with them."""
+_ALIKE = 0.02
+"""Standard deviation of probabilities below which their logits are shown: 1.00 before and 1.00 after says nothing."""
 _NUM_DIRECTIONS = 5
 """Of vectors: principal axes of the reference."""
 
@@ -81,6 +83,8 @@ class Alarm:
     """scores, distance, files or vectors."""
     subject: str
     """Task and class, modality, or direction."""
+    measure: str
+    """mean probability, mean logit where nearly all probabilities are alike, mean distance, share of patients."""
     period: str
     """When it went above the limit."""
     since: str
@@ -88,7 +92,7 @@ class Alarm:
     until: str
     """When the figures were as before again; "" where they are not."""
     before: float
-    """Mean by patient, or the share of patients."""
+    """Mean over patients, or the share of patients."""
     after: float
     difference: float
     low: float
@@ -145,8 +149,9 @@ class _Figure:
     """0 for the reference; -1 for rows that are of no look."""
     value_N: Floats
     facts: dict[str, NDArray[np.object_]]
+    measure: str
     shown_N: Floats
-    """Value in the units of the page."""
+    """Value in the units of the measure."""
 
     @property
     def is_share(self) -> bool:
@@ -246,10 +251,14 @@ def _figures(watched: Watched, reference: Watched | None, periods: Periods, num_
         other = earlier.get((question.task, question.name))
         if reference is not None and other is None:
             continue
-        shown = both(question.probability_N, None if other is None else other.probability_N)
+        probability = both(question.probability_N, None if other is None else other.probability_N)
+        logit = both(question.logit_N, None if other is None else other.logit_N)
         patients = both(question.patients_N, None if other is None else other.patients_N)
         look = looks(question, other, "N")
-        yield _Figure("scores", question.title, patients, look, shown, facts_of(question, other), shown)
+        of_reference = probability[look == 0]
+        is_alike = len(of_reference) > 0 and float(of_reference.std()) < _ALIKE
+        shown = ("mean logit", logit) if is_alike else ("mean probability", probability)
+        yield _Figure("scores", question.title, patients, look, logit, facts_of(question, other), *shown)
 
     units, before = watched.units, None if reference is None else reference.units
     patients = both(units.patients_U, None if before is None else before.patients_U)
@@ -258,10 +267,11 @@ def _figures(watched: Watched, reference: Watched | None, periods: Periods, num_
     for modality in sorted(set(facts["modality"][~np.isnan(distance)].tolist())):
         rows = ~np.isnan(distance) & (facts["modality"] == modality)
         of_rows = {name: values[rows] for name, values in facts.items()}
-        yield _Figure("distance", modality, patients[rows], look[rows], distance[rows], of_rows, distance[rows])
+        values = distance[rows]
+        yield _Figure("distance", modality, patients[rows], look[rows], values, of_rows, "mean distance", values)
     unscored = (both(units.status_U, None if before is None else before.status_U) != SCORED).astype(np.float64)
     if unscored.any():
-        yield _Figure("files", "not scored", patients, look, unscored, facts, unscored)
+        yield _Figure("files", "not scored", patients, look, unscored, facts, "share of patients", unscored)
     yield from _directions(watched, reference, looks, both, facts_of)
 
 
@@ -279,7 +289,7 @@ def _directions(watched: Watched, reference: Watched | None, looks: Any, both: A
     axes = np.linalg.svd(of_reference - of_reference.mean(axis=0), full_matrices=False)[2][:_NUM_DIRECTIONS]
     for place, axis in enumerate(axes, 1):
         along = (values - of_reference.mean(axis=0)) @ axis
-        yield _Figure("vectors", f"direction {place}", patients, look, along, facts, along)
+        yield _Figure("vectors", f"direction {place}", patients, look, along, facts, "mean", along)
 
 
 def _charts(figure: _Figure, num_looks: int, fewest: int, pooled: dict[str, set[str]]) -> Iterator[_Chart]:
@@ -620,6 +630,7 @@ def _alarm(
         chart.stratum,
         chart.figure.about,
         chart.figure.subject,
+        chart.figure.measure,
         names[look],
         names[first],
         "" if over is None else names[over],

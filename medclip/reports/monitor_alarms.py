@@ -36,7 +36,7 @@ def subject_of(alarm: Alarm) -> str:
     """Return which figure a chart is of, in words."""
     of = alarm.subject.replace("_", " ")
     if alarm.about == "scores":
-        return f"mean probability of {of}"
+        return f"{alarm.measure} of {of}"
     if alarm.about == "distance":
         return f"mean distance to the images that the pack was measured on ({of})"
     return "share of patients with a file that was not scored" if alarm.about == "files" else f"vectors, {of}"
@@ -63,7 +63,7 @@ def sentence_of(event: Sequence[Alarm]) -> tuple[str, str]:
     if others:
         named = list(dict.fromkeys(stratum_of(one) for one in others if stratum_of(one) != stratum_of(leader)))
         figures = list(dict.fromkeys(subject_of(one) for one in others if stratum_of(one) == stratum_of(leader)))
-        moved = list_of([*figures, *named], most=_CHARTS_NAMED)
+        moved = list_of([*figures, *(f"charts of {one}" for one in named)], most=_CHARTS_NAMED)
         text += f" {capital(count(len(others), 'chart'))} moved with it: {moved}."
     if not _stands(event):
         text += f" As before again by {max(one.until for one in event)}."
@@ -78,7 +78,7 @@ def watched_in_words(watch: Alarms, by: str) -> str:
     of_which = f": of everything and of {list_of(strata)}" if strata else ""
     return (
         f"{count(watch.num_charts, 'chart')} over {count(watch.num_looks, by)}{of_which}. Where nothing changes, all "
-        f"of them together give {count_of_rate(watch.rate)} a year."
+        f"of them together give about {count_of_rate(watch.rate)} a year."
     )
 
 
