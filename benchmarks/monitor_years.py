@@ -349,9 +349,8 @@ def main() -> int:
                 taken = delays(years)
                 named = np.mean([name for _, name in taken])
                 print(_row(change, [weeks for weeks, _ in taken], f"{100 * named:5.0f} %"), flush=True)
-                before = [
-                    min((w - CHANGE_WEEK + 1 for w in o.flagged if w >= CHANGE_WEEK), default=math.inf) for o in years
-                ]
+                flagged = [[w for w in one.flagged if w >= CHANGE_WEEK] for one in years[: len(compared)]]
+                before = [min(weeks, default=math.inf) - CHANGE_WEEK + 1 for weeks in flagged]
                 print(_row("  everything together, as before", before), flush=True)
                 within = float(np.mean([weeks <= 12 for weeks, _ in taken]))
                 if change != DRIFT and num == 26 and within < 0.9:
