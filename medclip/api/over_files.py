@@ -99,8 +99,8 @@ class Kept:
     heading = "Output"
 
     weeks: bool = option(
-        'Write the week of each DICOM examination ("2024-W05") into the column `headers` of files.parquet, for '
-        "`medclip monitor`. Without it tables hold no date of any kind.",
+        'Write the week of each DICOM examination ("2024-W05") and keyed hashes of device, site and protocol into the '
+        "column `headers` of files.parquet, for `medclip monitor`. Without it tables hold no date of any kind.",
         default=False,
     )
     thumbnails: bool = option("Keep small images for the report.", default=True)
