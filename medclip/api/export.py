@@ -119,6 +119,19 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     return Exports(of_tables, of_studies, named, next(iter(places), None), next(iter(stores), None))
 
 
+def replaced_option(heading: str = "") -> Any:
+    """Declare the folder of earlier results."""
+    return option(
+        "Earlier results that these replace, as their folder or that of their run: reports name those of the same "
+        "study. With the folder that these go to, too, they take their place.",
+        default=None,
+        form="DIR",
+        place=True,
+        beside=True,
+        heading=heading,
+    )
+
+
 _OF_RUNS = formats_of("tables", "study")
 _FORMS = list_of([f"{name} ({form.about})" if form.about else name for name, form in _OF_RUNS.items()], "or")
 _DICOM = list_of([name for name, form in _OF_RUNS.items() if form.is_dicom], "or")
@@ -143,6 +156,7 @@ class ExportOptions(Told, Limits, Recipe, RunFolder, Machine, Device):
         often=True,
         place=True,
     )
+    replace: str | Path | None = replaced_option()
     images: str | Path | None = option(
         "Folder or file that was scored, where the run does not know it any more.", default=None, form="DIR", place=True
     )
@@ -160,7 +174,8 @@ def export(options: ExportOptions) -> Exported:
 
     Raises:
         MedclipError: WRONG_USE for a form that there is not, for a run with hashed paths or of embeddings, and for one
-            whose images are not where they were; OUTPUT_IN_USE for a folder that holds anything else; UNREACHABLE.
+            whose images are not where they were; OUTPUT_IN_USE for a folder that holds anything else; MISSING_FILE for
+            earlier results that are not there; UNREACHABLE.
 
     Example:
         >>> import medclip
@@ -187,7 +202,9 @@ def export(options: ExportOptions) -> Exported:
         return Exported(folder, {}, {})
     finished.refuse_unread("results for other systems take patient and study from the files")
     drawer = finished.heat_maps(exports.named, options.device, progress) if exports.has_maps else None
-    exporting = _exporting(exports, folder, finished.path_of, settings, progress, drawer, finished.inputs)
+    exporting = _exporting(
+        exports, folder, finished.path_of, settings, progress, drawer, finished.inputs, options.replace
+    )
     with closing(exporting.store) if exporting.store is not None else nullcontext(), Ledger(folder) as ledger:
         exporting.write(ledger, finished.pack.card, folder)
         ledger.remember({"finished": hashes_of(folder)})
@@ -222,16 +239,18 @@ class Exporting:
         self.facts = exported.to_json()
 
 
-def begin_exports(exports: Exports, inputs: Any, call: Call) -> Exporting:
+def begin_exports(exports: Exports, inputs: Any, call: Call, earlier: str | Path | None = None) -> Exporting:
     """Return what writes and sends results of a call, once it is sure that it can.
 
     Args:
         exports: Forms and places that are wanted.
         inputs: Files of the call: `medclip.api.run_arguments.Inputs`.
         call: The call.
+        earlier: Folder of earlier results, which these replace.
 
     Raises:
-        MedclipError: WRONG_USE, OUTPUT_IN_USE, MISSING_CODEC; UNREACHABLE for a PACS that does not answer.
+        MedclipError: WRONG_USE, MISSING_FILE, OUTPUT_IN_USE, MISSING_CODEC; UNREACHABLE for a server that does not
+            answer.
     """
     from medclip.api.report import check_explain
     from medclip.export.running_results import RunningResults, StoreNote
@@ -250,7 +269,7 @@ def begin_exports(exports: Exports, inputs: Any, call: Call) -> Exporting:
     read_from = remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
     is_elsewhere = inputs.given is not None or remote is not None
     scored = {} if is_elsewhere else {"what is scored": inputs.root}
-    exporting = _exporting(exports, call.folder, read_from, call.settings, call.progress, drawer, scored)
+    exporting = _exporting(exports, call.folder, read_from, call.settings, call.progress, drawer, scored, earlier)
     assert exporting.results is not None
     # A study of a PACS is whole when it is scored. One of a folder may have more files in a folder that comes later,
     # and what was sent is not taken back: it is sent at the end.
@@ -271,15 +290,18 @@ def _exporting(
     progress: Any,
     drawer: Any,
     inputs: Mapping[str, Path],
+    earlier: str | Path | None,
 ) -> Exporting:
     """Return what writes into a folder of results, and the PACS, which is asked whether it answers."""
     from medclip.api.run_arguments import path_of as path_named
+    from medclip.export.earlier_results import earlier_folder
     from medclip.export.results_folder import ResultsFolder
     from medclip.files.dicomweb.server import FEW_PAUSES_S, DicomwebServer, address_of
 
     store = None if exports.store is None else DicomwebServer(address_of(exports.store))
     place = folder / RESULTS if exports.folder is None else path_named(exports.folder, "the folder of results")
-    results = ResultsFolder(place, exports.forms, path_of, settings, progress, drawer)
+    replaced = None if earlier is None else earlier_folder(path_named(earlier, "the folder of earlier results"))
+    results = ResultsFolder(place, exports.forms, path_of, settings, progress, drawer, replaced)
     if place.resolve() == folder.resolve():
         raise MedclipError(
             Reason.WRONG_USE,

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.export import EXPORT_FORM, Exports, parse_exports
+from medclip.api.export import EXPORT_FORM, Exports, parse_exports, replaced_option
 from medclip.api.groups import (
     Additions,
     Batches,
@@ -66,6 +67,7 @@ class Scored:
         often=True,
         heading="Output",
     )
+    replace: str | Path | None = replaced_option("Output")
     report: Mapping[str, Any] | None = option(
         "Options of `medclip report`, for the page as it is written at the end; of recipes and of Python.",
         default=None,
@@ -197,6 +199,12 @@ class ScoringOptions(
             hint="Leave one of the two out; the same call on the merged folder draws and exports.",
         ),
         needs(
+            "replace",
+            "exports_files",
+            "earlier results are named, and no results for other systems are asked for.",
+            hint="Name their form with --export, such as sr.",
+        ),
+        needs(
             "lacks_folder",
             "out",
             "results for others are asked for and no output folder.",
@@ -259,7 +267,7 @@ def run_score(options: ScoringOptions, retry: str | None = None) -> ScoreRun:
             return preview_scoring(call, sort_by=page.options.sort_by)
         if in_memory:
             return answer_embeddings(open_embeddings(options.path), call)
-        exporting = begin_exports(options.exports, prepared.inputs, call)
+        exporting = begin_exports(options.exports, prepared.inputs, call, options.replace)
         finish = partial(_finish, page, exporting)
         if options.is_stored:
             run = score_embeddings(open_embeddings(options.path), call, finish=finish, sort_by=page.options.sort_by)

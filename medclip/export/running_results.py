@@ -12,13 +12,11 @@ A note in the folder of results says what of each study was stored where. A call
 what it did not write down; the objects have the same UIDs, and a PACS keeps one. A file that was sent is known again by
 its size, time and inode, and read once more only where these differ; they stand in a journal of their own, so that the
 note of two runs is the same. A study whose results changed (it grew, or its model did) is sent anew, as new objects
-beside the old ones: what was sent to others is not taken back.
+beside the old ones, which they name: what was sent to others is not taken back.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +27,10 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
-from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError
+from medclip.export.earlier_results import STORED as _WHAT
+from medclip.export.earlier_results import STORED_NOTE as NOTE
+from medclip.export.earlier_results import sent_digest
 from medclip.export.results_folder import ResultsFolder, Stored, contents_of
 from medclip.export.source_headers import encode_study
 from medclip.export.study_result import (
@@ -52,18 +52,12 @@ from medclip.runs.rows import ChunkResult
 from medclip.sample import Stamp
 from medclip.wording import capital
 
-NOTE = "stored.json"
 JOURNAL = "journal.stored.json"
-_WHAT, _WHAT_FILES = "list of what a PACS has", "list of files that a PACS has"
+_WHAT_FILES = "list of files that a PACS has"
 _AT_ONCE = 50
 """Files after which the note is written again, at least: it holds them all."""
 _SHARE = 20
 """It is written for a twentieth of what it holds, so that a million files cost no more a file than a thousand."""
-_TIMES = {
-    *("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime"),
-    *("DateOfSecondaryCapture", "TimeOfSecondaryCapture", "SOPInstanceUID", "SeriesInstanceUID"),
-}
-"""What differs in a report that is written anew and says the same."""
 _MOST_WAITING = 1000
 """Studies whose answers wait to be written; each is some kilobytes."""
 _Taken = tuple[int, StudyResult, StudyRows]
@@ -124,7 +118,7 @@ class StoreNote:
         if self.has(path):
             return True
         stamp, content = _stamp(path), path.read_bytes()
-        digest = _digest(content)
+        digest = sent_digest(content)
         if self._digests.get(_name(path)) != digest and not self._server.store(content):
             return False
         self._digests[_name(path)], self._stamps[_name(path)] = digest, stamp
@@ -251,7 +245,7 @@ class RunningResults:
             for (number, study, rows), names in self._jobs():
                 with_map = names is self._map_names
                 study = replace(study, drawn=draw(rows)) if with_map else study
-                future = pool.submit(encode_study, *self._results.job(study, names), algorithm, created)
+                future = pool.submit(encode_study, *self._results.job(study, names, algorithm, created))
                 kept = self._results.keep(study.key, contents_of(future, names))
                 self._written.append((number, kept, with_map or not self._map_names))
                 self._send(study.key, kept)
@@ -331,17 +325,3 @@ def _stamp(path: Path) -> str:
 def _files(results: Path) -> Iterator[Path]:
     for folder in (path for path in results.iterdir() if path.is_dir()):
         yield from folder.glob("*.dcm")
-
-
-def _digest(content: bytes) -> str:
-    """Hash what a report says, without when it was written."""
-    import pydicom
-
-    with quiet("pydicom"):
-        dataset: Any = pydicom.dcmread(io.BytesIO(content))
-        items = [
-            f"{item.tag} {hashlib.sha256(item.value).hexdigest()}" if isinstance(item.value, bytes) else str(item)
-            for item in dataset.iterall()
-            if item.keyword not in _TIMES and item.VR != "SQ" and not item.tag.is_private
-        ]
-    return hashlib.sha256("\n".join(items).encode("utf-8", "surrogateescape")).hexdigest()[:16]
