@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -58,8 +58,9 @@ class Scored:
     export: str | Sequence[str] = option(
         f"Write results for others, too: {list_of(list(formats_of('tables', 'study')), 'or')}. They are written as "
         "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that "
-        "DICOM results are sent to. sc:TASK:CLASS draws another heat map than that of the most probable finding. They "
-        "name patients, as headers do; see `medclip export` for a run that has ended.",
+        "DICOM results are sent to, fhir-r4b=https://HOST/PATH a FHIR server. sc:TASK:CLASS draws another heat map "
+        "than that of the most probable finding. They name patients, as headers do; see `medclip export` for a run "
+        "that has ended.",
         default=(),
         form=EXPORT_FORM,
         place=True,
@@ -84,7 +85,7 @@ class Scored:
     def lacks_folder(self) -> bool:
         """Whether something is written into the output folder for others."""
         exports = self.exports
-        return bool(exports.tables) or (exports.has_results and exports.folder is None and exports.store is None)
+        return bool(exports.tables) or (exports.has_results and not (exports.folder or exports.store or exports.post))
 
     @property
     def explains_page(self) -> bool:
@@ -272,7 +273,7 @@ def run_score(options: ScoringOptions, retry: str | None = None) -> ScoreRun:
         if options.is_stored:
             run = score_embeddings(open_embeddings(options.path), call, finish=finish, sort_by=page.options.sort_by)
         else:
-            with closing(exporting.store) if exporting.store is not None else nullcontext():
+            with closing(exporting):
                 run = run_scoring(call, finish=finish, sink=exporting.sink, sort_by=page.options.sort_by)
         return replace(
             run,

@@ -34,6 +34,9 @@ class Format:
     names_earlier: bool = False
     """It names those that it replaces: the target takes files of earlier results, as `earlier`."""
 
+    fhir_version: str = ""
+    """What the version of FHIR begins with that a server has to speak, which takes it; "" where none does."""
+
     @property
     def is_dicom(self) -> bool:
         """Whether a PACS takes it."""
@@ -61,8 +64,17 @@ _ROWS: dict[str, Format] = {
         needs_map=True,
         names_earlier=True,
     ),
-    "fhir-r4b": Format("FHIR R4B", "study", "medclip.export.fhir:fhir_r4b", ".json", names_earlier=True),
-    "fhir-r5": Format("FHIR R5", "study", "medclip.export.fhir:fhir_r5", ".json", names_earlier=True),
+    "fhir-r4b": Format(
+        "FHIR R4B", "study", "medclip.export.fhir:fhir_r4b", ".json", names_earlier=True, fhir_version="4"
+    ),
+    "fhir-r5": Format(
+        "FHIR R5",
+        "study",
+        "medclip.export.fhir:fhir_r5",
+        ".json",
+        names_earlier=True,
+        fhir_version="5",
+    ),
     "chai": Format(
         "CHAI model card", "audit", "medclip.export.applied_model_card:applied_model_card", "applied_model_card.xml"
     ),

@@ -67,12 +67,19 @@ class Stored:
     stored: int
     """Studies whose results the server has, from this call or an earlier one."""
     refused: int
-    """Studies whose results it does not take; the next call sends them again."""
+    """Studies whose results it does not take, or not all of them; the next call sends them again."""
+    resources: int = 0
+    """Resources of those that a FHIR server did not take."""
 
-    def sentence(self) -> str:
+    def sentence(self, to: str = "PACS") -> str:
         """Write it in words."""
-        refused = f"; {count(self.refused, 'study', 'studies')} refused by it" if self.refused else ""
-        return f"Sent to the PACS: results of {count(self.stored, 'study', 'studies')}{refused}"
+        parts = f" ({count(self.resources, 'resource')})" if self.resources else ""
+        refused = f"; {count(self.refused, 'study', 'studies')} refused by it{parts}" if self.refused else ""
+        return f"Sent to the {to}: results of {count(self.stored, 'study', 'studies')}{refused}"
+
+    def to_json(self) -> dict[str, int]:
+        """Return JSON values."""
+        return {"stored": self.stored, "refused": self.refused, **_stated(resources=self.resources)}
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,14 @@ class Exported:
     """Files by form that stand in the place of one in the folder of earlier results, where one was named."""
     stored: Mapping[str, int] | None = None
     """Studies whose results a PACS has (`stored`) and does not take (`refused`), where they were sent to one."""
+    posted: Mapping[str, int] | None = None
+    """The same of a FHIR server, with the resources that it does not take (`resources`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         without = {name: dict(reasons) for name, reasons in self.without.items()}
-        sent = {} if self.stored is None else {"stored": dict(self.stored)}
+        both = {"stored": self.stored, "posted": self.posted}
+        sent = {name: dict(counts) for name, counts in both.items() if counts is not None}
         replaced = {} if self.replaced is None else {"replaced": dict(self.replaced)}
         return {"folder": str(self.folder), "written": dict(self.written), "without": without, **replaced, **sent}
 
@@ -106,9 +116,15 @@ class Exported:
                 lines[-1] += f", {number(self.replaced.get(name, 0))} in the place of an earlier one"
             if total := sum(without.values()):
                 lines[-1] += f"; {number(total)} without ({by_reason(without)})"
-        if self.stored is not None:
-            lines.append(Stored(**self.stored).sentence())
+        for counts, to in ((self.stored, "PACS"), (self.posted, "FHIR server")):
+            if counts is not None:
+                lines.append(Stored(**counts).sentence(to))
         return lines
+
+    @property
+    def num_refused(self) -> int:
+        """Studies whose results a server does not take."""
+        return sum((counts or {}).get("refused", 0) for counts in (self.stored, self.posted))
 
 
 class Drawer(Protocol):
