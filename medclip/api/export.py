@@ -289,19 +289,19 @@ def begin_exports(exports: Exports, inputs: Any, call: Call, earlier: str | Path
         MedclipError: WRONG_USE, MISSING_FILE, OUTPUT_IN_USE, MISSING_CODEC; UNREACHABLE for a server that does not
             answer.
     """
-    from medclip.api.report import check_explain
+    from medclip.api.report import check_explain, heat_maps_of
     from medclip.export.running_results import RunningResults, StoreNote
     from medclip.files.dicomweb.spool import DicomwebFiles
-    from medclip.reports.score.heat_maps import TOP, HeatMaps
+    from medclip.reports.score.heat_maps import TOP
 
     if not exports.has_results:
         return Exporting(exports)
     drawer = None
     if exports.has_maps:
         named = exports.named or TOP
-        unread = "" if inputs.given is None else "images are given one by one"
+        unread = "" if call.given is None else "images are given one by one"
         check_explain(named, unread, call.model, call.options)
-        drawer = HeatMaps(inputs.root, call.model, call.options, call.settings, named, call.device, call.progress)
+        drawer = heat_maps_of(call, named)
     remote = call.remote
     read_from = remote.header_of if isinstance(remote, DicomwebFiles) else partial(_place, inputs.root, inputs.given)
     is_elsewhere = inputs.given is not None or remote is not None

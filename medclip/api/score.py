@@ -149,12 +149,6 @@ class ScoringOptions(
     rules = (
         *RUN_RULES,
         excludes(
-            ("draws_maps", "explains_page"),
-            "is_pacs",
-            "heat maps read the files of a folder once more.",
-            hint="Leave heat maps out.",
-        ),
-        excludes(
             "explains_page",
             "is_store",
             "heat maps read the files of a folder once more.",

@@ -135,6 +135,10 @@ class Drawer(Protocol):
         """What of each study is drawn: "top", TASK or TASK:CLASS."""
         ...
 
+    def keep_files(self, rows: StudyRows) -> None:
+        """Have the files kept that a study's map is drawn of, until it is."""
+        ...
+
     def draw_large(self, studies: Iterable[StudyRows]) -> Generator[DrawnMap | None, None, None]:
         """Yield the heat map of each study; None for one that has none."""
         ...

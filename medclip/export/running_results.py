@@ -219,6 +219,8 @@ class RunningResults:
             except Full:
                 continue
             self._latest[study.key] = self._num_taken
+            if self._map_names and self._results.drawer is not None:
+                self._results.drawer.keep_files(rows)
         self._tell(ledger)
 
     def end(self, ledger: Ledger) -> None:
