@@ -126,8 +126,8 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
     of_tables, of_studies = (
         tuple(dict.fromkeys(f for f in forms if (f in tables) is wanted)) for wanted in (True, False)
     )
-    firsts = (next(iter(several), None) for several in (places, stores, posts))
-    return Exports(of_tables, of_studies, named, *firsts, posted)
+    folder, store, post = (next(iter(several), None) for several in (places, stores, posts))
+    return Exports(of_tables, of_studies, named, folder, store, post, posted)
 
 
 def _refuse_server(form: str, place: str) -> None:

@@ -268,6 +268,7 @@ def test_heat_maps_of_a_pacs_are_those_of_a_folder_of_its_files_and_go_back_with
     of_pacs, of_folder = results_of(tmp_path / "out"), results_of(tmp_path / "of_folder")
     assert len(of_pacs) == 2 * NUM_STUDIES
     assert of_pacs == {name: content for name, content in of_folder.items() if name in of_pacs}
+    assert dx.exported is not None
     assert dx.exported["written"] == {"sr": NUM_STUDIES + 1, "sc": NUM_STUDIES + 1}
     assert scored.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
     assert not (tmp_path / "out" / "spool").exists()
