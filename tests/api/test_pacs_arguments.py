@@ -25,8 +25,6 @@ NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
         ({"query": "Modalty=CR"}, "'Modality'"),
         ({"table": "a.csv"}, "--table"),
         ({"hash_paths": True}, "--hash-paths"),
-        ({"report": {"explain": "top"}}, "heat maps"),
-        ({"export": "sc"}, "heat maps"),
         ({"engine": "ray"}, "--engine"),
         ({"shard": "1/2"}, "--shard"),
         ({"export": "sr=dicomwebs://user:word@host/x"}, "holds a user"),

@@ -20,7 +20,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -163,6 +163,7 @@ class DicomwebFiles:
         self._looking: dict[str, Future[list[str]]] = {}
         self._ahead, self._urgent = ThreadPoolExecutor(CONNECTIONS), ThreadPoolExecutor(CONNECTIONS)
         self._headers: deque[str] = deque()
+        self._kept: set[str] = set()
 
     @property
     def identity(self) -> str:
@@ -407,9 +408,36 @@ class DicomwebFiles:
                     _write_header(header, lambda uid: self.folder / _HEADERS / study.file_of(uid, self._key))
         return path
 
+    def keep(self, names: Iterable[str]) -> None:
+        """Keep files beyond their release for `held`, as long as the spool is less than half full."""
+        if self._num_bytes < self._limit // 2:
+            with self._lock:
+                self._kept.update(names)
+
+    @contextmanager
+    def held(self, names: Sequence[str]) -> Iterator[None]:
+        """Have files in the spool while they are read once more; they are fetched again where they are gone.
+
+        What does not come is not there.
+
+        Raises:
+            MedclipError: As `fetch`.
+        """
+        with self._lock:
+            self._kept.update(names)
+        try:
+            self.fetch(names)
+            yield
+        finally:
+            with self._lock:
+                self._kept.difference_update(names)
+            self.release(names)
+
     def release(self, names: Iterable[str]) -> None:
         """Remove files that are done with."""
         folders = set()
+        with self._lock:
+            names = [name for name in names if name not in self._kept]
         for name in names:
             path = self.folder / name
             with suppress(FileNotFoundError):
