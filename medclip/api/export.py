@@ -106,7 +106,8 @@ def parse_exports(texts: str | Sequence[str]) -> Exports:
         forms.append(form)
         named = of or named
         if place:
-            (posts if is_fhir(place) else stores if is_dicomweb(place) or is_dimse(place) else places)[str(place)] = None
+            is_pacs = is_dicomweb(place) or is_dimse(place)
+            (posts if is_fhir(place) else stores if is_pacs else places)[str(place)] = None
             placed.add(form)
     homeless = [form for form in forms if form not in tables and form not in placed]
     if places and homeless:
