@@ -109,7 +109,7 @@ def test_what_has_no_real_name_yet_is_left_out_and_holds_its_folder_back_while_i
     draft, copier = put(tmp_path / "study" / "2.dcm.part"), put(tmp_path / ".~tmp~" / "b" / "3.dcm")
     stillness = Stillness(tmp_path, 10, now=clock)
     look = stillness.look()
-    assert set(look.unfinished) == {draft, tmp_path / ".~tmp~"}
+    assert set(look.waiting) == {draft, tmp_path / ".~tmp~"}
     assert (look.num_still, look.num_waiting) == (0, 0)
     clock.at += 5
     os.utime(draft)
@@ -123,7 +123,7 @@ def test_what_has_no_real_name_yet_is_left_out_and_holds_its_folder_back_while_i
     draft.rename(draft.with_suffix(""))
     copier.rename(tmp_path / "3.dcm")
     look = Stillness(tmp_path, 0, now=clock).look()
-    assert (look.unfinished, look.num_still) == ((), 4)
+    assert (look.waiting, look.num_still) == ((), 4)
 
 
 def test_a_hidden_link_hides_nothing_that_it_leads_to(tmp_path: Path, clock: Clock) -> None:
@@ -131,4 +131,4 @@ def test_a_hidden_link_hides_nothing_that_it_leads_to(tmp_path: Path, clock: Clo
     (tmp_path / ".newest").symlink_to("study")
     (tmp_path / ".1.dcm").symlink_to("study/1.dcm")
     look = Stillness(tmp_path, 0, now=clock).look()
-    assert (look.unfinished, look.num_still) == ((), 3)
+    assert (look.waiting, look.num_still) == ((), 3)
