@@ -114,7 +114,7 @@ def _write_films(source: Path, folder: Path, alter: Callable[[Image], Image] | N
 
     labels = pd.read_csv(source / "labels.csv")
     for view, num in (("PA", NUM_PA), ("AP", NUM_AP if alter is None else 0)):
-        films = labels[labels["view"] == view].drop_duplicates("patient_id").head(num)
+        films = labels.loc[labels["view"] == view].drop_duplicates(subset=["patient_id"]).head(num)
         for name, patient in zip(films["file"], films["patient_id"], strict=True):
             pixels = np.asarray(Pillow.open(source / name).convert("L"), np.float64)
             pixels = np.clip(np.round(pixels if alter is None else alter(pixels)), 0, 255).astype(np.uint8)
@@ -212,7 +212,8 @@ def _watched(
     of_good = {name: of[good] for name, of in facts.items()}
     questions = tuple(
         Question(
-            *name.split(": "),
+            name.split(": ")[0],
+            name.split(": ")[1],
             "multilabel",
             studies,
             patient_N[good],

@@ -374,12 +374,12 @@ def _normal_scores(value_M: Floats, reference_R: Floats) -> Floats:
 def _sums(look_M: NDArray[np.int64], y_M: Floats, num_looks: int) -> tuple[Floats, Floats]:
     return (
         np.bincount(look_M, minlength=num_looks).astype(np.float64),
-        np.bincount(look_M, y_M, minlength=num_looks),
+        np.bincount(look_M, y_M, minlength=num_looks).astype(np.float64),
     )
 
 
 def _differences(
-    num_L: Floats, sum_LB: Floats, scale: float, last: int, windows: Sequence[int]
+    num_L: NDArray[np.floating], sum_LB: NDArray[np.floating], scale: float, last: int, windows: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield, for each window, the statistic of each look that it fits into, [looks, ...]; 0 where nothing came."""
     nums, sums = (np.concatenate([np.zeros_like(of[:1]), np.cumsum(of, axis=0)]) for of in (num_L, sum_LB))
@@ -524,7 +524,7 @@ def _watch(
     charts: Sequence[_Chart],
     factors: Sequence[float],
     limits_L: Floats,
-    names: Sequence[str],
+    names: tuple[str, ...],
     num_resamples: int,
     seed: int,
 ) -> tuple[list[Alarm], list[ChartPoint]]:
@@ -610,7 +610,7 @@ def _alarm(
     alarm: Sequence[Any],
     value: float,
     limits_L: Floats,
-    names: Sequence[str],
+    names: tuple[str, ...],
     num_resamples: int,
     seed: int,
 ) -> Alarm:
@@ -645,7 +645,7 @@ def _alarm(
     )
 
 
-def _points(event: int, state: _State, limits_L: Floats, names: Sequence[str]) -> Iterator[ChartPoint]:
+def _points(event: int, state: _State, limits_L: Floats, names: tuple[str, ...]) -> Iterator[ChartPoint]:
     chart = state.chart
     num_L, sum_L = _sums(chart.look_M, chart.shown_M, len(names))
     for look, name in enumerate(names):

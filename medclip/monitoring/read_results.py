@@ -336,8 +336,11 @@ def _questions(
             values = (studies[rows], patients[rows], probability[rows], logit[rows], weeks[rows])
             columns.setdefault(key, []).append((*values, np.full(len(rows), number), facts[rows]))
     for (task, name, kind), of_runs in columns.items():
-        *arrays, facts = (np.concatenate(values) for values in zip(*of_runs, strict=True))
-        yield Question(task, name, kind, *arrays, dict(zip(UNIT_FACTS, facts.T, strict=True)))
+        studies, patients, probability, logit, weeks, runs, facts = (
+            np.concatenate(values) for values in zip(*of_runs, strict=True)
+        )
+        of_facts: dict[str, Any] = dict(zip(UNIT_FACTS, facts.T, strict=True))
+        yield Question(task, name, kind, studies, patients, probability, logit, weeks, runs, of_facts)
 
 
 def _vectors(
