@@ -30,7 +30,6 @@ OTHER_NAMES = {
         "patient_from",
         "replicates",
         "num_replicates",
-        "replace",
         "licence",
         "tasks",
         "pack",
@@ -44,6 +43,7 @@ OTHER_NAMES = {
 
 GLOSSARY: dict[str, tuple[str, Any]] = {
     "workers": ("int | None", None),
+    "replace": ("str | Path | None", None),  # earlier results; the switch of that name is overwrite
     "memory": ("int | str | None", None),
     "device": ("str", "cpu"),
     "batch_size": ("int | None", None),

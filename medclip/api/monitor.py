@@ -54,6 +54,14 @@ class MonitorOptions(Told, Recipe, OutFolder, Resamples, Chance):
         choices=("week", "month", "run"),
         often=True,
     )
+    false_alarms_a_year: float = option(
+        "Rate of false alarms that is accepted over everything that is watched together: all figures of all scanners, "
+        "sites, views and protocols. Runs are taken for nights, 365 a year.",
+        default=1.0,
+        least=0.01,
+        most=50,
+        heading="Figures",
+    )
     min_probability: float = option(
         "Probability from which a finding is called where two packs are compared. Of tasks with one answer the "
         "likeliest class is.",
@@ -107,6 +115,7 @@ def monitor(options: MonitorOptions) -> Monitored:
             before,
             others,
             period=options.period,
+            false_alarms_a_year=options.false_alarms_a_year,
             min_probability=options.min_probability,
             num_resamples=options.num_resamples,
             seed=options.seed,

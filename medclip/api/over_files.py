@@ -99,8 +99,8 @@ class Kept:
     heading = "Output"
 
     weeks: bool = option(
-        'Write the week of each DICOM examination ("2024-W05") into the column `headers` of files.parquet, for '
-        "`medclip monitor`. Without it tables hold no date of any kind.",
+        'Write the week of each DICOM examination ("2024-W05") and keyed hashes of device, site and protocol into the '
+        "column `headers` of files.parquet, for `medclip monitor`. Without it tables hold no date of any kind.",
         default=False,
     )
     thumbnails: bool = option("Keep small images for the report.", default=True)
@@ -183,10 +183,12 @@ def watched(given: Any, verb: str) -> AbstractContextManager[Any]:
     """Return what stands around a call: it writes the log and the metrics that its options name."""
     from medclip.api.run_arguments import path_of
     from medclip.files.given_images import is_several
+    from medclip.progress import Silent
     from medclip.runs.operations.watch import watch_run
 
     named = (given.log or ()) if is_several(given.log) else (given.log,)
-    return watch_run(verb, [path_of(file, "the file of the log") for file in named])
+    files = [path_of(file, "the file of the log") for file in named]
+    return watch_run(verb, files, (given.progress or Silent()).note)
 
 
 def prepare(

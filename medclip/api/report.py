@@ -74,8 +74,6 @@ def page_of_call(values: Mapping[str, Any] | None, inputs: Any, call: Call, *, i
         MedclipError: RECIPE_INVALID for a name that is none of them, and for a value that it does not take; as
             `check_explain`.
     """
-    from medclip.reports.score.heat_maps import HeatMaps
-
     known = options_of(PageOptions)
     for name, value in (values or {}).items():
         if name not in known:
@@ -90,11 +88,20 @@ def page_of_call(values: Mapping[str, Any] | None, inputs: Any, call: Call, *, i
     unread = {
         "paths are hashed": call.options.hash_paths,
         "embeddings are scored": is_stored,
-        "images are given one by one": inputs.given is not None,
+        "images are given one by one": call.given is not None,
     }
     check_explain(chosen.explain, next((what for what, is_so in unread.items() if is_so), ""), call.model, call.options)
-    named, progress = chosen.explain, call.progress
-    return Page(chosen, HeatMaps(inputs.root, call.model, call.options, call.settings, named, call.device, progress))
+    return Page(chosen, heat_maps_of(call, chosen.explain))
+
+
+def heat_maps_of(call: Call, named: str) -> Any:
+    """Return what draws heat maps of a run; of a PACS its files are kept or fetched once more."""
+    from medclip.files.dicomweb.spool import DicomwebFiles
+    from medclip.reports.score.heat_maps import HeatMaps
+
+    remote = call.remote
+    brought = {"held": remote.held, "keep": remote.keep} if isinstance(remote, DicomwebFiles) else {}
+    return HeatMaps(call.root, call.model, call.options, call.settings, named, call.device, call.progress, **brought)
 
 
 def refuse_shown_paths(hash_paths: bool, chosen: Any) -> None:

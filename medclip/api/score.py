@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.export import EXPORT_FORM, Exports, parse_exports
+from medclip.api.export import EXPORT_FORM, Exports, parse_exports, replaced_option
 from medclip.api.groups import (
     Additions,
     Batches,
@@ -56,9 +57,10 @@ class Scored:
     )
     export: str | Sequence[str] = option(
         f"Write results for others, too: {list_of(list(formats_of('tables', 'study')), 'or')}. They are written as "
-        "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH a PACS that "
-        "DICOM results are sent to. sc:TASK:CLASS draws another heat map than that of the most probable finding. They "
-        "name patients, as headers do; see `medclip export` for a run that has ended.",
+        "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH or "
+        "sr=dicom://AET@HOST:PORT a PACS that DICOM results are sent to, fhir-r4b=https://HOST/PATH a FHIR server. "
+        "sc:TASK:CLASS draws another heat map than that of the most probable finding. They name patients, as headers "
+        "do; see `medclip export` for a run that has ended.",
         default=(),
         form=EXPORT_FORM,
         place=True,
@@ -66,6 +68,7 @@ class Scored:
         often=True,
         heading="Output",
     )
+    replace: str | Path | None = replaced_option("Output")
     report: Mapping[str, Any] | None = option(
         "Options of `medclip report`, for the page as it is written at the end; of recipes and of Python.",
         default=None,
@@ -82,7 +85,7 @@ class Scored:
     def lacks_folder(self) -> bool:
         """Whether something is written into the output folder for others."""
         exports = self.exports
-        return bool(exports.tables) or (exports.has_results and exports.folder is None and exports.store is None)
+        return bool(exports.tables) or (exports.has_results and not (exports.folder or exports.store or exports.post))
 
     @property
     def explains_page(self) -> bool:
@@ -146,12 +149,6 @@ class ScoringOptions(
     rules = (
         *RUN_RULES,
         excludes(
-            ("draws_maps", "explains_page"),
-            "is_pacs",
-            "heat maps read the files of a folder once more.",
-            hint="Leave heat maps out.",
-        ),
-        excludes(
             "explains_page",
             "is_store",
             "heat maps read the files of a folder once more.",
@@ -195,6 +192,12 @@ class ScoringOptions(
             ("exports_files", "explains_page"),
             "a shard reads files and writes no report, and heat maps or results for other systems are asked for.",
             hint="Leave one of the two out; the same call on the merged folder draws and exports.",
+        ),
+        needs(
+            "replace",
+            "exports_files",
+            "earlier results are named, and no results for other systems are asked for.",
+            hint="Name their form with --export, such as sr.",
         ),
         needs(
             "lacks_folder",
@@ -259,12 +262,12 @@ def run_score(options: ScoringOptions, retry: str | None = None) -> ScoreRun:
             return preview_scoring(call, sort_by=page.options.sort_by)
         if in_memory:
             return answer_embeddings(open_embeddings(options.path), call)
-        exporting = begin_exports(options.exports, prepared.inputs, call)
+        exporting = begin_exports(options.exports, prepared.inputs, call, options.replace)
         finish = partial(_finish, page, exporting)
         if options.is_stored:
             run = score_embeddings(open_embeddings(options.path), call, finish=finish, sort_by=page.options.sort_by)
         else:
-            with closing(exporting.store) if exporting.store is not None else nullcontext():
+            with closing(exporting):
                 run = run_scoring(call, finish=finish, sink=exporting.sink, sort_by=page.options.sort_by)
         return replace(
             run,

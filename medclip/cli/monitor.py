@@ -34,6 +34,6 @@ def print_monitor(watched: Any, as_json: bool, _: Any) -> int:
 monitor = derive(
     verb,
     print_monitor,
-    exit_codes="0 nothing changed that is more than small, 3 something did or a decision differs",
+    exit_codes="0 no alarm stands at the end, 3 one does or a decision differs",
     refused="nothing to compare, wrong use or refused",
 )

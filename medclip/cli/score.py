@@ -120,7 +120,7 @@ def _print_page(run: Any, as_json: bool, _: Any) -> int:
 def _print_exported(exported: Any, as_json: bool, _: Any) -> int:
     from medclip.errors import printable
 
-    refused = (exported.stored or {}).get("refused", 0)
+    refused = exported.num_refused
     if as_json:
         print(json.dumps({**exported.to_json(), "exit_code": 3 if refused else 0}))
     else:
@@ -140,4 +140,4 @@ watch = derive(
     interrupted=interrupted,
 )
 report = derive(report_verb.report, _print_page, exit_codes="0 written")
-export = derive(export_verb.export, _print_exported, exit_codes="0 all written or sent, 3 a PACS refused some")
+export = derive(export_verb.export, _print_exported, exit_codes="0 all written or sent, 3 a server refused some")

@@ -10,12 +10,18 @@ whole, and of its images, which are members of that of their breast.
 
 Patient, study and accession number are logical references, by the identifiers of the DICOM header: a server that knows
 them finds its own. Of a study without a header they are the keyed hashes of the tables.
+
+A report that replaces an earlier one says so by HL7's extensions diagnosticReport-replaces and observation-replaces, by
+the identifiers of the earlier resources. It stays preliminary: amended and corrected are words for what was final.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
@@ -35,12 +41,22 @@ _OBSERVATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-categ
 _LOINC = "http://loinc.org"
 _UCUM = "http://unitsofmeasure.org"
 _INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+_REPLACES = {
+    kind: f"http://hl7.org/fhir/StructureDefinition/{name}-replaces"
+    for kind, name in (("DiagnosticReport", "diagnosticReport"), ("Observation", "observation"))
+}
+_UUID = re.compile(r"urn:uuid:[0-9a-f-]{36}")
 _BREASTS = {"R": ("73056007", "Right breast structure"), "L": ("80248007", "Left breast structure")}
 _CAUTION = "Probabilities that a model returned; no physician has read them. For research; not a medical device."
 
 
 def fhir_bundle(
-    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, release: Release = "R4B"
+    result: StudyResult,
+    headers: Headers,
+    algorithm: Algorithm,
+    created: datetime,
+    release: Release = "R4B",
+    replaced: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the answers of a study as a bundle.
 
@@ -50,11 +66,13 @@ def fhir_bundle(
         algorithm: Algorithm that answered.
         created: Time at which the report counts as made, with a time zone.
         release: Release of FHIR.
+        replaced: Earlier bundles of the study, which this one replaces.
 
     Returns:
         JSON values.
     """
-    names = _Names(result, algorithm, created)
+    earlier = _identifiers(replaced)
+    names = _Names(result, algorithm, created, sorted({uuid for uuids in earlier.values() for uuid in uuids}))
     subject, study = _subject(result, headers), _study(result, headers)
     common = {"status": "preliminary", **_ordered(headers)}
     effective = _effective(headers)
@@ -83,6 +101,7 @@ def fhir_bundle(
                 identifier,
                 {
                     "resourceType": "Observation",
+                    **_replaces("Observation", earlier.get(_place_of_observation(_finding(answer)), ())),
                     "identifier": [_identifier(identifier)],
                     **common,
                     "category": [_concept(_OBSERVATION_CATEGORY, "imaging", "Imaging")],
@@ -109,6 +128,7 @@ def fhir_bundle(
     facts = MODALITIES[result.modality]
     report = {
         "resourceType": "DiagnosticReport",
+        **_replaces("DiagnosticReport", earlier.get("DiagnosticReport", ())),
         "identifier": [_identifier(report_id)],
         **common,
         "category": [_concept(f"{_V2}0074", *facts.fhir_section)],
@@ -135,21 +155,100 @@ def bundle_text(bundle: dict[str, Any]) -> str:
     return json.dumps(bundle, indent=1, ensure_ascii=False) + "\n"
 
 
-def fhir_r4b(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
-    """Encode the answers of a study in R4B."""
-    return bundle_text(fhir_bundle(result, headers, algorithm, created, "R4B")).encode()
+def bundle_says(bundle: Mapping[str, Any]) -> str:
+    """Hash what a bundle says, without when it was written and what its resources are called."""
+    text = json.dumps(_without(bundle, "issued", "timestamp"), sort_keys=True)
+    return hashlib.sha256(_UUID.sub("", text).encode()).hexdigest()[:16]
 
 
-def fhir_r5(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
-    """Encode the answers of a study in R5."""
-    return bundle_text(fhir_bundle(result, headers, algorithm, created, "R5")).encode()
+def fhir_r4b(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, earlier: Sequence[bytes] = ()
+) -> bytes:
+    """Encode the answers of a study in R4B; an earlier bundle that says the same is returned as it is."""
+    return _encoded(result, headers, algorithm, created, "R4B", earlier)
+
+
+def fhir_r5(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, earlier: Sequence[bytes] = ()
+) -> bytes:
+    """Encode the answers of a study in R5; an earlier bundle that says the same is returned as it is."""
+    return _encoded(result, headers, algorithm, created, "R5", earlier)
+
+
+def _encoded(
+    result: StudyResult,
+    headers: Headers,
+    algorithm: Algorithm,
+    created: datetime,
+    release: Release,
+    earlier: Sequence[bytes],
+) -> bytes:
+    new = fhir_bundle(result, headers, algorithm, created, release)
+    said, study = bundle_says(new), _study(result, headers)
+    replaced: list[Mapping[str, Any]] = []
+    same: tuple[bytes, Mapping[str, Any]] | None = None
+    for file in earlier:
+        with suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):  # a damaged file is none
+            old = json.loads(file)
+            if study not in [one for r in _resources(old, "Observation") for one in r["derivedFrom"]]:
+                continue
+            if bundle_says(_without(old, "extension")) == said:
+                same = file, old
+            else:
+                replaced.append(old)
+    if same is not None:
+        file, old = same
+        if {uuid for uuids in _identifiers(replaced).values() for uuid in uuids} <= set(_UUID.findall(json.dumps(old))):
+            return file
+        replaced = [old, *replaced]
+    return bundle_text(
+        fhir_bundle(result, headers, algorithm, created, release, replaced) if replaced else new
+    ).encode()
+
+
+def _resources(bundle: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    return (e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == kind)
+
+
+def _identifiers(bundles: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the identifiers of earlier resources, by what a resource has to be to take their place."""
+    known: dict[str, list[str]] = {}
+    for bundle in bundles:
+        for report in _resources(bundle, "DiagnosticReport"):
+            known.setdefault("DiagnosticReport", []).append(report["identifier"][0]["value"])
+        for observation in _resources(bundle, "Observation"):
+            place = _place_of_observation(observation["code"])
+            known.setdefault(place, []).append(observation["identifier"][0]["value"])
+    return known
+
+
+def _place_of_observation(code: Mapping[str, Any]) -> str:
+    """Return what two observations of a study have in common of which one replaces the other: finding and region."""
+    return f"Observation {code['coding'][0]['code']} {code['text']}"
+
+
+def _replaces(kind: str, uuids: Sequence[str]) -> dict[str, Any]:
+    """Return the extensions that name what a resource replaces."""
+    references = [
+        {"type": kind, "identifier": {"system": "urn:ietf:rfc:3986", "value": uuid}} for uuid in dict.fromkeys(uuids)
+    ]
+    return {"extension": [{"url": _REPLACES[kind], "valueReference": r} for r in references]} if references else {}
+
+
+def _without(value: Any, *keys: str) -> Any:
+    """Return JSON values without some keys of objects, at any depth."""
+    if isinstance(value, list):
+        return [_without(one, *keys) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(one, *keys) for key, one in value.items() if key not in keys}
 
 
 class _Names:
     """Makes the identifiers of a bundle's resources: of what they hold, so that equal ones have equal ones."""
 
-    def __init__(self, result: StudyResult, algorithm: Algorithm, created: datetime) -> None:
-        self._parts = (result.key, algorithm.digest, algorithm.medclip, created.isoformat())
+    def __init__(self, result: StudyResult, algorithm: Algorithm, created: datetime, replaced: Sequence[str]) -> None:
+        self._parts = (result.key, algorithm.digest, algorithm.medclip, created.isoformat(), *replaced)
 
     def uuid(self, kind: str, *parts: str) -> str:
         of_study = () if kind == "device" else self._parts

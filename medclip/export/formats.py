@@ -31,6 +31,11 @@ class Format:
     """A study without DICOM headers has none."""
     needs_map: bool = False
     """It is of a heat map, which the model draws."""
+    names_earlier: bool = False
+    """It names those that it replaces: the target takes files of earlier results, as `earlier`."""
+
+    fhir_version: str = ""
+    """What the version of FHIR begins with that a server has to speak, which takes it; "" where none does."""
 
     @property
     def is_dicom(self) -> bool:
@@ -47,6 +52,7 @@ _ROWS: dict[str, Format] = {
         ".dcm",
         about="DICOM SR",
         needs_header=True,
+        names_earlier=True,
     ),
     "sc": Format(
         "DICOM heat map",
@@ -56,9 +62,19 @@ _ROWS: dict[str, Format] = {
         about="the heat map of the most probable finding as a DICOM image; sc:TASK:CLASS of another",
         needs_header=True,
         needs_map=True,
+        names_earlier=True,
     ),
-    "fhir-r4b": Format("FHIR R4B", "study", "medclip.export.fhir:fhir_r4b", ".json"),
-    "fhir-r5": Format("FHIR R5", "study", "medclip.export.fhir:fhir_r5", ".json"),
+    "fhir-r4b": Format(
+        "FHIR R4B", "study", "medclip.export.fhir:fhir_r4b", ".json", names_earlier=True, fhir_version="4"
+    ),
+    "fhir-r5": Format(
+        "FHIR R5",
+        "study",
+        "medclip.export.fhir:fhir_r5",
+        ".json",
+        names_earlier=True,
+        fhir_version="5",
+    ),
     "chai": Format(
         "CHAI model card", "audit", "medclip.export.applied_model_card:applied_model_card", "applied_model_card.xml"
     ),

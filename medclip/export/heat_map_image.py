@@ -5,26 +5,33 @@ it is for research. It says what it was drawn from in Source Image Sequence. It 
 have cut or turned the image, and a viewer would lay values over the wrong places.
 
 Patient and study are those of the images' headers. UIDs are made of what the object holds, and times are the caller's:
-equal calls write equal bytes. Pixels are JPEG, as an image for the eye may be.
+equal calls write equal bytes. Pixels are JPEG, as an image for the eye may be. One that replaces another names it in
+Referenced Image Sequence; the standard has no code for that, so that the purpose is one of ours.
 
-Standard: DICOM PS3.3 A.8.1.
+Standard: DICOM PS3.3 A.8.1, C.12.4.
 """
 
 from __future__ import annotations
 
 import hashlib
 import textwrap
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.elements import quiet
+from medclip.export.earlier_results import newest, reference_to
 from medclip.export.source_headers import Headers
-from medclip.export.structured_report import bytes_of, equipment_of, require_highdicom, uid_parts
+from medclip.export.structured_report import bytes_of, equipment_of, require_highdicom, uid_parts, uids_of
 from medclip.export.study_result import Algorithm, DrawnMap, StudyResult
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _SERIES_NUMBER = 9902
 """Behind that of the structured report."""
@@ -32,7 +39,9 @@ _LINE_PX, _LETTER_PX = 18, 7.5
 _CAUTION = "Where the score comes from, not where a finding is. For research; not a medical device."
 
 
-def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+def heat_map_image(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, earlier: Sequence[bytes] = ()
+) -> bytes:
     """Write the heat map of a study as a DICOM file.
 
     Args:
@@ -40,14 +49,21 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
         headers: Headers of the study's images; at least one.
         algorithm: Algorithm that answered.
         created: Time at which the image counts as made.
+        earlier: Files of earlier heat maps of the study, which this one replaces.
 
     Returns:
-        The bytes of the file.
+        The bytes of the file; those of an earlier one that shows the same.
 
     Raises:
         MedclipError: MISSING_CODEC without highdicom.
     """
     require_highdicom()
+    return newest(partial(_image, result, headers, algorithm, created), earlier)
+
+
+def _image(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, replaced: Sequence[Dataset]
+) -> bytes:
     import highdicom as hd
     from pydicom.uid import JPEGBaseline8Bit
     from pydicom.valuerep import DA, TM
@@ -69,12 +85,14 @@ def heat_map_image(result: StudyResult, headers: Headers, algorithm: Algorithm, 
             patient_orientation=("L", "F"),  # emptied below: the adapter may have turned the image
             series_instance_uid=hashed_uid(*parts, "heat map series"),
             series_number=_SERIES_NUMBER,
-            sop_instance_uid=hashed_uid(*parts, drawn.finding, drawn.image, content),
+            sop_instance_uid=hashed_uid(*parts, drawn.finding, drawn.image, content, *uids_of(replaced)),
             instance_number=1,
             **equipment_of(algorithm, "AI heat map"),
             transfer_syntax_uid=JPEGBaseline8Bit,
         )
         _describe(image, drawn, headers)
+        if replaced:
+            image.ReferencedImageSequence = [reference_to(old) for old in replaced]
         image.ConversionType = "WSD"
         image.PatientOrientation = image.Laterality = None
         image.BurnedInAnnotation = "NO"  # the words below the image name nobody

@@ -7,18 +7,17 @@ drawn when the last image is scored, and what is left where a server or a disk f
 the run as if this were not there. The ledger is told by the run's own thread, at the next commit: a run that is killed
 writes at most those files again, in the same bytes.
 
-DICOM results are sent to a PACS by STOW, each once: what is stored already is not sent again.
-A note in the folder of results says what of each study was stored where. A call that is stopped sends again at most
-what it did not write down; the objects have the same UIDs, and a PACS keeps one. A file that was sent is known again by
-its size, time and inode, and read once more only where these differ; they stand in a journal of their own, so that the
-note of two runs is the same. A study whose results changed (it grew, or its model did) is sent anew, as new objects
-beside the old ones: what was sent to others is not taken back.
+DICOM results are sent to a PACS, and bundles to a FHIR server, each once: what is stored already is not sent again. Of
+a bundle of which the server took a part the note has the rest, and it is sent once more as a whole. A note in the
+folder of results says what of each study was stored where. A call that is stopped sends again at most what it did not
+write down; the objects have the same UIDs, and a PACS keeps one. A file that was sent is known again by its size, time
+and inode, and read once more only where these differ; they stand in a journal of their own, so that the note of two
+runs is the same. A study whose results changed (it grew, or its model did) is sent anew, as new objects beside the old
+ones, which they name: what was sent to others is not taken back.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +28,12 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
-from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError
+from medclip.export.earlier_results import STORED as _WHAT
+from medclip.export.earlier_results import STORED_NOTE as NOTE
+from medclip.export.earlier_results import sent_digest
+from medclip.export.fhir_server import Outcome
+from medclip.export.formats import FORMATS
 from medclip.export.results_folder import ResultsFolder, Stored, contents_of
 from medclip.export.source_headers import encode_study
 from medclip.export.study_result import (
@@ -52,18 +55,12 @@ from medclip.runs.rows import ChunkResult
 from medclip.sample import Stamp
 from medclip.wording import capital
 
-NOTE = "stored.json"
 JOURNAL = "journal.stored.json"
-_WHAT, _WHAT_FILES = "list of what a PACS has", "list of files that a PACS has"
+_WHAT_FILES = "list of files that a PACS has"
 _AT_ONCE = 50
 """Files after which the note is written again, at least: it holds them all."""
 _SHARE = 20
 """It is written for a twentieth of what it holds, so that a million files cost no more a file than a thousand."""
-_TIMES = {
-    *("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime"),
-    *("DateOfSecondaryCapture", "TimeOfSecondaryCapture", "SOPInstanceUID", "SeriesInstanceUID"),
-}
-"""What differs in a report that is written anew and says the same."""
 _MOST_WAITING = 1000
 """Studies whose answers wait to be written; each is some kilobytes."""
 _Taken = tuple[int, StudyResult, StudyRows]
@@ -78,8 +75,8 @@ class Server(Protocol):
         """Its URL."""
         ...
 
-    def store(self, content: bytes) -> bool:
-        """Send one file; return whether it is kept."""
+    def store(self, content: bytes) -> bool | Outcome:
+        """Send one file; return whether it is kept, or what is kept of it."""
         ...
 
 
@@ -89,27 +86,43 @@ class StoreNote:
     Args:
         results: Folder that `ResultsFolder` writes.
         server: Server that files go to.
+        forms: Forms that it takes; those that are DICOM where None.
     """
 
-    def __init__(self, results: Path, server: Server) -> None:
+    def __init__(self, results: Path, server: Server, forms: Sequence[str] | None = None) -> None:
         self._results, self._server = results, server
+        self._forms = [name for name, form in FORMATS.items() if form.is_dicom] if forms is None else forms
         self._where = digest_of(str(server.place))
         self._num_new = 0
         self._read: dict[str, dict[str, Any]] = {}
 
     def _read_note(self, name: str, what: str) -> dict[str, Any]:
         if name not in self._read:
-            self._read[name] = read_own_note(self._results / name, what) or {}
-            self._read[name].setdefault("sent", {}).setdefault(self._where, {})
+            note = read_own_note(self._results / name, what) or {}
+            self._read[name] = {of: (note.get(of) or {}).get(self._where) or {} for of in ("sent", "refused")}
         return self._read[name]
 
     @property
     def _digests(self) -> dict[str, str]:
-        return self._read_note(NOTE, _WHAT)["sent"][self._where]
+        return self._read_note(NOTE, _WHAT)["sent"]
 
     @property
     def _stamps(self) -> dict[str, str]:
-        return self._read_note(JOURNAL, _WHAT_FILES)["sent"][self._where]
+        return self._read_note(JOURNAL, _WHAT_FILES)["sent"]
+
+    @property
+    def resources_refused(self) -> dict[str, dict[str, str]]:
+        """Of each file that the server has in part or not at all, what it said of the resources that it has not."""
+        return self._read_note(NOTE, _WHAT)["refused"]
+
+    def files(self) -> list[Path]:
+        """List the files of the forms that the server takes, sorted."""
+        folders = [(self._results / name, FORMATS[name].file) for name in self._forms]
+        return sorted(path for folder, suffix in folders if folder.is_dir() for path in folder.glob(f"*{suffix}"))
+
+    def takes(self, form: str) -> bool:
+        """Whether the server takes a form."""
+        return form in self._forms
 
     def has(self, path: Path) -> bool:
         """Return whether the server has a file, known without reading it: it is the one on the disk that was sent."""
@@ -123,11 +136,18 @@ class StoreNote:
         """
         if self.has(path):
             return True
-        stamp, content = _stamp(path), path.read_bytes()
-        digest = _digest(content)
-        if self._digests.get(_name(path)) != digest and not self._server.store(content):
-            return False
-        self._digests[_name(path)], self._stamps[_name(path)] = digest, stamp
+        stamp, content, name = _stamp(path), path.read_bytes(), _name(path)
+        digest = sent_digest(content)
+        if self._digests.get(name) != digest:
+            outcome = self._server.store(content)
+            refused = {} if isinstance(outcome, bool) else outcome.refused
+            if refused:
+                self.resources_refused[name] = refused
+                self._num_new += 1
+            if refused or not outcome:
+                return False
+            self.resources_refused.pop(name, None)
+        self._digests[name], self._stamps[name] = digest, stamp
         self._num_new += 1
         if self._num_new >= max(_AT_ONCE, len(self._digests) // _SHARE):
             self.write()
@@ -136,9 +156,13 @@ class StoreNote:
     def write(self) -> None:
         """Write the note, if anything was sent since."""
         if self._num_new:
-            # The journal last: what it names is in the note.
-            write_note(self._results / NOTE, _WHAT, self._read_note(NOTE, _WHAT))
-            write_note(self._results / JOURNAL, _WHAT_FILES, self._read_note(JOURNAL, _WHAT_FILES))
+            # The journal last: what it names is in the note. Other servers have theirs in the same files.
+            for name, what in ((NOTE, _WHAT), (JOURNAL, _WHAT_FILES)):
+                note = read_own_note(self._results / name, what) or {}
+                for of, values in self._read_note(name, what).items():
+                    by_server = {**(note.get(of) or {}), self._where: values}
+                    note[of] = {where: some for where, some in by_server.items() if some or of == "sent"}
+                write_note(self._results / name, what, {of: values for of, values in note.items() if values})
             self._num_new = 0
 
 
@@ -149,7 +173,7 @@ class RunningResults:
         results: Folder of the results.
         card: The pack's card.
         unlearned: Answers that are worth little, of studies of any modality.
-        store: Sender of the results; None where they are not sent, or not before the end.
+        stores: Senders of the results; none where they are not sent, or not before the end.
         close: Function called at every end.
     """
 
@@ -158,10 +182,10 @@ class RunningResults:
         results: ResultsFolder,
         card: Any,
         unlearned: Sequence[Unlearned],
-        store: StoreNote | None = None,
+        stores: Sequence[StoreNote] = (),
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._results, self._card, self._store, self._close = results, card, store, close
+        self._results, self._card, self._stores, self._close = results, card, stores, close
         self._unlearned = unlearned
         self._cautions: dict[str, str] = {}
         self._names, self._map_names = results.early_forms, results.map_forms
@@ -195,6 +219,8 @@ class RunningResults:
             except Full:
                 continue
             self._latest[study.key] = self._num_taken
+            if self._map_names and self._results.drawer is not None:
+                self._results.drawer.keep_files(rows)
         self._tell(ledger)
 
     def end(self, ledger: Ledger) -> None:
@@ -238,8 +264,8 @@ class RunningResults:
             try:
                 self._write(algorithm, created)
             finally:
-                if self._store is not None:
-                    self._store.write()
+                for store in self._stores:
+                    store.write()
         except MedclipError as error:  # what is left is tried again at the end, and refused there if it must be
             if not self._stop.is_set():
                 self._results.progress.note(f"{capital(error.message)} Results that are left follow at the end.")
@@ -251,7 +277,7 @@ class RunningResults:
             for (number, study, rows), names in self._jobs():
                 with_map = names is self._map_names
                 study = replace(study, drawn=draw(rows)) if with_map else study
-                future = pool.submit(encode_study, *self._results.job(study, names), algorithm, created)
+                future = pool.submit(encode_study, *self._results.job(study, names, algorithm, created))
                 kept = self._results.keep(study.key, contents_of(future, names))
                 self._written.append((number, kept, with_map or not self._map_names))
                 self._send(study.key, kept)
@@ -290,33 +316,41 @@ class RunningResults:
             yield draw
 
     def _send(self, key: str, rows: list[tuple[str, str, str]]) -> None:
-        if self._store is None:
-            return
         for _, name, lacking in rows:
-            place = self._results.place(name, key)
-            if not lacking and place.suffix == ".dcm":
-                self._store.send(place)
+            for store in self._stores:
+                if not lacking and store.takes(name):
+                    store.send(self._results.place(name, key))
 
 
-def store_results(results: Path, server: Server, progress: Progress) -> Stored:
-    """Send the DICOM files of a folder of results.
+def store_results(
+    results: Path, server: Server, progress: Progress, forms: Sequence[str] | None = None, to: str = "the PACS"
+) -> Stored:
+    """Send the files of a folder of results.
+
+    Args:
+        results: The folder.
+        server: Server that files go to.
+        progress: Object that is told how far it is.
+        forms: Forms that it takes; those that are DICOM where None.
+        to: Name of the server, for the progress.
 
     Raises:
         MedclipError: UNREACHABLE, PERMISSION_DENIED.
     """
-    note = StoreNote(results, server)
-    files = sorted(_files(results))
+    note = StoreNote(results, server, forms)
+    files = note.files()
     unsent = [path for path in files if not note.has(path)]
-    progress.stage("Sending results to the PACS", len(files), len(files) - len(unsent))
-    refused: set[str] = set()
+    progress.stage(f"Sending results to {to}", len(files), len(files) - len(unsent))
+    refused: dict[str, int] = {}
     try:
         for path in unsent:
             if not note.send(path):
-                refused.add(path.stem)
+                num_resources = len(note.resources_refused.get(_name(path), ()))
+                refused[path.stem] = refused.get(path.stem, 0) + num_resources
             progress.step()
     finally:
         note.write()
-    return Stored(len({path.stem for path in files} - refused), len(refused))
+    return Stored(len({path.stem for path in files} - refused.keys()), len(refused), sum(refused.values()))
 
 
 def _name(path: Path) -> str:
@@ -326,22 +360,3 @@ def _name(path: Path) -> str:
 def _stamp(path: Path) -> str:
     """Return by what a file is known again; results are put in place whole, so that another one is another file."""
     return " ".join(str(value) for value in Stamp.of(path.stat()))
-
-
-def _files(results: Path) -> Iterator[Path]:
-    for folder in (path for path in results.iterdir() if path.is_dir()):
-        yield from folder.glob("*.dcm")
-
-
-def _digest(content: bytes) -> str:
-    """Hash what a report says, without when it was written."""
-    import pydicom
-
-    with quiet("pydicom"):
-        dataset: Any = pydicom.dcmread(io.BytesIO(content))
-        items = [
-            f"{item.tag} {hashlib.sha256(item.value).hexdigest()}" if isinstance(item.value, bytes) else str(item)
-            for item in dataset.iterall()
-            if item.keyword not in _TIMES and item.VR != "SQ" and not item.tag.is_private
-        ]
-    return hashlib.sha256("\n".join(items).encode("utf-8", "surrogateescape")).hexdigest()[:16]

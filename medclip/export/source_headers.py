@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from medclip.dicom.header.elements import quiet
@@ -33,6 +34,7 @@ SEVERAL_STUDIES = "files of several DICOM studies"
 SEVERAL_PATIENTS = "files of several patient IDs"
 NO_MAP = "no heat map"
 UNFIT = "a header that cannot be copied"
+UNREAD = "an earlier result cannot be read"
 WAVEFORM = "waveforms, which an image library does not hold"
 _WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
 """What the SOP classes of ECGs and other waveforms begin with (PS3.4, B.5)."""
@@ -152,7 +154,12 @@ def _is_uid(value: Any) -> bool:
 
 
 def encode_study(
-    result: StudyResult, paths: Mapping[str, Path], forms: Mapping[str, Format], algorithm: Algorithm, created: datetime
+    result: StudyResult,
+    paths: Mapping[str, Path],
+    forms: Mapping[str, Format],
+    algorithm: Algorithm,
+    created: datetime,
+    earlier: Mapping[str, Sequence[Path]] = MappingProxyType({}),
 ) -> dict[str, bytes | str]:
     """Read the headers of a study's files and write its answers in some forms; called in a reading process.
 
@@ -162,6 +169,7 @@ def encode_study(
         forms: Forms by name; rows and not names alone, for the process may have another table.
         algorithm: Algorithm that answered.
         created: Time at which the results count as made.
+        earlier: Files of earlier results by form, which these replace.
 
     Returns:
         By form the content of its file, or in words why there is none.
@@ -177,7 +185,12 @@ def encode_study(
             contents[name] = NO_MAP
             continue
         try:
-            contents[name] = import_name(form.target)(result, headers, algorithm, created)
+            replaced = {"earlier": [path.read_bytes() for path in earlier[name]]} if earlier.get(name) else {}
+        except OSError:
+            contents[name] = UNREAD
+            continue
+        try:
+            contents[name] = import_name(form.target)(result, headers, algorithm, created, **replaced)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             contents[name] = UNFIT  # highdicom raises them of headers that break their standard
     return contents

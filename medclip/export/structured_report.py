@@ -12,6 +12,7 @@ its images (with their view) behind those of the whole.
 All images that were read are in Current Requested Procedure Evidence Sequence; viewers do not open a report without
 it. They are in the image library (TID 1600), too, where highdicom can describe them. Patient and study are those of
 the images' headers. UIDs are made of what the report holds, and times are the caller's: equal calls write equal bytes.
+A report that replaces an earlier one names it in Predecessor Documents Sequence.
 
 What all DICOM objects that medclip writes of a study have in common stands at the end: identity, who wrote them, bytes.
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.dicom.hashed_uid import hashed_uid
 from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
+from medclip.export.earlier_results import newest
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import OWN_SCHEME, Algorithm, Answer, Coding, Region, StudyResult, coding_of
 from medclip.modalities import MODALITIES
@@ -52,7 +55,9 @@ _VIEWS = {
 DECISION = coding_of("decision at the threshold of the model card", "Decision at the threshold of the model card")
 
 
-def structured_report(result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime) -> bytes:
+def structured_report(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, earlier: Sequence[bytes] = ()
+) -> bytes:
     """Write the answers of a study as a DICOM file.
 
     Args:
@@ -60,14 +65,21 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
         headers: Headers of the study's images; at least one.
         algorithm: Algorithm that answered.
         created: Time at which the report counts as made.
+        earlier: Files of earlier reports of the study, which this one replaces.
 
     Returns:
-        The bytes of the file.
+        The bytes of the file; those of an earlier one that says the same.
 
     Raises:
         MedclipError: MISSING_CODEC without highdicom.
     """
     require_highdicom()
+    return newest(partial(_report, result, headers, algorithm, created), earlier)
+
+
+def _report(
+    result: StudyResult, headers: Headers, algorithm: Algorithm, created: datetime, replaced: Sequence[Dataset]
+) -> bytes:
     import highdicom as hd
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
 
@@ -79,12 +91,13 @@ def structured_report(result: StudyResult, headers: Headers, algorithm: Algorith
             content=_content(result, headers, algorithm)[0],
             series_instance_uid=hashed_uid(*parts, "series"),
             series_number=_SERIES_NUMBER,
-            sop_instance_uid=hashed_uid(*parts, content),
+            sop_instance_uid=hashed_uid(*parts, content, *uids_of(replaced)),
             instance_number=1,
             **equipment_of(algorithm, "AI probabilities"),
             is_complete=True,
             is_final=False,
             is_verified=False,
+            previous_versions=replaced or None,
             content_date=created.date(),
             content_time=created.time(),
             coding_schemes=[
@@ -229,6 +242,11 @@ def uid_parts(result: StudyResult, headers: Headers, algorithm: Algorithm, creat
     """Return what the UIDs of a study's objects are hashed from: the same results have the same ones."""
     study = str(headers.first.StudyInstanceUID)
     return study, result.key, algorithm.digest, algorithm.medclip, created.isoformat()
+
+
+def uids_of(replaced: Sequence[Dataset]) -> list[str]:
+    """Return what the UID of an object is hashed from besides: one that replaces others is another object."""
+    return [str(old.SOPInstanceUID) for old in replaced]
 
 
 def equipment_of(algorithm: Algorithm, description: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from medclip.errors import MedclipError, Reason
@@ -58,3 +59,22 @@ def file_modes() -> FileModes:
             hint="With group, the group of a folder may read what is written there; none is the default.",
         )
     return _OF_GROUP if word == "group" else PRIVATE
+
+
+def remedy_of_owner(path: Path) -> str:
+    """Return a sentence that says whose a path is that this process may not use; "" where it is its own.
+
+    A folder that is mounted into a container belongs to a user of the host, who is seldom that of the image.
+    """
+    nearest = next((place for place in (path, *path.absolute().parents) if os.path.exists(place)), None)
+    if nearest is None or not hasattr(os, "geteuid"):
+        return ""
+    status, user = os.stat(nearest), os.geteuid()
+    if status.st_uid == user:
+        return ""
+    if status.st_uid == 0:
+        return f"It belongs to root, and this is user {user}: let that user write there."
+    owner = f"{status.st_uid}:{status.st_gid}"
+    return (
+        f"It belongs to user {status.st_uid}, and this is user {user}: run as the owner (a container: --user {owner})."
+    )

@@ -19,11 +19,56 @@ from medclip.sample import NO_STAMP, FileRef, Stamp
 
 LEDGER = "ledger.sqlite"
 """Name of the file by which an output folder is known (`medclip.runs.ledger.ledger.FILE_NAME`, a room above)."""
+RECEIVED = "received"
+"""Folder in an output folder with what others send to it (`medclip.files.dimse`)."""
 _SCHEMA_BYTES = 65536
 """The schema lies in the first pages of an SQLite file."""
 
 _SPELLED = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = rb"\x5c"
+
+
+_UNFINISHED = re.compile(
+    r"[.~].*|.*~|.*\.(?:part|partial|filepart|tmp|temp|crdownload|opdownload|download)", re.IGNORECASE | re.DOTALL
+)
+"""Hidden names; those of editors and of Windows; those of senders, copiers and browsers until a file is there: dcm4che
+(.part), rsync (.NAME.XXXXXX), rclone (NAME.XXXXXXXX.partial), WinSCP, lftp, Syncthing, Chrome, Opera, Safari."""
+_MARKS = re.compile(
+    r"^[.~]*(?:(?:syncthing|in)[.~])?|~$|\.(?:part|partial|filepart|tmp|temp|crdownload|opdownload|download)$",
+    re.IGNORECASE,
+)
+_BY_CHANCE = re.compile(r"\.(?:\w{6}|[0-9a-f]{8})$", re.ASCII)
+"""What rsync and rclone put behind a name."""
+_SUFFIX = re.compile(r"\.[a-z]\w{0,4}$", re.ASCII | re.IGNORECASE)
+
+
+def is_unfinished(name: str) -> bool:
+    """Return whether a name, or a folder in it, is one that a file has before it is there, or a hidden one.
+
+    Example:
+        >>> [is_unfinished(name) for name in ("a/x.dcm.part", "a/.x.dcm.Xy12ab", ".sync/x.dcm", "a/x.dcm")]
+        [True, True, True, False]
+    """
+    return any(map(_UNFINISHED.fullmatch, name.split("/")))
+
+
+def is_finished(unfinished: str, name: str) -> bool:
+    """Return whether a name is what a file of an unfinished name is called when it is there.
+
+    Example:
+        >>> [is_finished("a/x.part", name) for name in ("a/x.dcm", "a/x", "a/y.dcm", "b/x.dcm")]
+        [True, True, False, False]
+    """
+    folder, _, marked = unfinished.rpartition("/")
+    parent, _, last = name.rpartition("/")
+    plain = _MARKS.sub("", marked)
+    return folder == parent and bool({plain, _BY_CHANCE.sub("", plain)} & {last, _SUFFIX.sub("", last)})
+
+
+def finished_stem(unfinished: str) -> str:
+    """Return what every name begins with that a file of an unfinished name may have when it is there."""
+    folder, slash, marked = unfinished.rpartition("/")
+    return f"{folder}{slash}{_BY_CHANCE.sub('', _MARKS.sub('', marked))}"
 
 
 def discover(root: Path, *, exclude: Sequence[Path] = (), follow_links: bool = False) -> tuple[FileRef, ...]:
@@ -252,6 +297,8 @@ def _link_problem(path: Path, error: OSError) -> Problem:
 # file in it is held back as a whole, but not for ever: files of a folder that something always comes into, such as
 # the one that is watched, are held back one by one.
 #
+# A file or folder whose name is hidden or unfinished is left out until it has its real name, also one that is still.
+#
 # Limits: a sender that pauses longer than `settle_s` in the middle of a file is taken to have finished. The file is
 # then read as it is, and again when it has changed.
 
@@ -268,7 +315,12 @@ class Look:
     digest: str
     """Changes when another file may be read, or one that may be read has changed."""
     moving: tuple[Path, ...]
-    """Files and folders that are to be left out."""
+    """Files and folders that are to be left out, since they are not still."""
+    waiting: tuple[Path, ...] = ()
+    """Files and folders that are left out until something else comes, such as their real names: nobody waits for them.
+    """
+    num_waiting: int = 0
+    """Files of unfinished names that are still."""
 
 
 @dataclass
@@ -304,10 +356,15 @@ class Stillness:
         held: dict[str, float] = {}
         moving: list[Path] = []
         moving_in: set[str] = set()
+        waiting: dict[str, bool] = {}
         for ref in walk(self.root, exclude=self.exclude, follow_links=self.follow_links):
-            if ref.problem is None and self._moves(ref.path, ref.name, now, seen):
+            place, moves = self._unfinished_part(ref.name), ref.problem is None and self._moves(ref, now, seen)
+            if place:
+                waiting[place] = waiting.get(place, True) and not moves
+            if moves:
                 moving.append(ref.path)
-                moving_in.add(ref.name.rpartition("/")[0])
+                moving_in.add((place or ref.name).rpartition("/")[0])
+        unfinished = tuple(self.root / name_of_spelled(name) for name in waiting)
         for folder in moving_in - {""}:
             since = self._held.get(folder, now)
             held[folder] = since
@@ -315,20 +372,34 @@ class Stillness:
                 moving.append(self.root / folder)
         self._seen, self._held = seen, held
         num_still, state = 0, hashlib.sha256()
-        for ref in walk(self.root, exclude=(*self.exclude, *moving), follow_links=self.follow_links):
+        left_out = (*self.exclude, *moving, *unfinished)
+        for ref in walk(self.root, exclude=left_out, follow_links=self.follow_links):
             num_still += 1
             state.update(f"{ref.name}\0{ref.stamp}\n".encode())
-        return Look(num_still, state.hexdigest(), tuple(moving))
+        return Look(num_still, state.hexdigest(), tuple(moving), unfinished, sum(waiting.values()))
 
-    def _moves(self, path: Path, name: str, now: float, seen: dict[str, tuple[tuple[int, int, int], float]]) -> bool:
+    def settle(self) -> None:
+        """Take note that what was looked at last has been read: nothing, here."""
+
+    def _moves(self, ref: FileRef, now: float, seen: dict[str, tuple[tuple[int, int, int], float]]) -> bool:
         try:
-            status = os.stat(path)
+            status = os.stat(ref.path)
         except OSError:  # gone since it was listed
             return True
         if now - status.st_ctime >= self.settle_s:
             return False
         state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        before, since = self._seen.get(name, (state, now))
+        before, since = self._seen.get(ref.name, (state, now))
         since = since if before == state else now
-        seen[name] = (state, since)  # also by our own clock, where that of a network drive is another one
+        seen[ref.name] = (state, since)  # also by our own clock, where that of a network drive is another one
         return now - since < self.settle_s
+
+    def _unfinished_part(self, name: str) -> str:
+        """Return a name up to its first part that is unfinished; "" where none is.
+
+        Nor where that is a link: what it leads to, which may have a real name, would be left out with it.
+        """
+        parts = name.split("/")
+        num_parts = next((at for at, part in enumerate(parts, 1) if is_unfinished(part)), 0)
+        place = "/".join(parts[:num_parts])
+        return "" if place and (self.root / name_of_spelled(place)).is_symlink() else place

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.access import PRIVATE, file_modes
+from medclip.files.access import PRIVATE, file_modes, remedy_of_owner
 from medclip.files.locks import LOCK
 from medclip.wording import count, list_of
 
@@ -121,13 +121,13 @@ def new_file(target: Path, *, keep: bool = False, private: bool = False) -> Iter
             os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
             yield draft
             _set_mode(draft, mode)  # a library may have put a file of its own there
-            _sync(draft)
+            bring_to_disk(draft)
             if keep:
                 with suppress(FileExistsError):
                     os.link(draft, target)
             else:
                 os.replace(draft, target)
-            _sync(target.parent)
+            bring_to_disk(target.parent)
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
@@ -178,9 +178,9 @@ def publish_folder(draft: Path, target: Path) -> None:
     for folder, _, names in os.walk(draft):
         for name in names:
             _set_mode(Path(folder, name), modes.file)
-            _sync(Path(folder, name))
+            bring_to_disk(Path(folder, name))
         _set_mode(Path(folder), modes.folder)
-        _sync(Path(folder))
+        bring_to_disk(Path(folder))
     if os.path.isdir(target):
         _set_mode(draft, stat.S_IMODE(os.stat(target).st_mode))
     try:
@@ -196,7 +196,7 @@ def publish_folder(draft: Path, target: Path) -> None:
             os.replace(old, target)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _sync(target.parent)
+    bring_to_disk(target.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -227,7 +227,7 @@ def _set_mode(path: Path, mode: int) -> None:
         os.chmod(path, mode | old_mode & stat.S_ISGID if stat.S_ISDIR(old_mode) else mode)
 
 
-def _sync(path: Path) -> None:
+def bring_to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -276,6 +276,8 @@ def disk_error(error: BaseException, where: Path) -> MedclipError | None:
     if number is None or number not in _FAULTS:
         return None
     reason, why, hint = _FAULTS[number]
+    if reason is Reason.PERMISSION_DENIED:
+        hint = f"{remedy_of_owner(where)} {hint}".strip()
     return MedclipError(
         reason, f"this cannot be written: {why}; what was there before is kept.", where=where, hint=hint
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.access import remedy_of_owner
 from medclip.settings import Settings, parse_memory
 
 NAME = "medclip.toml"
@@ -54,7 +55,8 @@ def find_settings_file(settings: Settings | None = None) -> Path | None:
     """Return the settings file of this machine, or None.
 
     Raises:
-        MedclipError: MISSING_FILE where MEDCLIP_SETTINGS names one that does not exist.
+        MedclipError: MISSING_FILE where MEDCLIP_SETTINGS names one that does not exist; PERMISSION_DENIED for a home
+            of another user.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -64,7 +66,13 @@ def find_settings_file(settings: Settings | None = None) -> Path | None:
             )
         return Path(named)
     path = (settings or Settings()).home / NAME
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() else None
+    except PermissionError as e:
+        hint = f"{remedy_of_owner(path.parent)} Or set MEDCLIP_HOME to a folder that can be written.".lstrip()
+        raise MedclipError(
+            Reason.PERMISSION_DENIED, "this home of settings may not be read.", where=path.parent, hint=hint
+        ) from e
 
 
 def read_settings_file(path: Path) -> SettingsFile:

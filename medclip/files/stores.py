@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -40,6 +42,8 @@ from medclip.wording import count, duration
 T = TypeVar("T")
 RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Before each new attempt, up to a half more by chance, so that many nodes do not come back at once."""
+_LONGEST_ASKED_S = 120.0
+"""Longest pause that a server may ask for."""
 CHUNK_BYTES = 32 << 20
 """What one request of a download asks for: few requests a shard, and this much memory."""
 PIP_LINE = "pip install 'medclip-imaging[remote]'"
@@ -140,7 +144,7 @@ def read_range(place: RemotePath, start: int, size: int) -> bytes:
             num_bytes = client.info(place.url).get("size")
             if num_bytes is not None and num_bytes < start + size:
                 raise _beyond_end(place)
-            raise _ShortError(f"{len(data):,} of {size:,} bytes")
+            raise ShortError(f"{len(data):,} of {size:,} bytes")
         return data
 
     return patiently(place, read)
@@ -157,7 +161,7 @@ def size_of(place: RemotePath) -> int:
     def ask() -> int:
         size = client_of(place).info(place.url).get("size")
         if size is None:
-            raise _ShortError("no size")
+            raise ShortError("no size")
         return int(size)
 
     return patiently(place, ask)
@@ -265,8 +269,8 @@ def download(place: RemotePath, file: IO[bytes], num_bytes: int) -> str:
     return digest.hexdigest()
 
 
-class _ShortError(OSError):
-    """Fewer bytes came than were asked for."""
+class ShortError(OSError):
+    """Less came than was asked for; its text says what."""
 
 
 def patiently(
@@ -294,7 +298,7 @@ def patiently(
         MedclipError: As `final`, and `gone`.
     """
     pauses_s = RETRY_PAUSES_S if pauses_s is None else pauses_s
-    start, kind = time.monotonic(), ""
+    start, kind, asked_s = time.monotonic(), "", 0.0
     for pause in (*pauses_s, None):
         try:
             return action()
@@ -304,9 +308,10 @@ def patiently(
             refusal = (final or refusal_of)(e, place)
             if refusal is not None:
                 raise refusal from None
-            kind = str(e) if isinstance(e, _ShortError) else type(e).__name__
+            kind = str(e) if isinstance(e, ShortError) else type(e).__name__
+            asked_s = _asked_pause_s(e)
         if pause is not None:
-            (wait or time.sleep)(pause * (1 + _chance.random() / 2))
+            (wait or time.sleep)(max(pause, asked_s) * (1 + _chance.random() / 2))
     tried = f"{count(len(pauses_s) + 1, 'attempt')} over {duration(time.monotonic() - start)}"
     raise MedclipError(
         gone,
@@ -314,6 +319,19 @@ def patiently(
         where=place,
         hint="Is the network or the store gone? Run the same command again to go on.",
     )
+
+
+def _asked_pause_s(error: Exception) -> float:
+    """Return the seconds that a busy server asks for (Retry-After, RFC 9110, 10.2.3), up to a bound; 0 for none."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    text = str(headers.get("Retry-After") or "").strip()
+    if text.isdigit():
+        return min(float(text), _LONGEST_ASKED_S)
+    try:
+        until = parsedate_to_datetime(text).replace(tzinfo=UTC)  # HTTP's dates are in GMT
+    except ValueError:
+        return 0.0
+    return min(max(0.0, (until - datetime.now(UTC)).total_seconds()), _LONGEST_ASKED_S)
 
 
 _DENIED = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"})

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 
 NOT_STATED = "not stated"
 SCORED = "scored"
-UNIT_FACTS = ("modality", "view", "scanner")
-"""What a mix is made of."""
+UNIT_FACTS = ("modality", "view", "scanner", "site", "protocol")
+"""What a mix is made of. Of scanners, sites and protocols the first letters of their keyed hashes, of runs with
+--weeks."""
+SEVERAL = "several"
+"""Fact of a study whose images differ in it."""
 _UNIT_COLUMNS = ("row", "unit", "status", "reason", "study", "modality", "view", "headers")
+_HASH_SHOWN = 6
 _HOME = "home_distance"
 """Column of runs whose pack knows the images that its figures were measured on."""
 _SCORE_COLUMNS = ("study", "patient", "task", "class", "kind", "probability", "logit")
@@ -71,6 +75,8 @@ class Question:
     logit_N: NDArray[np.float64]
     week_N: NDArray[np.object_]
     run_N: NDArray[np.int64]
+    facts: dict[str, NDArray[np.object_]] = field(default_factory=dict)
+    """Value of each of `UNIT_FACTS` that all scored units of a study share, else `SEVERAL`."""
 
     @property
     def title(self) -> str:
@@ -88,6 +94,8 @@ class Vectors:
     run_N: NDArray[np.int64]
     pack: str
     """Which pack made them, by the hash of its image tower."""
+    facts: dict[str, NDArray[np.object_]] = field(default_factory=dict)
+    """As of `Question`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,16 +151,16 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
             owner = _owners(studies, numbers)
             number = _same_studies(seen, set(owner), is_embedded)
             units = _units(folder, owner, numbers, number)
-            week_of = _week_of(units)
+            week_of, facts_of = _week_of(units), _facts_of(units)
             if number == len(seen):
                 names.append(_name(folder))
                 seen.append((set(), set(owner)))
                 unit_parts.append(units)
             seen[number][0].add(is_embedded)
             if scores is not None:
-                score_parts.append((scores, owner, week_of, number))
+                score_parts.append((scores, owner, week_of, facts_of, number))
             elif isinstance(run, Embeddings):
-                vectors.append(_vectors(run, owner, week_of, number))
+                vectors.append(_vectors(run, owner, week_of, facts_of, number))
     return Watched(
         tuple(names),
         tuple(packs),
@@ -223,7 +231,7 @@ def _units(
     is_first = pc.or_kleene(pc.is_null(table["unit"]), pc.equal(table["unit"], table["row"]))  # pyright: ignore
     table = table.filter(pc.fill_null(is_first, True))  # pyright: ignore[reportAttributeAccessIssue]
     texts = {name: _texts(table[name]) for name in ("status", "reason", "study", "modality", "view")}
-    weeks, scanners = _header_values(table["headers"])
+    stated = _header_values(table["headers"])
     patients = np.empty(table.num_rows, np.int64)
     rows = table["row"].to_numpy()
     for place, study in enumerate(texts["study"]):
@@ -234,9 +242,9 @@ def _units(
     distance = np.full(table.num_rows, np.nan)
     if _HOME in table.column_names:
         distance = table[_HOME].to_numpy(zero_copy_only=False).astype(np.float64)
-    facts = {"modality": texts["modality"], "view": texts["view"], "scanner": scanners}
+    facts = {"modality": texts["modality"], "view": texts["view"]} | {n: stated[n] for n in UNIT_FACTS if n in stated}
     facts = {name: np.where(values == "", NOT_STATED, values) for name, values in facts.items()}
-    units = Units(patients, status, texts["reason"], facts, distance, weeks, np.full(len(rows), number))
+    units = Units(patients, status, texts["reason"], facts, distance, stated["week"], np.full(len(rows), number))
     return units, texts["study"]
 
 
@@ -246,14 +254,53 @@ def _texts(column: Any) -> NDArray[np.object_]:
     return np.where(values == None, "", values)  # noqa: E711 (an array is compared, value by value)
 
 
-def _header_values(column: Any) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    """Return week and scanner of each row; files of one device have few different headers, and each is read once."""
+def _header_values(column: Any) -> dict[str, NDArray[np.object_]]:
+    """Return week, scanner, site and protocol of each row; of few different headers each is read once."""
     coded = column.combine_chunks().dictionary_encode()
-    values = [json.loads(text) if text else {} for text in coded.dictionary.to_pylist()]
-    places = coded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
-    weeks = np.array([*(str(value.get("week", "")) for value in values), ""], dtype=object)
-    devices = (" ".join(filter(None, (value.get("manufacturer"), value.get("device_model")))) for value in values)
-    return weeks[places], np.array([*devices, ""], dtype=object)[places]
+    headers = [json.loads(text) if text else {} for text in coded.dictionary.to_pylist()]
+    places = coded.indices.fill_null(len(headers)).to_numpy(zero_copy_only=False).astype(np.int64)
+    scanners = _scanners(headers)
+    values = {
+        "week": [str(header.get("week", "")) for header in headers],
+        "scanner": scanners,
+        "site": [_short(header.get("site")).strip("()") for header in headers],
+        "protocol": [_joined(header.get("body_part"), _short(header.get("protocol"))) for header in headers],
+    }
+    return {name: np.array([*of_name, ""], dtype=object)[places] for name, of_name in values.items()}
+
+
+def _scanners(headers: Sequence[dict[str, Any]]) -> list[str]:
+    """Return maker, model and device of each header; what could not be read states the device alone."""
+    devices = [str(header.get("device", "")) for header in headers]
+    models = [_joined(header.get("manufacturer"), header.get("device_model")) for header in headers]
+    model_of = {device: model for device, model in zip(devices, models, strict=True) if device and model}
+    return [
+        _joined(model or model_of.get(device), _short(device)) for device, model in zip(devices, models, strict=True)
+    ]
+
+
+def _joined(*texts: Any) -> str:
+    return " ".join(filter(None, texts))
+
+
+def _short(digits: Any) -> str:
+    """Return as much of a keyed hash as tells devices of a hospital apart."""
+    return f"({str(digits)[:_HASH_SHOWN]})" if digits else ""
+
+
+def _facts_of(part: tuple[Units, NDArray[np.object_]]) -> dict[str, tuple[str, ...]]:
+    """Return the facts of each study that all of its scored units share."""
+    units, studies = part
+    facts: dict[str, tuple[str, ...]] = {}
+    scored = units.status_U == SCORED
+    rows = zip(studies[scored], *(units.facts[name][scored] for name in UNIT_FACTS), strict=True)
+    for study, *values in rows:
+        known = facts.get(study)
+        if known is None:
+            facts[study] = tuple(values)
+        elif known != tuple(values):
+            facts[study] = tuple(a if a == b else SEVERAL for a, b in zip(known, values, strict=True))
+    return facts
 
 
 def _week_of(part: tuple[Units, NDArray[np.object_]]) -> dict[str, str]:
@@ -266,26 +313,43 @@ def _week_of(part: tuple[Units, NDArray[np.object_]]) -> dict[str, str]:
     return weeks
 
 
-def _questions(parts: Sequence[tuple[pa.Table, dict[str, int], dict[str, str], int]]) -> Iterator[Question]:
+_NO_FACTS = (NOT_STATED,) * len(UNIT_FACTS)
+
+
+def _questions(
+    parts: Sequence[tuple[pa.Table, dict[str, int], dict[str, str], dict[str, tuple[str, ...]], int]],
+) -> Iterator[Question]:
     """Yield the questions of all runs, in the order in which they first stand."""
     columns: dict[tuple[str, str, str], list[tuple[NDArray[Any], ...]]] = {}
-    for table, owner, week_of, number in parts:
+    for table, owner, week_of, facts_of, number in parts:
         studies, tasks, classes, kinds = (_texts(table[name]) for name in ("study", "task", "class", "kind"))
         probability, logit = (table[name].to_numpy() for name in ("probability", "logit"))
         patients = np.array([owner[study] for study in studies], np.int64)
         weeks = np.array([week_of.get(study, "") for study in studies], dtype=object)
+        facts = np.array([facts_of.get(study, _NO_FACTS) for study in studies], dtype=object)
+        facts = facts.reshape(len(studies), len(UNIT_FACTS))
         keys = [f"{task}\0{name}" for task, name in zip(tasks, classes, strict=True)]
         _, first, places = np.unique(np.array(keys, dtype=object), return_index=True, return_inverse=True)
         for code in np.argsort(first):
             rows = np.flatnonzero(places == code)
             key = (str(tasks[first[code]]), str(classes[first[code]]), str(kinds[first[code]]))
             values = (studies[rows], patients[rows], probability[rows], logit[rows], weeks[rows])
-            columns.setdefault(key, []).append((*values, np.full(len(rows), number)))
+            columns.setdefault(key, []).append((*values, np.full(len(rows), number), facts[rows]))
     for (task, name, kind), of_runs in columns.items():
-        yield Question(task, name, kind, *(np.concatenate(values) for values in zip(*of_runs, strict=True)))
+        studies, patients, probability, logit, weeks, runs, facts = (
+            np.concatenate(values) for values in zip(*of_runs, strict=True)
+        )
+        of_facts: dict[str, Any] = dict(zip(UNIT_FACTS, facts.T, strict=True))
+        yield Question(task, name, kind, studies, patients, probability, logit, weeks, runs, of_facts)
 
 
-def _vectors(run: Embeddings, owner: dict[str, int], week_of: dict[str, str], number: int) -> Vectors:
+def _vectors(
+    run: Embeddings,
+    owner: dict[str, int],
+    week_of: dict[str, str],
+    facts_of: dict[str, tuple[str, ...]],
+    number: int,
+) -> Vectors:
     studies = run.columns("studies", ("study",))["study"].to_pylist()
     return Vectors(
         run.vectors("studies"),
@@ -293,6 +357,10 @@ def _vectors(run: Embeddings, owner: dict[str, int], week_of: dict[str, str], nu
         np.array([week_of.get(study, "") for study in studies], dtype=object),
         np.full(len(studies), number),
         run.pack.image_tower,
+        {
+            name: np.array([facts_of.get(study, _NO_FACTS)[place] for study in studies], dtype=object)
+            for place, name in enumerate(UNIT_FACTS)
+        },
     )
 
 
@@ -309,7 +377,8 @@ def _joined_vectors(parts: Sequence[Vectors]) -> Vectors | None:
         return None
     names = ("vectors_ND", "patients_N", "week_N", "run_N")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Vectors(pack=parts[0].pack, **arrays)
+    facts = {name: np.concatenate([part.facts[name] for part in parts]) for name in UNIT_FACTS}
+    return Vectors(pack=parts[0].pack, facts=facts, **arrays)
 
 
 def _notes(packs: Sequence[str], vectors: Sequence[Vectors]) -> Iterator[str]:

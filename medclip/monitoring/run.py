@@ -19,6 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.exit_codes import ExitCode
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, schema_of, table_of, write_rows
+from medclip.monitoring.alarms import FALSE_ALARMS_A_YEAR, Alarm, Alarms, ChartPoint, alarms_of
 from medclip.monitoring.changes import FAR, FEWEST_PATIENTS, Change, changes_of, compared_periods
 from medclip.monitoring.read_results import SCORED, Periods, Watched, folder_of, missing_weeks, periods_of, read_results
 from medclip.monitoring.side_by_side import ChangedStudy, Compared, side_by_side
@@ -62,7 +63,7 @@ class Finding:
     """One sentence, and how large the change is that it is about."""
 
     size: str
-    """large, clear or small; "note" for what is no change."""
+    """alarm, or over for one that has ended; large, clear or small for a period that differs; note for what is none."""
     text: str
 
 
@@ -76,6 +77,9 @@ class Monitored(Result):
     """What the periods are compared with, in words; "" where two packs alone are compared."""
     periods: tuple[PeriodRow, ...]
     changes: tuple[Change, ...]
+    """Each period beside the reference: what alarms do not say, and no alarms themselves."""
+    watch: Alarms | None = None
+    """Alarms of single scanners, sites, views and protocols; None where two packs alone are compared."""
     compared: tuple[Compared, ...] = ()
     """Questions asked of the same studies by two packs; () where no other results were named with `compare`."""
     changed_studies: tuple[ChangedStudy, ...] = ()
@@ -93,17 +97,22 @@ class Monitored(Result):
 
     @property
     def exit_code(self) -> int:
-        """3 where a clear or large change was found or a decision differs, 2 where nothing was compared, else 0."""
+        """3 where an alarm stands at the end or a decision differs, 2 where nothing was compared, else 0."""
         if not self.has_compared:
             return ExitCode.REFUSED
-        drifted = any(change.size in ("clear", "large") for change in self.changes)
         differs = any(one.num_to_yes or one.num_to_no for one in self.compared)
-        return ExitCode.SOME_FAILED if drifted or differs else ExitCode.COMPLETE
+        stands = self.watch is not None and self.watch.stand
+        return ExitCode.SOME_FAILED if stands or differs else ExitCode.COMPLETE
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Charts that went above their limits, those of one change together."""
+        return () if self.watch is None else self.watch.alarms
 
     @property
     def has_compared(self) -> bool:
         """Whether there is a single figure beside another one: not where every period is too small."""
-        return bool(self.changes or self.compared)
+        return bool(self.changes or self.compared or (self.watch and self.watch.num_charts))
 
     @property
     def table(self) -> pa.Table:
@@ -121,6 +130,8 @@ class Monitored(Result):
             "threshold": self.threshold,
             "findings": [asdict(finding) for finding in self.findings],
             "notes": list(self.notes),
+            "false_alarms_a_year": None if self.watch is None else self.watch.rate,
+            "alarms": [_plain(asdict(alarm)) for alarm in self.alarms],
             "periods": [asdict(row) for row in self.periods],
             "changes": [_plain(asdict(change)) for change in self.changes],
             "compared": [_plain(asdict(one)) for one in self.compared],
@@ -134,6 +145,8 @@ class Monitored(Result):
             (folder / JSON).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
         kinds: tuple[tuple[str, type, Any], ...] = (
             ("periods", PeriodRow, self.periods),
+            ("alarms", Alarm, self.alarms),
+            ("alarm_charts", ChartPoint, () if self.watch is None else self.watch.points),
             ("changes", Change, self.changes),
             ("compared", Compared, self.compared),
             ("changed_studies", ChangedStudy, self.changed_studies),
@@ -152,10 +165,12 @@ class Monitored(Result):
     def _facts(self) -> Mapping[str, object]:
         sizes = [finding.size for finding in self.findings]
         sizes_found = ", ".join(f"{sizes.count(size)} {size}" for size in ("large", "clear", "small") if size in sizes)
+        events = {alarm.event for alarm in self.alarms}
         paired = {} if not self.compared else {"compared with another pack": count(self.num_paired[0], "study")}
         return {
             "periods": f"{len(self.periods)} by {self.by}",
             "beside": self.reference or "none",
+            "alarms": f"{len(events)}, of which {len({a.event for a in self.alarms if not a.until})} stand",
             "changes": sizes_found or "none that chance does not explain",
             **paired,
             "folder": self.folder or "none",
@@ -184,6 +199,7 @@ def monitor_results(
     *,
     period: str | None,
     fewest: int = FEWEST_PATIENTS,
+    false_alarms_a_year: float = FALSE_ALARMS_A_YEAR,
     min_probability: float = 0.5,
     num_resamples: int,
     seed: int,
@@ -197,6 +213,7 @@ def monitor_results(
         compare: Output folders of runs of another pack on the same studies; none are needed.
         period: Unit of time: week, month or run; None for weeks where most units have one.
         fewest: Patients that a period needs to be compared.
+        false_alarms_a_year: Rate of false alarms that is accepted over all charts.
         min_probability: Probability from which a finding is called, for `compare`.
         num_resamples: Resamples of patients.
         seed: Seed of all draws.
@@ -230,8 +247,17 @@ def monitor_results(
             hint="Name results of the time before with --before, or those of another pack with --compare.",
         )
     progress.stage("Comparing", 1)
-    changes = []
+    changes, watch = [], None
     if not is_alone:
+        watch = alarms_of(
+            watched,
+            before,
+            periods,
+            rate=false_alarms_a_year,
+            fewest=fewest,
+            num_resamples=num_resamples,
+            seed=seed,
+        )
         changes = changes_of(watched, before, periods, fewest=fewest, num_resamples=num_resamples, seed=seed)
     compared, studies, num_paired = ([], [], (0, 0, 0))
     if other is not None:
@@ -244,13 +270,14 @@ def monitor_results(
         reference="" if is_alone else _reference(before, periods),
         periods=tuple(rows),
         changes=tuple(changes),
+        watch=watch,
         compared=tuple(compared),
         changed_studies=tuple(studies),
         num_paired=num_paired,
         packs=tuple(dict.fromkeys(watched.packs)),
         packs_against=() if other is None else tuple(dict.fromkeys(other.packs)),
         threshold=min_probability,
-        notes=tuple(_notes(watched, before, periods, rows, is_alone)),
+        notes=(*_notes(watched, before, periods, rows, is_alone), *(watch.notes if watch else ())),
     )
 
 

@@ -25,6 +25,7 @@ STYLES = (
 _GREY = "#8a9099"
 _GREY_TEXT = "#5c6570"
 _SIZE = (9.2, 4.9)
+_MOST_TICKS = 9
 _GAP = 0.036
 """Least distance of two labels, as a share of the axis."""
 _NAMES = {INK: "ink", SOFT: "soft", LINE: "line", FIRST: "first", SECOND: "second", BAD: "bad"}
@@ -92,6 +93,15 @@ def dress(axes: Any, name: str, below: str = "") -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(SOFT)
+
+
+def name_periods(axes: Any, names: Sequence[str]) -> None:
+    """Write the names of some periods below the axis, so many that none covers another."""
+    step = -(-len(names) // _MOST_TICKS)
+    places = range(0, len(names), step)
+    short = [names[place] if len(names[place]) <= 16 else names[place][:15] + "…" for place in places]
+    long = max(map(len, short)) * len(short) > 40
+    axes.set_xticks(list(places), short, rotation=35 if long else 0, ha="right" if long else "center")
 
 
 def curves(result: Comparison, highlighted: Sequence[str], metric: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The page of watched runs: what changed in sentences, the largest first, and the figures drawn over the periods.
+"""The page of watched runs: alarms first, then each period beside the reference, in sentences, drawings and tables.
 
 The sentences name what differs and blame nobody.
 """
@@ -13,22 +13,31 @@ from typing import Any
 
 from medclip.errors import printable
 from medclip.files.output import write_file
+from medclip.monitoring.alarms import Alarm, Alarms
 from medclip.monitoring.changes import FEWEST_PATIENTS, Change
 from medclip.monitoring.run import REPORT, Finding, Monitored, PeriodRow
 from medclip.monitoring.side_by_side import Compared
-from medclip.reports.drawings import BAD, FIRST, LINE, SECOND, SOFT, dress, themed_svg
+from medclip.reports.drawings import BAD, FIRST, LINE, SECOND, SOFT, dress, name_periods, themed_svg
 from medclip.reports.html_page import render_page, svg_uri
+from medclip.reports.monitor_alarms import (
+    SHOWN,
+    count_of_rate,
+    draw_chart,
+    events_of,
+    row_of,
+    sentence_of,
+    watched_in_words,
+)
 from medclip.version import __version__
-from medclip.wording import capital, count, figure, interval, number, p_value, percent, percent_of
+from medclip.wording import capital, count, figure, interval, number, percent, percent_of
 
 DRAWN = 8
 """Figures with a drawing; the others stand in changes.csv."""
-_MOST_TICKS = 9
 _ROWS_SHOWN = 40
 _STUDIES_SHOWN = 20
 _PERIODS_SHOWN = 60
 _STYLES = ("style.css", "pretrain.css", "monitor.css")
-_ORDER = ("large", "clear", "small", "note")
+_ORDER = ("alarm", "over", "large", "clear", "small", "note")
 
 
 @dataclass(frozen=True)
@@ -75,12 +84,13 @@ def series_of(changes: Sequence[Change]) -> list[Series]:
 
 
 def findings_of(result: Monitored) -> tuple[Finding, ...]:
-    """Return what stands out, the largest change first."""
+    """Return what stands out: alarms, then what differs, the largest first."""
     largest: dict[tuple[str, ...], Series] = {}
     for series in series_of(result.changes):
         if series.beyond_chance:  # of mean and tail the one that changed more stands for both
             largest.setdefault((series.worst.about, series.worst.subject, series.worst.name), series)
-    findings = [Finding(series.worst.size, _sentence(series, result)) for series in largest.values()]
+    findings = [Finding(*sentence_of(event)) for event in events_of(result.alarms)]
+    findings += [Finding(series.worst.size, _sentence(series, result)) for series in largest.values()]
     findings += list(_of_packs(result))
     if result.changes and not any(one.size for one in result.changes):
         findings.append(Finding("note", _nothing(result)))
@@ -180,8 +190,17 @@ def _too_small(result: Monitored) -> str:
 def write_monitor_report(result: Monitored, folder: Path) -> Path:
     """Write report.html into a folder, and return its path."""
     changed = sorted((one for one in result.changes if one.size), key=lambda one: -abs(one.effect))
+    watch = result.watch
+    events = events_of(result.alarms)
     values = {
         "result": result,
+        "watch": watch,
+        "watched": "" if watch is None else watched_in_words(watch, result.by),
+        "rate": "" if watch is None else count_of_rate(watch.rate),
+        "num_standing": sum(any(not alarm.until for alarm in event) for event in events),
+        "charts": [] if watch is None else [_chart(event, watch) for event in events[:SHOWN]],
+        "num_events": len(events),
+        "alarms": [row_of(alarm) for event in events for alarm in event][:_ROWS_SHOWN],
         "medclip": __version__,
         "counts": svg_uri(draw_counts(result.periods[-_PERIODS_SHOWN:])),
         "drawings": [_drawing(one) for one in series_of(result.changes)[:DRAWN]],
@@ -197,6 +216,12 @@ def write_monitor_report(result: Monitored, folder: Path) -> Path:
     return path
 
 
+def _chart(event: Sequence[Alarm], watch: Alarms) -> tuple[str, str, str]:
+    """Return state and sentence of a change, and the chart of its leader."""
+    points = [point for point in watch.points if point.event == event[0].event]
+    return *sentence_of(event), svg_uri(draw_chart(event[0], points))
+
+
 def _drawing(series: Series) -> tuple[str, str, str]:
     """Return the title of a figure over time, its drawing, and the same in words."""
     worst = series.worst
@@ -209,7 +234,7 @@ def _row(one: Change) -> tuple[str, str, tuple[str, ...], str]:
     """Return period, figure, its numbers and its size."""
     scale = 1.0 if one.measure in ("mean", "AUROC of a classifier") else 100.0
     around = interval(scale * one.low, scale * one.high, signed=True)
-    numbers = (_plain(one, one.reference), _plain(one, one.value), around, p_value(one.p_adjusted))
+    numbers = (_plain(one, one.reference), _plain(one, one.value), around)
     return printable(one.period), capital(Series((one,)).title), numbers, one.size
 
 
@@ -244,7 +269,7 @@ def draw_counts(rows: Sequence[PeriodRow]) -> str:
         num_reference = sum(row.is_reference for row in rows)
         if num_reference:
             axes.axvline(num_reference - 0.5, color=SOFT, linestyle=":", linewidth=1.2)
-        _name(axes, [row.period for row in rows])
+        name_periods(axes, [row.period for row in rows])
         dress(axes, "units")
         axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0), labelcolor=SOFT)
 
@@ -278,16 +303,7 @@ def draw_series(series: Series) -> str:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0.0), min(high, most))
         axes.axhline(changes[0].reference, color=LINE, linewidth=0.8, zorder=0)
-        _name(axes, [one.period for one in changes])
+        name_periods(axes, [one.period for one in changes])
         dress(axes, "")
 
     return themed_svg((4.5, 2.3), draw)
-
-
-def _name(axes: Any, names: Sequence[str]) -> None:
-    """Write the names of some periods below the axis, so many that none covers another."""
-    step = -(-len(names) // _MOST_TICKS)
-    places = range(0, len(names), step)
-    short = [names[place] if len(names[place]) <= 16 else names[place][:15] + "…" for place in places]
-    long = max(map(len, short)) * len(short) > 40
-    axes.set_xticks(list(places), short, rotation=35 if long else 0, ha="right" if long else "center")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.discover import walk
+from medclip.files.discover import RECEIVED, walk
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.backends.choice import BackendChoice
 from medclip.models.devices import check_batch_size, check_device
@@ -89,7 +89,8 @@ class Call:
 
 def inputs_of_call(call: Call) -> dict[str, Path]:
     """Return what a call reads and may not be replaced, by what it is called."""
-    return {"what is scored": call.root} if call.given is None and call.remote is None else {}
+    is_received = call.root.parent == call.folder / RECEIVED
+    return {"what is scored": call.root} if call.given is None and call.remote is None and not is_received else {}
 
 
 def manifest_of_call(call: Call) -> Manifest | None:

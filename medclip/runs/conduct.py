@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from medclip.files.discover import LEDGER
+from medclip.files.discover import LEDGER, RECEIVED
 from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.readers.pool import ReadingPool
@@ -64,7 +64,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         MedclipError: MISSING_FILE, NOTHING_TO_DO, OUTPUT_IN_USE, WRONG_USE, TABLE_INVALID, DISK_FULL and what loading
             the model raises. A file that cannot be read raises nothing; it has its row.
     """
-    holds_run = claim_folder(call.folder, "run of medclip", marks=(LEDGER, *verb.beside), inputs=inputs_of_call(call))
+    marks = (LEDGER, RECEIVED, *verb.beside)
+    holds_run = claim_folder(call.folder, "run of medclip", marks=marks, inputs=inputs_of_call(call))
     key = load_key(call.settings, path=call.key_file)
     manifest = manifest_of_call(call)
     identity = _identity(call, pack, verb, manifest, key)

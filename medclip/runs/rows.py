@@ -212,6 +212,8 @@ class Look:
     stamp: Stamp
     sha256: str
     format: str | None
+    instance: str | None = None
+    """Hash of the SOP Instance UID; None where it has none."""
     problem: Problem | None = None
     """Only where its process died or took too long: it is not looked at a second time."""
     effort: Effort = NO_EFFORT

@@ -25,9 +25,6 @@ NOWHERE = "dicomweb://127.0.0.1:1/dicom-web"
         ({"query": "Modalty=CR"}, "'Modality'"),
         ({"table": "a.csv"}, "--table"),
         ({"hash_paths": True}, "--hash-paths"),
-        ({"report": {"explain": "top"}}, "heat maps"),
-        ({"export": "sc"}, "heat maps"),
-        ({"engine": "ray"}, "--engine"),
         ({"shard": "1/2"}, "--shard"),
         ({"export": "sr=dicomwebs://user:word@host/x"}, "holds a user"),
         ({"export": f"fhir-r5={NOWHERE}"}, "takes DICOM"),
@@ -55,7 +52,6 @@ def test_a_query_without_a_pacs_is_refused(tmp_path: Path, studies: Path, pack: 
         ({"query": ""}, "--query"),
         ({"table": "a.csv"}, "--table"),
         ({"hash_paths": True}, "--hash-paths"),
-        ({"engine": "ray"}, "--engine"),
         ({"shard": "1/2"}, "--shard"),
     ],
 )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -14,6 +15,7 @@ from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.files import stores
+from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.progress import Silent
 from medclip.settings import Settings
 from tests.kits.kills import left_behind, run_anew
@@ -229,6 +231,88 @@ def _sha256(file: Path) -> str:
     import hashlib
 
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def export_as_folder(pacs: str, folder: Path) -> Path:
+    """Write the files of a PACS into a folder, under the names that a run over it has for them."""
+    from medclip.files.pseudonyms import keyed_hash, load_key
+
+    key = load_key(Settings())
+    for instance in ask(f"{pacs}/instances?expand"):
+        study = ask(f"{pacs}/instances/{instance['ID']}/study")["MainDicomTags"]["StudyInstanceUID"]
+        uid = instance["MainDicomTags"]["SOPInstanceUID"]
+        path = folder / keyed_hash("study", f"uid\0{study}", key) / f"{keyed_hash('instance', uid, key)}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urlopen(f"{pacs}/instances/{instance['ID']}/file") as answer:
+            path.write_bytes(answer.read())
+    return folder
+
+
+MAPS = ["sr", "sc"]
+
+
+def results_of(out: Path) -> dict[str, bytes]:
+    folder = out / "results"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.dcm")}
+
+
+def test_heat_maps_of_a_pacs_are_those_of_a_folder_of_its_files_and_go_back_with_the_reports(
+    pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")
+    folder = export_as_folder(pacs, tmp_path / "folder")
+    asked: dict[str, Any] = {"model": pack, "prompt": ["a fracture"], "min_confidence": 0.0, "workers": 2}
+    dx = score(folder, tmp_path / "of_folder", export=MAPS, report={"explain": "top"}, **asked)
+    to = [f"{form}={dicomweb(pacs)}" for form in MAPS]
+    scored = run(pacs, tmp_path / "out", pack, export=to, report={"explain": "top"})
+    of_pacs, of_folder = results_of(tmp_path / "out"), results_of(tmp_path / "of_folder")
+    assert len(of_pacs) == 2 * NUM_STUDIES
+    assert of_pacs == {name: content for name, content in of_folder.items() if name in of_pacs}
+    assert dx.exported is not None
+    assert dx.exported["written"] == {"sr": NUM_STUDIES + 1, "sc": NUM_STUDIES + 1}
+    assert scored.exported["stored"] == {"stored": NUM_STUDIES, "refused": 0}
+    assert not (tmp_path / "out" / "spool").exists()
+    assert "heat map: a fracture" in scored.report_path.read_text()
+    maps = ask(f"{pacs}/tools/find", b'{"Level": "Series", "Query": {"Modality": "OT"}}')
+    assert len(maps) == NUM_STUDIES
+    with monkeypatch.context() as patch:  # nothing of it is kept: each image is fetched once more
+        patch.setattr(DicomwebFiles, "keep", lambda *_: None)
+        run(pacs, tmp_path / "fetched", pack, export=MAPS)
+    assert results_of(tmp_path / "fetched") == of_pacs
+    assert run(pacs, tmp_path / "out", pack, export=to).already_finished, "maps in the studies are no images that came"
+
+
+_MAPS_SETUP = _SETUP.replace('export="sr=" + url', 'export=["sr=" + url, "sc=" + url]')
+
+
+def test_runs_that_are_killed_while_they_draw_go_on_to_the_same_bytes_and_send_each_map_once(
+    pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")
+    values = (dicomweb(pacs), tmp_path / "killed", pack, QUERY)
+    num_kills = sum(not run_anew(_MAPS_SETUP, *values, seconds=seconds) for seconds in (3.0, 4.0, 5.0, 6.0, 8.0))
+    assert num_kills
+    assert run_anew(_MAPS_SETUP, *values, seconds=300)
+    assert not (tmp_path / "killed" / "spool").exists()
+    assert run_anew(_MAPS_SETUP, dicomweb(pacs), tmp_path / "undisturbed", pack, QUERY, seconds=300)
+    assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "undisturbed")
+    for modality in ("SR", "OT"):
+        query = f'{{"Level": "Instance", "Query": {{"Modality": "{modality}"}}}}'
+        assert len(ask(f"{pacs}/tools/find", query.encode())) == NUM_STUDIES
+
+
+def test_a_report_of_a_study_that_grew_names_the_one_that_was_sent(pacs: str, pack: Path, tmp_path: Path) -> None:
+    to = {"export": f"sr={dicomweb(pacs)}"}
+    run(pacs, tmp_path / "out", pack, **to)
+    fill(pacs, [write_dicom(tmp_path / "late.dcm", 7, study_uid=f"{STUDY_UID}.3")])
+    run(pacs, tmp_path / "out", pack, add=True, **to)
+    query = f'{{"Level": "Instance", "Query": {{"Modality": "SR", "StudyInstanceUID": "{STUDY_UID}.3"}}}}'
+    tags = [ask(f"{pacs}/instances/{one}/simplified-tags") for one in ask(f"{pacs}/tools/find", query.encode())]
+    assert len(tags) == 2
+    (new,) = [report for report in tags if report.get("PredecessorDocumentsSequence")]
+    (old,) = [report for report in tags if report is not new]
+    (series,) = new["PredecessorDocumentsSequence"][0]["ReferencedSeriesSequence"]
+    assert series["ReferencedSOPSequence"][0]["ReferencedSOPInstanceUID"] == old["SOPInstanceUID"]
 
 
 class _Look(Silent):

@@ -21,6 +21,7 @@ from medclip.files.stores import RemotePath
 from medclip.runs.outputs import publication
 from medclip.runs.outputs.results import output_files
 from medclip.runs.outputs.score_run import read_run
+from tests.kits.progress import Recorded
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom
 from tests.kits.stores import memory_store
 
@@ -178,3 +179,42 @@ def test_sigterm_between_two_calls_is_the_regular_end(tmp_path: Path, pack: Path
         printed = process.stdout.read()
         assert process.wait(60) == 0
     assert "2 files: 2 scored" in printed
+
+
+def test_what_has_no_real_name_yet_is_left_alone_and_has_its_row_once_it_has_one(
+    tmp_path: Path, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "in"
+    for number, name in enumerate(
+        ("1.dcm", "2.dcm.part", ".3.dcm.a1B2c3", "~4.dcm", "5.tmp/5.dcm", "6.dcm.crdownload")
+    ):
+        write_dicom(root / name, number, study_uid=f"{STUDY_UID}.{number}")
+    progress = Recorded()
+    run = watch(root, tmp_path / "out", settle_s=0.05, once=True, model=pack, progress=progress, **OPTIONS)
+    assert run is not None
+    assert list(rows(run)) == ["1.dcm"]
+    (note,) = [note for note in progress.notes if "real name" in note]
+    assert note.startswith("5 files or folders wait for a real name")
+    for name, real in (("2.dcm.part", "2.dcm"), (".3.dcm.a1B2c3", "3.dcm"), ("~4.dcm", "4.dcm"), ("5.tmp", "5")):
+        (root / name).rename(root / real)
+    (root / "6.dcm.crdownload").rename(root / "6.dcm")
+    run = watch(root, tmp_path / "out", settle_s=0.05, once=True, model=pack, **OPTIONS)
+    plain = score(root, tmp_path / "plain", model=pack, **OPTIONS)
+    assert run is not None
+    assert run.files.equals(plain.files)
+    assert run.scores.equals(plain.scores)
+
+
+def test_a_night_that_read_half_of_a_file_is_settled_by_the_watch_that_goes_on(tmp_path: Path, pack: Path) -> None:
+    root = tmp_path / "in"
+    write_dicom(root / "1.dcm", 1)
+    content = write_dicom(root / "2.dcm.part", 2).read_bytes()
+    (root / "2.dcm.part").write_bytes(content[:-500])
+    night = score(root, tmp_path / "out", model=pack, **OPTIONS)
+    assert rows(night)["2.dcm.part"]["reason"] == "truncated"  # a plain call has a row for every file that is there
+    (root / "2.dcm.part").write_bytes(content)
+    (root / "2.dcm.part").rename(root / "2.dcm")
+    run = watch(root, tmp_path / "out", settle_s=0.05, once=True, model=pack, **OPTIONS)
+    assert run is not None
+    assert (run.exit_code, run.counts["files"]) == (0, 2)
+    assert run.files.equals(score(root, tmp_path / "plain", model=pack, **OPTIONS).files)

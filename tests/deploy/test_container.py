@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, write_dicom
 pytest.importorskip("highdicom")
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "container"
 MODULE = FOLDER / "mercure_module.py"
+COMMAND = ("-m", "medclip.cli.main")
 INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT", "CMD"}
 
 
@@ -99,8 +101,69 @@ def test_what_runs_is_not_root_and_fetches_nothing() -> None:
         users = [rest for instruction, rest in stages()[name] if instruction == "USER"]
         assert users
         assert users[-1] != "root"
-        environment = " ".join(rest for instruction, rest in stages()[name] if instruction == "ENV")
-        assert "HF_HUB_OFFLINE=1" in environment
+        environment = environment_of(name)
+        assert (environment["HF_HUB_OFFLINE"], environment["HOME"]) == ("1", "/tmp")
+        assert environment["USER"]  # getpass.getuser(), which torch asks, has no other way to a name
+        (_, entry) = [step for step in stages()[name] if step[0] == "ENTRYPOINT"][-1]
+        assert json.loads(entry)[0] in ("medclip", "python")  # process 1 is the command itself, and gets SIGTERM
+
+
+def environment_of(stage: str) -> dict[str, str]:
+    """Return what a stage says of its environment."""
+    lines = [rest for instruction, rest in stages()[stage] if instruction == "ENV"]
+    return dict(word.split("=", 1) for line in lines for word in shlex.split(line))
+
+
+def somebody() -> list[str]:
+    """Return what starts a command as a user who has no name, no home and no rights; skip where that cannot be."""
+    words = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if shutil.which("unshare") and not subprocess.run([*words, "true"], check=False, capture_output=True).returncode:
+        return words
+    pytest.skip("unshare makes no namespace of users here: it is missing, or not allowed to")
+
+
+def run_as_somebody(
+    tmp_path: Path, program: Sequence[str], *arguments: object, **environment: object
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python as `podman run --user 12345:12345` does, in the environment of the image."""
+    places = {"/tmp": tmp_path / "tmp", "/var/lib/medclip": tmp_path / "home"}
+    stated = {name: str(places.get(value, value)) for name, value in environment_of("command").items()}
+    stated |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(FOLDER.parents[1]), "TMPDIR": str(tmp_path / "tmp")}
+    stated |= {name: str(value) for name, value in environment.items()}
+    command = [*somebody(), sys.executable, *program, *map(str, arguments)]
+    for place in places.values():
+        place.mkdir(exist_ok=True)
+    return subprocess.run(command, env=stated, cwd="/", capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_user_without_a_name_and_a_home_scores_and_writes_nothing_beside_output_key_and_caches(
+    handed: tuple[Path, Path], pack: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "night"
+    done = run_as_somebody(tmp_path, COMMAND, "score", handed[0], "--out", out, "--model", pack, "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "matplotlib" not in done.stderr
+    assert (tmp_path / "home" / "medclip" / "identity.key").exists()
+    assert (out / "report.html").exists()
+    order(handed[0], pack)  # mercure starts its modules as the user that it runs as itself
+    folders = {"MERCURE_IN_DIR": handed[0], "MERCURE_OUT_DIR": handed[1]}
+    done = run_as_somebody(tmp_path, [str(MODULE)], **folders)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reports"] == len(list(handed[1].glob("*.dcm"))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives folders to another user")
+def test_a_folder_of_another_user_is_refused_with_the_user_to_run_as(handed: tuple[Path, Path], tmp_path: Path) -> None:
+    os.chown(handed[1], 1000, 1000)
+    handed[1].chmod(0o755)
+    done = run_as_somebody(tmp_path, COMMAND, "score", handed[0], "--out", handed[1] / "night")
+    assert done.returncode == 2
+    assert "and this is user 12345: run as the owner (a container: --user " in done.stderr
+    handed[1].chmod(0o700)
+    done = run_as_somebody(tmp_path, COMMAND, "score", handed[0], "--out", tmp_path / "out", MEDCLIP_HOME=handed[1])
+    assert done.returncode == 2
+    assert "this home of settings may not be read" in done.stderr
 
 
 def test_mercure_gets_a_report_named_by_its_series_and_a_result_without_identifiers(

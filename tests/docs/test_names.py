@@ -24,7 +24,10 @@ PAGES = [
 TOP = ("medclip", "pipelines", "notebooks", "docs", "tests", "benchmarks", "examples", "deploy", ".ci")
 ids = {"ids": lambda p: p.relative_to(REPOSITORY).as_posix()}
 # Options of other programs.
-FOREIGN = {"--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--shm-size"}
+FOREIGN = {
+    *("--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--shm-size"),
+    *("--read-only", "--tmpfs", "--user", "--userns"),
+}
 
 
 OPTIONS_PAGE = "reference/options.md"

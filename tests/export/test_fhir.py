@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medclip.export.fhir import HASHED_PATIENT, HASHED_STUDY, OWN_CODES, Release, bundle_text, fhir_bundle
+from medclip.export.fhir import (
+    HASHED_PATIENT,
+    HASHED_STUDY,
+    OWN_CODES,
+    Release,
+    bundle_text,
+    fhir_bundle,
+    fhir_r4b,
+    fhir_r5,
+)
 from medclip.export.source_headers import Headers
 from medclip.export.study_result import StudyResult
 from tests.kits.results import ALGORITHM, ANSWERS, CREATED, DECISION, drawn_study, exam_answers
@@ -102,6 +112,41 @@ def test_what_could_not_be_read_is_in_the_conclusion(tmp_path: Path) -> None:
     assert "3 of 5 files could not be read" in report["conclusion"]
     assert "lead off:V3" in report["conclusion"]
     assert "not a medical device" in report["conclusion"]
+
+
+@pytest.mark.parametrize("release", ["R4B", "R5"])
+def test_a_bundle_names_the_report_and_the_observations_that_it_replaces(tmp_path: Path, release: Release) -> None:
+    result, headers = drawn_study(tmp_path)
+    old = fhir_bundle(result, headers, ALGORITHM, CREATED, release)
+    changed = replace(result, answers=(replace(ANSWERS[0], probability=0.5), replace(ANSWERS[1], against="no line")))
+    encode = fhir_r5 if release == "R5" else fhir_r4b
+    content = encode(changed, headers, ALGORITHM, CREATED, [bundle_text(old).encode()])
+    new = json.loads(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model_of(release).model_validate_json(content)
+    (report,), (earlier,) = resources(new, "DiagnosticReport"), resources(old, "DiagnosticReport")
+    (extension,) = report["extension"]
+    assert extension["url"] == "http://hl7.org/fhir/StructureDefinition/diagnosticReport-replaces"
+    assert extension["valueReference"]["identifier"] == earlier["identifier"][0]
+    pneumonia, tube = resources(new, "Observation")
+    (same, _), (named,) = resources(old, "Observation"), pneumonia["extension"]
+    assert named["valueReference"]["identifier"] == same["identifier"][0]
+    assert "extension" not in tube, "it was compared with something else"
+    assert {one["status"] for one in (report, pneumonia, tube)} == {"preliminary"}
+    assert encode(changed, headers, ALGORITHM, CREATED, [content]) == content
+    (without,) = resources(fhir_bundle(changed, headers, ALGORITHM, CREATED, release), "DiagnosticReport")
+    assert report["identifier"] != without["identifier"]
+
+
+def test_a_bundle_that_says_the_same_is_the_earlier_one_and_one_of_another_study_is_none(tmp_path: Path) -> None:
+    result, headers = drawn_study(tmp_path / "one")
+    old = fhir_r4b(result, headers, ALGORITHM, CREATED)
+    later = CREATED + timedelta(days=1)
+    assert fhir_r4b(result, headers, ALGORITHM, later, [old]) == old
+    other, of_it = drawn_study(tmp_path / "other", study_uid="1.2.3.4")
+    alone = fhir_r4b(other, of_it, ALGORITHM, later)
+    assert fhir_r4b(other, of_it, ALGORITHM, later, [old, b"no JSON", b"{}", old[:99]]) == alone
 
 
 @pytest.mark.parametrize("release", ["R4B", "R5"])

@@ -223,8 +223,6 @@ def test_maps_that_cannot_be_drawn_are_refused_before_anything_is_read(pack: Pat
     calls: dict[str, Any] = {"model": pack, **CALL, "export": in_folder(tmp_path / "to", "sc")}
     with pytest.raises(MedclipError, match="images are given one by one"):
         score([path], tmp_path / "out", **calls)
-    with pytest.raises(MedclipError, match="heat maps read the files of a folder once more"):
-        score("dicomweb://127.0.0.1:1/dicom-web", tmp_path / "out", **calls)
     calls["export"] = in_folder(tmp_path / "to", "sc:fundus_cataract")
     with pytest.raises(MedclipError, match="does not ask"):
         score(tmp_path / "in", tmp_path / "out", **calls, task="chest_xray_view")

@@ -272,7 +272,7 @@ def test_studies_are_sent_as_they_are_written_and_the_note_knows_it(
     ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
 ) -> None:
     pacs, folder = Pacs(), ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
-    running = RunningResults(folder, read_card(pack), (), StoreNote(tmp_path / "to", pacs))
+    running = RunningResults(folder, read_card(pack), (), [StoreNote(tmp_path / "to", pacs)])
     running.begin(ledger)
     for chunk in commits:
         running.take(ledger, chunk)
@@ -288,7 +288,7 @@ def test_a_pacs_that_goes_away_ends_the_early_sending_and_not_the_run(
     ledger: Ledger, commits: list[ChunkResult], pack: Path, tmp_path: Path
 ) -> None:
     pacs, folder = Pacs(most=1), ResultsFolder(tmp_path / "to", ("sr",), lambda name: tmp_path / "in" / name)
-    running = RunningResults(folder, read_card(pack), (), StoreNote(tmp_path / "to", pacs))
+    running = RunningResults(folder, read_card(pack), (), [StoreNote(tmp_path / "to", pacs)])
     running.begin(ledger)
     for chunk in commits:
         running.take(ledger, chunk)

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.discover import discover, name_of_spelled, spelled_name
+from medclip.files.discover import (
+    discover,
+    finished_stem,
+    is_finished,
+    is_unfinished,
+    name_of_spelled,
+    spelled_name,
+)
 
 
 def _touch(path: Path) -> Path:
@@ -185,3 +192,37 @@ def test_the_order_is_that_of_sorted_bytes(tmp_path_factory: pytest.TempPathFact
         _touch(root / name)
     found = [ref.name.encode() for ref in discover(root)]
     assert found == sorted(name.encode() for name in names)
+
+
+PLAIN = st.text("abcXYZ019_-", min_size=1, max_size=12)
+MARKED = {
+    "dcm4che, a browser": "{}.part",
+    "rsync": ".{}.a1B2c3",
+    "rclone": "{}.0a1b2c3d.partial",
+    "WinSCP": "{}.filepart",
+    "Syncthing": ".syncthing.{}.tmp",
+    "Syncthing on Windows": "~syncthing~{}.tmp",
+    "lftp": ".in.{}",
+    "Chrome": "{}.crdownload",
+    "an editor": "{}~",
+}
+"""Names of files that are not there yet, by who uses them."""
+
+
+@pytest.mark.parametrize("marked", MARKED.values(), ids=MARKED)
+@given(PLAIN, st.sampled_from(["", ".dcm", ".jpg"]), PLAIN)
+def test_an_unfinished_name_leads_to_the_real_one_and_to_no_other(
+    marked: str, stem: str, suffix: str, folder: str
+) -> None:
+    name, unfinished = f"{folder}/{stem}{suffix}", f"{folder}/{marked.format(stem + suffix)}"
+    assert (is_unfinished(name), is_unfinished(unfinished)) == (False, True)
+    assert is_finished(unfinished, name)
+    assert name.startswith(finished_stem(unfinished))
+    assert not is_finished(unfinished, f"{folder}/{stem}0{suffix}")
+    assert not is_finished(unfinished, f"{folder}0/{stem}{suffix}")
+
+
+def test_a_unique_identifier_is_no_name_with_a_suffix() -> None:
+    assert is_finished("in/1.2.840.5.part", "in/1.2.840.5.dcm")
+    assert not is_finished("in/1.2.840.5.part", "in/1.2.840.5.7")
+    assert not is_finished("in/1.2.840.5.part", "in/1.2.840")

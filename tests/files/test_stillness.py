@@ -99,3 +99,36 @@ def test_files_of_a_drive_whose_clock_is_ahead_are_still_once_they_were_seen_unc
 def test_an_output_folder_in_the_watched_one_is_no_part_of_it(tmp_path: Path, clock: Clock) -> None:
     put(tmp_path / "out" / "files.parquet")
     assert Stillness(tmp_path, 10, (tmp_path / "out",), clock).look().moving == ()
+
+
+def test_what_has_no_real_name_yet_is_left_out_and_holds_its_folder_back_while_it_moves(
+    tmp_path: Path, clock: Clock
+) -> None:
+    put(tmp_path / "a.dcm")
+    put(tmp_path / "study" / "1.dcm")
+    draft, copier = put(tmp_path / "study" / "2.dcm.part"), put(tmp_path / ".~tmp~" / "b" / "3.dcm")
+    stillness = Stillness(tmp_path, 10, now=clock)
+    look = stillness.look()
+    assert set(look.waiting) == {draft, tmp_path / ".~tmp~"}
+    assert (look.num_still, look.num_waiting) == (0, 0)
+    clock.at += 5
+    os.utime(draft)
+    clock.at += 6
+    stillness = Stillness(tmp_path, 10, now=lambda: clock.at if clock.at < 1 else os.stat(draft).st_ctime + 9)
+    look = stillness.look()
+    assert tmp_path / "study" in look.moving
+    clock.at = os.stat(draft).st_ctime + 11
+    look = Stillness(tmp_path, 10, now=clock).look()
+    assert (look.moving, look.num_still, look.num_waiting) == ((), 2, 2)
+    draft.rename(draft.with_suffix(""))
+    copier.rename(tmp_path / "3.dcm")
+    look = Stillness(tmp_path, 0, now=clock).look()
+    assert (look.waiting, look.num_still) == ((), 4)
+
+
+def test_a_hidden_link_hides_nothing_that_it_leads_to(tmp_path: Path, clock: Clock) -> None:
+    put(tmp_path / "study" / "1.dcm")
+    (tmp_path / ".newest").symlink_to("study")
+    (tmp_path / ".1.dcm").symlink_to("study/1.dcm")
+    look = Stillness(tmp_path, 0, now=clock).look()
+    assert (look.waiting, look.num_still) == ((), 3)

@@ -120,7 +120,7 @@ def test_the_spool_holds_what_is_fetched_and_nothing_once_it_is_released(memory:
         assert os.stat(files.folder / "a/1.dcm").st_mode & 0o077 == 0
         files.release(names)
         assert not files.is_full
-        assert not any(path.is_file() for path in files.folder.rglob("*"))
+        assert [path for path in files.folder.rglob("*") if path.is_file()] == [files.witness]
     assert not files.folder.exists()
 
 

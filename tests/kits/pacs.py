@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,23 @@ def fill(url: str, files: Iterable[Path]) -> list[str]:
 
 
 @contextmanager
-def orthanc(folder: Path, port: int = 0) -> Iterator[str]:
-    """Start Orthanc with DICOMweb, storing below a folder; yield its URL. A folder that it stored in has its images."""
+def orthanc(
+    folder: Path, port: int = 0, dicom_port: int = 0, modalities: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """Start Orthanc with DICOMweb, storing below a folder; yield its URL. A folder that it stored in has its images.
+
+    With a port for DICOM it is the AE title ORTHANC, and knows entities of loopback by their titles and ports.
+    """
     port = port or free_port()
     settings = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
         "HttpPort": port,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": bool(dicom_port),
+        "DicomPort": dicom_port or 4242,
+        "DicomAet": "ORTHANC",
+        "DicomAlwaysAllowStore": True,
+        "DicomModalities": {title: [title, "127.0.0.1", each] for title, each in (modalities or {}).items()},
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(_PLUGINS)] if _PLUGINS.exists() else [],

@@ -41,7 +41,9 @@ def test_a_week_in_which_the_scores_rise_is_found_and_named(tmp_path: Path) -> N
     assert watched.by == "week"
     assert watched.reference.startswith("the first 4 weeks: 2024-W01")
     assert found(watched.changes) == {(WEEKS[-1], "scores", "chest: pneumonia")}
-    first = watched.findings[0]
+    alarm, first = watched.findings[:2]
+    assert alarm.size == "alarm"
+    assert alarm.text.startswith("Everything, since 2024-W08: mean probability of chest: pneumonia")
     assert first.text.startswith("Chest: pneumonia: mean probability")
     assert "in 1 of 4 weeks that could be compared, 2024-W08" in first.text
     assert watched.exit_code == 3

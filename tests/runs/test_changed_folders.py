@@ -212,3 +212,89 @@ def test_files_that_only_the_table_names_are_counted_before_they_are_reported(pa
     assert lines[-1].startswith(f"Reading and scoring: {counts['files']} of {counts['files']}")
     reached = [re.findall(r"(\d+) of (\d+)", line)[0] for line in lines[1:]]
     assert all(int(done) <= int(total) for done, total in reached)
+
+
+def test_a_failed_file_that_came_under_another_name_has_one_row(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for n, name in enumerate(("a/1.dcm", "a/2.dcm.part", "a/.3.dcm.Xy12Ab", "a/IM0004", "a/5.dcm", "a/6.dcm")):
+        write_dicom(root / name, n)
+    content = {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for name in ("2.dcm.part", ".3.dcm.Xy12Ab", "IM0004", "5.dcm", "6.dcm"):
+        (root / "a" / name).write_bytes(content[name][:-500])
+    (root / "a" / ".3.dcm.Xy12Ab").write_bytes(b"")
+    first = rows(run(root, tmp_path / "out", pack))
+    assert sum(row["status"] == "failed" for row in first.values()) == 5
+    for name, real in (("2.dcm.part", "2.dcm"), (".3.dcm.Xy12Ab", "3.dcm"), ("IM0004", "IM0005")):
+        (root / "a" / name).unlink()
+        (root / "a" / real).write_bytes(content[name])
+    (root / "b").mkdir()
+    (root / "a" / "5.dcm").rename(root / "b" / "5.dcm")  # broken as it is
+    after = run(root, tmp_path / "out", pack, add=True)
+    assert_equal(after, run(root, tmp_path / "whole", pack))
+    assert {name for name, row in rows(after).items() if row["status"] == "failed"} == {"a/6.dcm", "b/5.dcm"}
+    (root / "a" / "6.dcm").unlink()  # it came under no other name: that it failed stays
+    assert rows(run(root, tmp_path / "out", pack, add=True)) == rows(after)
+
+
+def test_a_file_that_moves_while_its_study_grows_is_scored_where_it_is(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    write_dicom(root / "new" / "1.dcm", 1)
+    write_dicom(root / "new" / "2.dcm.tmp", 2)
+    write_dicom(root / "new" / "3.dcm", 3)
+    run(root, tmp_path / "out", pack)
+    (root / "sorted").mkdir()
+    (root / "new" / "1.dcm").rename(root / "sorted" / "1.dcm")
+    (root / "new" / "2.dcm.tmp").rename(root / "new" / "2.dcm")
+    write_dicom(root / "sorted" / "4.dcm", 4)
+    assert_equal(run(root, tmp_path / "out", pack, add=True), run(root, tmp_path / "whole", pack))
+    (root / "sorted" / "1.dcm").unlink()  # what was archived keeps its row
+    assert run(root, tmp_path / "out", pack, add=True).already_finished
+
+
+def test_a_failed_file_that_is_gone_and_a_file_like_it_that_stays_are_two_where_both_were_there(
+    pack: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "in"
+    broken = write_dicom(root / "a.dcm", 1)
+    broken.write_bytes(broken.read_bytes()[:-500])
+    write_dicom(root / "b.dcm", 1, study_uid=f"{STUDY_UID}.2")
+    before = rows(run(root, tmp_path / "out", pack))
+    write_dicom(root / "c.dcm", 3, study_uid=f"{STUDY_UID}.3")
+    broken.unlink()
+    after = rows(run(root, tmp_path / "out", pack, add=True))
+    assert after["a.dcm"] == before["a.dcm"]
+    assert after["a.dcm"]["reason"] == "truncated"
+
+
+@pytest.mark.parametrize("hash_paths", [False, True])
+def test_a_stop_after_any_step_of_settling_ends_in_the_same_rows(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_paths: bool
+) -> None:
+    root = tmp_path / "in"
+    for n in range(3):
+        write_dicom(root / f"{n}.dcm", n)
+    whole = write_dicom(root / "3.dcm.part", 3).read_bytes()
+    (root / "3.dcm.part").write_bytes(whole[:-500])
+    run(root, tmp_path / "out", pack, hash_paths=hash_paths)
+    (root / "3.dcm.part").unlink()
+    (root / "3.dcm").write_bytes(whole)
+    for method, after in (
+        ("register", True),
+        ("settle", False),
+        ("settle", True),
+        ("commit", False),
+        ("number", False),
+    ):
+        original = getattr(Ledger, method)
+
+        def stop(self: Ledger, *values: Any, _work: Any = original, _after: bool = after, **named: Any) -> None:
+            if _after:
+                _work(self, *values, **named)
+            raise Stopped
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, method, stop)
+            with pytest.raises(Stopped):
+                run(root, tmp_path / "out", pack, hash_paths=hash_paths, add=True)
+    grown = run(root, tmp_path / "out", pack, hash_paths=hash_paths, add=True)
+    assert_equal(grown, run(root, tmp_path / "whole", pack, hash_paths=hash_paths))

@@ -38,7 +38,16 @@ KILLS, STARTS = sized(30, least=6), sized(4)
 WORKER_KILLS = sized(10, least=3)
 """Kills of reading processes."""
 TABLES = ("files.parquet", "scores.parquet")
-_MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, "remember": 5, "replace": 4}
+_MOMENTS = {
+    "register": 9,
+    "looked_at": 9,
+    "tie": 9,
+    "settle": 1,
+    "commit": 14,
+    "number": 1,
+    "remember": 5,
+    "replace": 4,
+}
 """Functions at which a run is killed, and how many calls of each there may be before the end."""
 
 _SETUP = """
@@ -204,6 +213,42 @@ def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: 
         assert read_status(out).state == "stopped"
     assert runner.score(root, out)
     assert runner.score(root, tmp_path / "whole")
+    for name in TABLES:
+        assert pq.read_table(out / name).equals(pq.read_table(tmp_path / "whole" / name))
+
+
+@pytest.mark.slow
+def test_kills_of_a_watch_while_files_get_their_real_names_change_no_row(seeing_pack: Path, tmp_path: Path) -> None:
+    root, out = hospital(tmp_path / "in"), tmp_path / "out"
+    setup = """
+from medclip.api.watch import watch
+def run_score(asked, again):
+    watch(asked.path, asked.out, settle_s=0.05, once=True, model=asked.model, workers=2, min_confidence=0.0,
+          prompt=asked.prompt)
+"""
+    contents = []
+    for n in range(
+        9
+    ):  # films of two studies that are there, and of one that is not; the night before read half of them
+        draft = write_dicom(root / "late" / f"{n}.dcm.part", 60 + n, study_uid=f"{STUDY_UID}.{n % 3}")
+        contents.append(draft.read_bytes())
+        draft.write_bytes(contents[-1][: 1000 + 500 * n])
+    with Runner(tmp_path / "night.txt", seeing_pack) as runner:
+        assert runner.score(root, out)
+    moments = ("register after", "settle before", "settle after", "looked_at after", "tie after", "commit before")
+    with Runner(tmp_path / "log.txt", seeing_pack, setup) as runner:
+        for n, moment in enumerate((*moments, "commit after", "number before", "replace after")):
+            draft = root / "late" / f"{n}.dcm.part"
+            draft.write_bytes(contents[n])
+            draft.rename(root / "late" / f"{n}.dcm" if n % 2 else root / "png" / f"{n}.sent")
+            assert not runner.score(root, out, moment, 1)
+            assert_nothing_is_half_done(out, was_finished=True)
+            assert read_status(out).state == "stopped"
+        assert runner.score(root, out)
+    with Runner(tmp_path / "plain.txt", seeing_pack) as runner:
+        assert runner.score(root, tmp_path / "whole")
+    files = pq.read_table(out / TABLES[0])
+    assert sum("late" in path or path.endswith("sent") for path in files.column("path").to_pylist()) == 9
     for name in TABLES:
         assert pq.read_table(out / name).equals(pq.read_table(tmp_path / "whole" / name))
 

@@ -82,6 +82,10 @@ _TAGS = (
     "KVP",
     "MagneticFieldStrength",
     "RepetitionTime",
+    "DeviceSerialNumber",
+    "StationName",
+    "InstitutionName",
+    "ProtocolName",
 )
 _PREAMBLE = 132
 """Bytes of the preamble and the letters DICM."""
@@ -184,6 +188,11 @@ class DicomHeader:
     repetition_time_ms: float | None = None
     study_date: str = ""
     """StudyDate, or AcquisitionDate where that is missing: for the days between examinations only."""
+    device: str = ""
+    """DeviceSerialNumber, or StationName where that is missing. As the next two: only ever written as a keyed hash."""
+    institution: str = ""
+    protocol: str = ""
+    """ProtocolName: free text."""
 
     @property
     def exam_kind(self) -> str | None:
@@ -353,6 +362,9 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         field_strength_t=v.number(dataset, "MagneticFieldStrength"),
         repetition_time_ms=v.number(dataset, "RepetitionTime"),
         study_date=v.text(dataset, "StudyDate") or v.text(dataset, "AcquisitionDate"),
+        device=v.text(dataset, "DeviceSerialNumber") or v.text(dataset, "StationName"),
+        institution=v.text(dataset, "InstitutionName"),
+        protocol=v.text(dataset, "ProtocolName"),
     )
 
 

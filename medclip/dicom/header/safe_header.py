@@ -263,6 +263,9 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("ecg_flags", lambda h: None, "of an ECG: what is wrong with it, in words of our own list"),
     Allowed("heart_rate_bpm", lambda h: None, "of an ECG; a small number that thousands share"),
     Allowed("week", lambda h: None, "ISO week of the examination; only of a run that is asked for it (--weeks)"),
+    Allowed("device", lambda h: None, "keyed hash of the device's serial number or station name; with --weeks only"),
+    Allowed("site", lambda h: None, "keyed hash of the institution's name; with --weeks only"),
+    Allowed("protocol", lambda h: None, "keyed hash of the protocol's name; with --weeks only"),
     Allowed("lossy", lambda h: h.lossy or None, "whether pixels were compressed with loss"),
 )
 

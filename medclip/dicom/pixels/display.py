@@ -71,7 +71,7 @@ def _chroma() -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]:
     return tables[0], tables[1], tables[2]
 
 
-def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
+def apply_palette(indices: NDArray[Any], dataset: Any, *, shown: bool = False) -> NDArray[Any]:
     """Look colours up (PS3.3 C.7.6.3.1.5 and C.7.9.2, segmented ones too).
 
     pydicom's `apply_color_lut` wraps indices above 255 round for tables of bytes, takes the byte offset of a repeated
@@ -80,6 +80,7 @@ def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
     Args:
         indices: Stored values of any shape.
         dataset: Data set that holds the palette.
+        shown: Whether colours of more than 8 bits become float32 (0-1).
 
     Returns:
         ... x 3; uint8, or uint16 where the palette uses more than 8 bits.
@@ -88,8 +89,16 @@ def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
         ValueError: If there is no usable palette.
     """
     tables, first = _palette(dataset)
-    places = np.clip(indices.astype(np.int64) - first, 0, tables.shape[0] - 1)
-    return tables[places]
+    if shown:
+        tables = _as_shown(tables, 8 * tables.dtype.itemsize)
+    if not indices.size:
+        return np.empty((*indices.shape, 3), tables.dtype)
+    low, high = int(indices.min()), int(indices.max())
+    if high - low >= indices.size:
+        return tables.take(indices.astype(np.int64) - first, axis=0, mode="clip")
+    by_value = tables.take(np.arange(low, high + 1) - first, axis=0, mode="clip")
+    unsigned = indices.dtype.kind == "u" and low == 0
+    return by_value.take(indices if unsigned else indices.astype(np.int64) - low, axis=0)
 
 
 def _palette(dataset: Any) -> tuple[NDArray[Any], int]:
@@ -460,13 +469,16 @@ def grey(
 
 def colour(stored: NDArray[Any], dataset: Any, header: DicomHeader, steps: list[Step]) -> NDArray[Any]:
     """Return F x H x W x 3 RGB; `stored` is RGB already, or F x H x W palette indices."""
-    bits = header.bits_stored
     if header.photometric == "PALETTE COLOR":
-        stored = apply_palette(stored, dataset)
-        bits = stored.dtype.itemsize * 8
         steps.append(Step("palette", "to RGB"))
-    elif header.photometric.startswith("YBR"):
+        return apply_palette(stored, dataset, shown=True)
+    if header.photometric.startswith("YBR"):
         steps.append(Step("colour", f"{header.photometric} to RGB"))
-    if stored.dtype == np.uint8:
-        return stored
-    return np.clip(stored.astype(np.float32) / np.float32(2**bits - 1), 0, 1)
+    return _as_shown(stored, header.bits_stored)
+
+
+def _as_shown(colours: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Return bytes as they are, and deeper colours as float32 (0-1)."""
+    if colours.dtype == np.uint8:
+        return colours
+    return np.clip(colours.astype(np.float32) / np.float32(2**bits - 1), 0, 1)

@@ -28,10 +28,35 @@ _NEXT = re.compile(r",(?=\s*[A-Za-z0-9]+=)")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _PARAMETERS = {"limit", "offset", "includefield", "fuzzymatching"}
 _USUAL = "StudyDate=20240101-20240131,ModalitiesInStudy=CR"
-CREDENTIALS = (
-    "Credentials come from MEDCLIP_DICOMWEB_USER and MEDCLIP_DICOMWEB_PASSWORD, from MEDCLIP_DICOMWEB_TOKEN (a bearer "
-    "token), or from ~/.netrc."
+
+
+@dataclass(frozen=True)
+class WebService:
+    """How a kind of server is named in refusals, and what its credentials are called in the environment."""
+
+    name: str
+    variable: str
+    """What the names of its variables begin with."""
+    path_hint: str
+    plain_hint: str
+    """What to do where it speaks no https."""
+
+    @property
+    def credentials(self) -> str:
+        """Where its credentials come from, in words."""
+        return (
+            f"Credentials come from {self.variable}_USER and {self.variable}_PASSWORD, from {self.variable}_TOKEN (a "
+            "bearer token), or from ~/.netrc."
+        )
+
+
+_DICOMWEB = WebService(
+    "DICOMweb",
+    "MEDCLIP_DICOMWEB",
+    "Is the path of the URL that of DICOMweb, such as /dicom-web?",
+    "Name a server that speaks http alone as dicomweb://; dicomwebs:// asks for https.",
 )
+CREDENTIALS = _DICOMWEB.credentials
 
 
 def is_dicomweb(path: object) -> TypeGuard[str | Path]:
@@ -131,8 +156,8 @@ PAGE = 500
 """Answers that one request asks for."""
 FEW_PAUSES_S = (0.5, 1.0, 2.0)
 """For one study: a server that lacks one object says so by status 500, too."""
-_PATH_HINT = "Is the path of the URL that of DICOMweb, such as /dicom-web?"
-_CONNECT_S, _SILENT_S = 10.0, 60.0
+TIMEOUT_S = (10.0, 60.0)
+"""Until a server has answered a call for a connection, and until it says something more."""
 _STUDY, _SERIES, _INSTANCE, _CLASS, _NUM_INSTANCES = "0020000D", "0020000E", "00080018", "00080016", "00201208"
 _MANUFACTURER = "00080070"
 _MODALITIES = "00080061"
@@ -169,7 +194,7 @@ class DicomwebServer:
     def is_open(self) -> bool:
         """Whether what is sent can be read by others on the way: no https, and not this machine."""
         parts = urlsplit(self.place.url)
-        return parts.scheme == "http" and not _is_this_machine(parts.hostname or "")
+        return parts.scheme == "http" and not is_this_machine(parts.hostname or "")
 
     def studies(self, query: Mapping[str, str]) -> Iterator[tuple[str, int | None]]:
         """Yield UID and number of objects of each study that matches; None where the server does not say.
@@ -299,7 +324,7 @@ class DicomwebServer:
     def _final(self, error: Exception, place: RemotePath) -> MedclipError | None:
         if self.stop.is_set():
             return MedclipError(Reason.UNREACHABLE, "nothing is asked any more: the run stops.", where=place)
-        return _final(error, place)
+        return refusal(error, place, _DICOMWEB)
 
     def close(self) -> None:
         """Ask nothing more, and close the connections of all threads."""
@@ -321,7 +346,6 @@ def _make_client(place: RemotePath) -> tuple[Any, Any]:
     """Return a client, and the session with its connections."""
     try:
         from dicomweb_client.api import DICOMwebClient
-        from requests import Session
     except ImportError:
         raise MedclipError(
             Reason.MISSING_CODEC, "asking a PACS needs a package that is not installed.", hint=f"Run: {PIP_LINE}"
@@ -339,15 +363,33 @@ def _make_client(place: RemotePath) -> tuple[Any, Any]:
                     return
                 yield from self._decode_multipart_message(response, stream=True)
 
+    session = session_of(_DICOMWEB)
+    client = Client(place.url, session=session, permissive_uid=True, timeout=TIMEOUT_S)
+    client.set_http_retry_params(retry=False)  # attempts are counted here
+    return client, session
+
+
+def session_of(service: WebService) -> Any:
+    """Return a session of requests with the credentials of the environment.
+
+    Raises:
+        MedclipError: MISSING_CODEC without requests.
+    """
+    try:
+        from requests import Session
+    except ImportError:
+        raise MedclipError(
+            Reason.MISSING_CODEC,
+            f"asking a server of {service.name} needs a package that is not installed.",
+            hint=f"Run: {PIP_LINE}",
+        ) from None
     session = Session()
-    user, password, token = (os.environ.get(f"MEDCLIP_DICOMWEB_{name}") for name in ("USER", "PASSWORD", "TOKEN"))
+    user, password, token = (os.environ.get(f"{service.variable}_{name}") for name in ("USER", "PASSWORD", "TOKEN"))
     if token:
         session.auth = _Bearer(token)
     elif user:
         session.auth = (user, password or "")
-    client = Client(place.url, session=session, permissive_uid=True, timeout=(_CONNECT_S, _SILENT_S))
-    client.set_http_retry_params(retry=False)  # attempts are counted here
-    return client, session
+    return session
 
 
 @dataclass(frozen=True)
@@ -361,7 +403,7 @@ class _Bearer:
         return request
 
 
-def _final(error: Exception, place: RemotePath) -> MedclipError | None:
+def refusal(error: Exception, place: RemotePath, service: WebService) -> MedclipError | None:
     """Return the refusal for a fault that no new attempt mends."""
     from requests.exceptions import HTTPError, InvalidURL, RequestException, SSLError
 
@@ -371,7 +413,7 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
                 Reason.READ_ERROR,
                 "no encrypted connection came about.",
                 where=place,
-                hint="Name a server that speaks http alone as dicomweb://; dicomwebs:// asks for https.",
+                hint=service.plain_hint,
             )
         return MedclipError(
             Reason.READ_ERROR,
@@ -383,13 +425,19 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
         status = 0 if error.response is None else error.response.status_code
         if status in (401, 403):
             return MedclipError(
-                Reason.PERMISSION_DENIED, f"the server refuses (status {status}).", where=place, hint=CREDENTIALS
+                Reason.PERMISSION_DENIED,
+                f"the server refuses (status {status}).",
+                where=place,
+                hint=service.credentials,
             )
         if status in (404, 410):
             return MedclipError(Reason.MISSING_FILE, "the server has nothing here.", where=place, hint="Check the URL.")
         if 400 <= status < 500 and status not in (408, 425, 429):
             return MedclipError(
-                Reason.READ_ERROR, f"the server refuses the request (status {status}).", where=place, hint=_PATH_HINT
+                Reason.READ_ERROR,
+                f"the server refuses the request (status {status}).",
+                where=place,
+                hint=service.path_hint,
             )
         return None
     if isinstance(error, InvalidURL):
@@ -398,9 +446,9 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
         return None
     return MedclipError(
         Reason.READ_ERROR,
-        f"the answer is not one of DICOMweb ({type(error).__name__}).",
+        f"the answer is not one of {service.name} ({type(error).__name__}).",
         where=place,
-        hint=_PATH_HINT,
+        hint=service.path_hint,
     )
 
 
@@ -415,7 +463,8 @@ def _num_instances(study: Mapping[str, Any]) -> int | None:
     return int(number) if str(number).isdigit() else None
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine by its loopback."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

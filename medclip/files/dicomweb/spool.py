@@ -20,7 +20,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -115,7 +115,7 @@ _AHEAD = 128
 """Studies that are listed, and fetched while there is room, before they are needed."""
 _FEW = 16
 """Files that are asked for one by one where the answer of a study lacked them."""
-_NO_IMAGES = (
+NO_IMAGES = (
     "1.2.840.10008.5.1.4.1.1.88.",  # structured reports, key objects; also those that medclip sent
     "1.2.840.10008.5.1.4.1.1.11.",  # presentation states
     "1.2.840.10008.5.1.4.1.1.104.",  # documents
@@ -126,7 +126,7 @@ _NO_IMAGES = (
 """SOP classes (PS3.4, B.5) without an image or a signal: never fetched, and no part of what a study is scored by."""
 
 
-_OURS = "medclip"
+OURS = "medclip"
 """Manufacturer of heat maps that went back to a PACS: they are no images to score."""
 _META_UID = re.compile(rb"\x02\x00\x03\x00UI(..)", re.DOTALL)
 _META_BYTES = 4096
@@ -163,6 +163,7 @@ class DicomwebFiles:
         self._looking: dict[str, Future[list[str]]] = {}
         self._ahead, self._urgent = ThreadPoolExecutor(CONNECTIONS), ThreadPoolExecutor(CONNECTIONS)
         self._headers: deque[str] = deque()
+        self._kept: set[str] = set()
 
     @property
     def identity(self) -> str:
@@ -275,7 +276,7 @@ class DicomwebFiles:
         return {
             study.file_of(instance.uid, self._key): instance
             for instance in instances
-            if not instance.sop_class.startswith(_NO_IMAGES) and instance.manufacturer != _OURS
+            if not instance.sop_class.startswith(NO_IMAGES) and instance.manufacturer != OURS
         }
 
     # Files that are needed now.
@@ -407,9 +408,36 @@ class DicomwebFiles:
                     _write_header(header, lambda uid: self.folder / _HEADERS / study.file_of(uid, self._key))
         return path
 
+    def keep(self, names: Iterable[str]) -> None:
+        """Keep files beyond their release for `held`, as long as the spool is less than half full."""
+        if self._num_bytes < self._limit // 2:
+            with self._lock:
+                self._kept.update(names)
+
+    @contextmanager
+    def held(self, names: Sequence[str]) -> Iterator[None]:
+        """Have files in the spool while they are read once more; they are fetched again where they are gone.
+
+        What does not come is not there.
+
+        Raises:
+            MedclipError: As `fetch`.
+        """
+        with self._lock:
+            self._kept.update(names)
+        try:
+            self.fetch(names)
+            yield
+        finally:
+            with self._lock:
+                self._kept.difference_update(names)
+            self.release(names)
+
     def release(self, names: Iterable[str]) -> None:
         """Remove files that are done with."""
         folders = set()
+        with self._lock:
+            names = [name for name in names if name not in self._kept]
         for name in names:
             path = self.folder / name
             with suppress(FileNotFoundError):

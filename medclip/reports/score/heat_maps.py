@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,16 @@ class HeatMaps:
     """`TOP`, TASK or TASK:CLASS."""
     device: str = "cpu"
     progress: Progress | None = None
+    held: Callable[[Sequence[str]], AbstractContextManager[None]] = lambda _: nullcontext()
+    """From names of files that lie elsewhere to what has them below `root` meanwhile."""
+    keep: Callable[[Iterable[str]], None] = lambda _: None
+    """Called with the names of files that are to be drawn soon."""
+
+    def keep_files(self, rows: StudyRows) -> None:
+        """Have the files of a study's map kept that is drawn soon, where they would be gone otherwise."""
+        chosen = self._chosen_files(rows)
+        if chosen is not None:
+            self.keep([row.path for row in chosen[2]])
 
     def draw(self, ledger: Ledger, studies: Sequence[str]) -> dict[str, Thumbnail]:
         """Return the heat map of each study that has one: of the first of its images, and of a series of its slices; of
@@ -126,22 +137,41 @@ class HeatMaps:
 
     def _explain(self, rows: StudyRows, pool: Any) -> _Explained | None:
         """Read a study's image once more and compute its map; None where there is nothing to draw or it cannot be."""
+        chosen = self._chosen_files(rows)
+        if chosen is None:
+            return None
+        score, view, files = chosen
+        modality = Modality(score.modality)
+        target = self._targets.named(score.task, score.class_, modality)
+        if target is None:
+            return None
+        with self.held([row.path for row in files]):
+            return self._read(score, view, files, target, modality, pool)
+
+    def _chosen_files(self, rows: StudyRows) -> tuple[ScoreRow, ExamRow | None, list[FileRow]] | None:
+        """Return what of a study is drawn, and the files of the image that it is drawn of; None where nothing is."""
+        score, files = _chosen(rows.scores, self.named), rows.files
+        if score is None or not files:
+            return None
+        view = most_telling(rows.exams, score.task, score.class_)
+        unit = files[0].unit if view is None else view.row
+        return score, view, [row for row in files if row.unit == unit]
+
+    def _read(
+        self,
+        score: ScoreRow,
+        view: ExamRow | None,
+        files: Sequence[FileRow],
+        target: Target,
+        modality: Modality,
+        pool: Any,
+    ) -> _Explained | None:
         from medclip.adapters.base import source_of_files
         from medclip.explaining.explain_unit import explain_unit
         from medclip.explaining.explainers import NONE, ExplainOptions
         from medclip.explaining.seen import read_seen
 
-        score, files = _chosen(rows.scores, self.named), rows.files
-        if score is None or not files:
-            return None
-        model = self._targets.model
-        modality = Modality(score.modality)
-        target = self._targets.named(score.task, score.class_, modality)
-        if target is None:
-            return None
-        view = most_telling(rows.exams, score.task, score.class_)
-        unit = files[0].unit if view is None else view.row
-        refs = [self._ref(row) for row in files if row.unit == unit]
+        model, refs = self._targets.model, [self._ref(row) for row in files]
         try:
             source = source_of_files(refs[0].path, refs, self.settings)
             seen = pool.submit(read_seen, source, modality, model.preprocess, self.settings).result()
@@ -153,7 +183,7 @@ class HeatMaps:
             return None  # the file went or changed since; its row says how it was scored
         (heat,) = explained.maps
         title = f"{score.class_.replace('_', ' ')} {percent(score.probability)}"
-        paths = tuple(row.path for row in files if row.unit == unit)
+        paths = tuple(row.path for row in files)
         return _Explained(explained, seen, heat, title, view, paths, score.caution or "")
 
     def _ref(self, row: FileRow) -> FileRef:

@@ -119,7 +119,7 @@ def refuse_other_files(witness: Path | None) -> None:
     """Refuse to read on a machine that does not see the files of a run, instead of calling each of them missing.
 
     Args:
-        witness: As `WorkerPlan.witness`.
+        witness: Path that exists wherever the files of the run can be read; None where nothing tells.
 
     Raises:
         MedclipError: WRONG_USE.
@@ -175,7 +175,7 @@ class Engine(Protocol):
 
         Args:
             settings: Limits.
-            witness: As `WorkerPlan.witness`.
+            witness: Path that exists wherever the files of the run can be read; None where nothing tells.
             note: Function called with a sentence for the user.
         """
         ...
@@ -195,7 +195,7 @@ class Engine(Protocol):
             chunks: Chunks that are not done. They may come as they are found, and are asked for as there is room.
             commit: Function that takes the rows of each chunk, in this process.
             progress: Progress bar of the reading.
-            is_full: As `Context.is_full`.
+            is_full: Function that returns whether whoever holds the files of the chunks has no room for more.
 
         Raises:
             MedclipError: UNREACHABLE for a cluster that does not start or goes away; for one that cannot do the work,

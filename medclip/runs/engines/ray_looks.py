@@ -75,7 +75,7 @@ class RayLooks:
     Args:
         settings: Limits.
         readers: Reading processes of each node; its cores where None.
-        witness: As `Reader` takes it.
+        witness: Path that exists wherever the files of the run can be read; None where nothing tells.
         note: Function called with a sentence for the user.
     """
 

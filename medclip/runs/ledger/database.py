@@ -154,7 +154,7 @@ class Database:
                 raise
 
 
-FORMAT = 11
+FORMAT = 12
 """Raised when columns change."""
 BY_FILE = ("files", "thumbnails", "units")
 """Tables whose rows have the number of a file."""
@@ -172,7 +172,7 @@ def make_tables(db: Database) -> None:
         for statement in (
             "meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
             "inputs (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER, mtime INTEGER, "
-            "inode INTEGER, window INTEGER NOT NULL, cut INTEGER NOT NULL, sha256 TEXT, format TEXT, "
+            "inode INTEGER, window INTEGER NOT NULL, cut INTEGER NOT NULL, sha256 TEXT, format TEXT, instance TEXT, "
             "reason TEXT, sentence TEXT, tie TEXT, waits INTEGER NOT NULL DEFAULT 0, "
             "state INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 1, "
             "seconds REAL NOT NULL DEFAULT 0, worker TEXT)",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from medclip.errors import Problem, Reason
+from medclip.files.discover import finished_stem, is_finished, is_unfinished
 from medclip.files.readers.job_queue import Effort
 from medclip.runs.ledger.database import BY_FILE, BY_STUDY, Database
 from medclip.runs.rows import DONE, DONE_FOR_GOOD, LISTED, LOOKED_AT, KnownFile, Look
@@ -19,6 +21,12 @@ _LATE = (
     "GROUP BY tie HAVING COUNT(DISTINCT window) > 1 OR MAX(waits))"
 )
 """Files whose study has files in several windows: it is scored when all files are known."""
+_SAME = (
+    "NULLIF(sha256, '')",
+    "instance",
+    "IIF(inode, size || ' ' || mtime || ' ' || inode, NULL)",
+)
+"""By what a file is known again under another name; NULL is like nothing."""
 _SELECT_INPUTS = "SELECT id, name, size, mtime, inode, window, cut, state, sha256, reason, sentence FROM inputs"
 
 
@@ -26,6 +34,8 @@ class InputRows:
     """Files by the windows that they are looked at in."""
 
     _db: Database
+    settled: frozenset[int] = frozenset()
+    """Files that were removed while chunks that hold them may be under way."""
 
     def register(
         self, refs: Sequence[FileRef], *, cut: bool = False, frontier: Any = None, added: bool = False
@@ -63,6 +73,16 @@ class InputRows:
         query = "SELECT name FROM inputs WHERE name > ? AND name < ? ORDER BY name"
         return [row[0] for row in self._db.execute(query, (prefix, f"{prefix}\U0010ffff"))]
 
+    def done_among(self, names: Iterable[str]) -> set[str]:
+        """Return which files are done of those that are named without the folder of their study (16 characters)."""
+        done: set[str] = set()
+        rest = iter(names)
+        while some := tuple(islice(rest, _AGAIN_FILES)):
+            marks = ", ".join("?" for _ in some)
+            query = f"SELECT substr(name, 18) FROM inputs WHERE state >= {DONE} AND substr(name, 18) IN ({marks})"  # noqa: S608
+            done.update(row[0] for row in self._db.execute(query, some))
+        return done
+
     def window(self, window: int) -> list[KnownFile]:
         """Return the files of a window, in the order they were listed."""
         return list(map(_known, self._db.execute(f"{_SELECT_INPUTS} WHERE window = ? ORDER BY id", (window,))))
@@ -79,10 +99,14 @@ class InputRows:
         with self._db.transaction():
             self._db.executemany(
                 "UPDATE inputs SET size = ?, mtime = ?, inode = ?, sha256 = ?, format = ?, "  # noqa: S608 - our columns
-                "reason = COALESCE(?, reason), sentence = COALESCE(?, sentence), state = MAX(state, ?), "
+                "instance = COALESCE(?, instance), reason = COALESCE(?, reason), "
+                "sentence = COALESCE(?, sentence), state = MAX(state, ?), "
                 f"{ADD_EFFORT} WHERE id = ?",
                 [
-                    (*k.stamp, k.sha256, k.format, *_of_problem(k.problem), LOOKED_AT, *effort_values(k.effort), k.id)
+                    (
+                        *(*k.stamp, k.sha256, k.format, k.instance, *_of_problem(k.problem)),
+                        *(LOOKED_AT, *effort_values(k.effort), k.id),
+                    )
                     for k in looks
                 ],
             )
@@ -125,17 +149,7 @@ class InputRows:
             return
         with self._db.transaction():
             self._go_on()
-            self._db.execute("CREATE TEMP TABLE again (id INTEGER PRIMARY KEY)")
-            self._db.executemany("INSERT INTO again VALUES (?)", [(number,) for number in files])
-            for table in BY_STUDY:
-                self._db.execute(f"DELETE FROM {table} WHERE study IN (SELECT study FROM files WHERE row IN again)")  # noqa: S608
-            for table in BY_FILE:
-                self._db.execute(f"DELETE FROM {table} WHERE row IN again")  # noqa: S608 - names of our own tables
-            self._db.execute(
-                "UPDATE inputs SET waits = 1, state = MIN(state, ?) "
-                "WHERE tie IN (SELECT tie FROM inputs WHERE id IN again)",
-                (LOOKED_AT,),
-            )
+            self._take_back(files)
             window = self._next_window()
             self._db.executemany(
                 "UPDATE inputs SET window = ?, cut = 0, sha256 = NULL, tie = NULL, waits = 0, state = ?, "
@@ -147,7 +161,63 @@ class InputRows:
                 "UPDATE inputs SET size = ?, mtime = ?, inode = ?, reason = ?, sentence = ? WHERE id = ?",
                 [(*ref.stamp, *_of_problem(ref.problem), number) for number, ref in files.items() if ref is not None],
             )
-            self._db.execute("DROP TABLE again")
+
+    def _take_back(self, numbers: Iterable[int]) -> None:
+        """Remove the rows of files and the scores of their studies, which are to be scored once more."""
+        self._db.execute("CREATE TEMP TABLE again (id INTEGER PRIMARY KEY)")
+        self._db.executemany("INSERT INTO again VALUES (?)", [(number,) for number in numbers])
+        for table in BY_STUDY:
+            self._db.execute(f"DELETE FROM {table} WHERE study IN (SELECT study FROM files WHERE row IN again)")  # noqa: S608
+        for table in BY_FILE:
+            self._db.execute(f"DELETE FROM {table} WHERE row IN again")  # noqa: S608 - names of our own tables
+        study = "tie IN (SELECT tie FROM inputs WHERE id IN again)"
+        self._db.execute(f"UPDATE inputs SET waits = 1, state = MIN(state, ?) WHERE {study}", (LOOKED_AT,))  # noqa: S608
+        self._db.execute("DROP TABLE again")
+
+    def unsettled(self) -> Iterator[KnownFile]:
+        """Yield the files without an answer that stays: failed, not done, of studies to be scored, of no real name."""
+        self._db.create_function("is_unfinished", 1, is_unfinished, deterministic=True)
+        grows = f"SELECT tie FROM inputs WHERE {_LATE} GROUP BY tie HAVING MIN(state) < {DONE_FOR_GOOD}"  # noqa: S608
+        query = (
+            f"{_SELECT_INPUTS} WHERE state < {DONE} OR tie IN ({grows}) OR is_unfinished(name) "  # noqa: S608 - our own
+            "OR id IN (SELECT row FROM files WHERE status = 'failed')"
+        )
+        return map(_known, self._db.execute(query))
+
+    def settle(self, gone: Sequence[KnownFile]) -> None:
+        """Remove files that are gone and that came under another name, all or none; others stay as they are.
+
+        The same file has the same size, time and inode, the same bytes, the same SOP Instance UID, or the name that an
+        unfinished one was to have. What is left of its study is scored once more.
+        """
+        if not gone:
+            return
+        with self._db.transaction():
+            self._db.execute("CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY)")
+            self._db.executemany("INSERT INTO gone VALUES (?)", [(file.id,) for file in gone])
+            settled = {file.id for file in gone if self._has_come(file)}
+            for same in _SAME:
+                settled.update(
+                    number
+                    for (number,) in self._db.execute(
+                        f"SELECT id FROM inputs WHERE id IN gone AND size > 0 AND {same} IN (SELECT {same} FROM inputs "  # noqa: S608
+                        f"WHERE id NOT IN gone AND {same} IN (SELECT {same} FROM inputs WHERE id IN gone))"
+                    )
+                )
+            self._db.execute("DROP TABLE gone")
+            if settled:
+                self._go_on()
+                self._take_back(settled)
+                self._db.executemany("DELETE FROM inputs WHERE id = ?", [(number,) for number in settled])
+        self.settled |= settled
+
+    def _has_come(self, file: KnownFile) -> bool:
+        """Return whether there is a file that has the name which an unfinished one was to have."""
+        if not is_unfinished(file.name):
+            return False
+        stem = finished_stem(file.name)
+        query = "SELECT name FROM inputs WHERE name >= ? AND name < ? AND id NOT IN gone"
+        return any(is_finished(file.name, name) for (name,) in self._db.execute(query, (stem, f"{stem}\U0010ffff")))
 
     def _next_window(self) -> int:
         return self._db.execute("SELECT COALESCE(MAX(window), -1) + 1 FROM inputs").fetchone()[0]

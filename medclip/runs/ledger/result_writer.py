@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import count
 from typing import Any
 
@@ -49,6 +49,7 @@ class ResultWriter:
 
     _db: Database
     _pace: PaceKeeper
+    settled: frozenset[int]
     num_halved = 0
     """Batches that were halved for want of memory since the last commit."""
     expects: Callable[[], int | None] = staticmethod(lambda: None)
@@ -60,6 +61,13 @@ class ResultWriter:
         Returns:
             By how many files and scored studies the run has grown.
         """
+        if self.settled:  # what is gone by now has no row
+            result = replace(
+                result,
+                files=tuple(row for row in result.files if row.row not in self.settled),
+                thumbnails=tuple(row for row in result.thumbnails if row.row not in self.settled),
+                units=tuple(row for row in result.units if row.row not in self.settled),
+            )
         ids = [row.row for row in result.files]
         with self._db.transaction():
             old: dict[str | None, bool] = {}

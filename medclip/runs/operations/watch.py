@@ -43,11 +43,13 @@ class RunWatch:
     Args:
         command: The verb.
         files: Files that are written: those that end in .prom have metrics, others events as JSON lines.
+        note: Function that shows a sentence to the person at the terminal.
         clock: Function that returns seconds, for what lies between.
         now: Function that returns seconds since 1970.
 
     Raises:
-        MedclipError: For a file that cannot be written.
+        MedclipError: For a log that cannot be written; WRONG_USE for metrics where others write. Metrics that the disk
+            does not take cost no run: they are noted.
     """
 
     def __init__(
@@ -55,16 +57,20 @@ class RunWatch:
         command: str = "run",
         files: Sequence[Path] = (),
         *,
+        note: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._command, self._clock, self._now = command, clock, now
+        self._command, self._note, self._clock, self._now = command, note, clock, now
         self.files = tuple(files)
         """What it writes."""
         self._metrics = [file for file in files if file.suffix == METRICS_SUFFIX]
-        for file in self._metrics:
-            check_metrics_file(file)
+        faults = {file: check_metrics_file(file) for file in self._metrics}
         self._logs = [EventLog(file) for file in files if file.suffix != METRICS_SUFFIX]
+        self._not_written: set[Path] = set()
+        for file, fault in faults.items():
+            if fault is not None:
+                self._note_metrics(file, fault)
         self.work = WorkSeconds(clock)
         self.counted: Callable[[], Mapping[str, float]] = dict
         """Returns seconds of work that others count: a reading pool, and the ledger."""
@@ -164,12 +170,20 @@ class RunWatch:
             log.write(event, command=self._command, **values)
 
     def _write_metrics(self) -> None:
-        try:
-            for file in self._metrics:
+        for file in self._metrics:
+            try:
                 write_metrics(file, self._as_metrics())
-        except MedclipError:
-            if self._exit is None and not self._processed:  # at the start it is a refusal, later it must not cost a run
-                raise
+            except MedclipError as fault:
+                self._note_metrics(file, fault)
+            else:
+                self._not_written.discard(file)
+
+    def _note_metrics(self, file: Path, fault: MedclipError) -> None:
+        """Note once, until they can be written again, that metrics are missing: they must not cost a run."""
+        if file not in self._not_written:
+            self._not_written.add(file)
+            self._event("metrics_not_written", reason=str(fault.reason))
+            self._note(f"No metrics: {fault} The run goes on without them.")
 
     def _as_metrics(self) -> list[Metric]:
         state, report = self._state(), self.report()
@@ -215,13 +229,13 @@ def _exit_of(error: BaseException | None, counts: Mapping[str, int]) -> ExitCode
 
 
 @contextmanager
-def watch_run(command: str, files: Sequence[Path]) -> Iterator[RunWatch]:
+def watch_run(command: str, files: Sequence[Path], note: Callable[[str], None]) -> Iterator[RunWatch]:
     """Yield what is told of a run, and tell it how the run ended.
 
     Raises:
-        MedclipError: For a file that cannot be written.
+        MedclipError: As `RunWatch`.
     """
-    watch = RunWatch(command, files)
+    watch = RunWatch(command, files, note=note)
     token = _CURRENT.set(watch)
     try:
         yield watch
@@ -307,15 +321,20 @@ Metric = tuple[str, str, Sequence[tuple[Mapping[str, str], float]]]
 """Name without the prefix (a counter's ends in _total), help, and its values: labels and number."""
 
 
-def check_metrics_file(path: Path) -> None:
-    """Refuse a file that cannot be written, or that others write.
+def check_metrics_file(path: Path) -> MedclipError | None:
+    """Refuse a file that can only be a mistake, or that others write; return why the disk does not take it now.
 
     Raises:
         MedclipError: WRONG_USE.
     """
-    claim_file(path, overwrite=True)
-    with disk_errors(path):
-        is_ours = not path.is_file() or _is_ours(path)
+    try:
+        claim_file(path, overwrite=True)
+        with disk_errors(path):
+            is_ours = not path.is_file() or _is_ours(path)
+    except MedclipError as fault:
+        if fault.reason is Reason.WRONG_USE:
+            raise
+        return fault
     if not is_ours:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -323,6 +342,7 @@ def check_metrics_file(path: Path) -> None:
             where=path,
             hint="Name another file, with a name of its own for each folder of results.",
         )
+    return None
 
 
 def _is_ours(path: Path) -> bool:

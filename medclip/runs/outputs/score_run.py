@@ -97,7 +97,8 @@ class ScoreRun(Result):
     folder."""
     exported: Mapping[str, Any] | None = None
     """What was written for other systems, where that was asked for: `folder`, `written` (files by form) and `without`
-    (studies by form and by why they have none), and `stored` (studies by whether a PACS has their results)."""
+    (studies by form and by why they have none), `stored` and `posted` (studies by whether a PACS and a FHIR
+    server have their results)."""
 
     work: Mapping[str, Any] | None = None
     """Where the time of this call went: `wall_s`, and of "read", "decode", "model" and "write" their seconds over all
@@ -210,8 +211,9 @@ class ScoreRun(Result):
 
     @property
     def exit_code(self) -> int:
-        """0 when every file was scored or skipped, 3 when some failed, or a PACS refused results."""
-        refused = ((self.exported or {}).get("stored") or {}).get("refused", 0)
+        """0 when every file was scored or skipped, 3 when some failed, or a server refused results."""
+        sent = ((self.exported or {}).get(name) or {} for name in ("stored", "posted"))
+        refused = sum(counts.get("refused", 0) for counts in sent)
         return 3 if self.counts["failed"] or refused else 0
 
 

@@ -193,6 +193,7 @@ class Listing:
         self.num_listed = ledger.num_listed()
         """Files that this call and those before have listed, also those that only the table names."""
         self._shard = shard
+        self._goes_on = False
         self._ends: dict[str, bool] = {}  # of a shard's windows, by the last name: whether their folder goes on
         if shard is not None:
             self._refs = self._windows_of(shard, self._refs)
@@ -259,6 +260,7 @@ class Listing:
             MedclipError: OUTPUT_IN_USE.
         """
         frontier, root = self._ledger.get("frontier"), self._hashed(os.path.realpath(self.root))
+        self._goes_on = frontier is not None
         if frontier is None:
             self._ledger.remember({"root": root})
             return [], {}
@@ -298,6 +300,15 @@ class Listing:
             self._ledger.name_again(self._again)
         self._register(gained)
         return changed, still
+
+    def gone(self) -> list[KnownFile]:
+        """Return the files without an answer that stays which an earlier call listed and which left the disk since.
+
+        None of files that lie elsewhere, were named one by one, or are shared with other shards.
+        """
+        if not self._goes_on or self._remote is not None or self._given is not None or self.is_part:
+            return []
+        return [file for file in self._ledger.unsettled() if not os.path.lexists(self.ref(file).path)]
 
     def _refuse(self, folder: Path, num_known: int, num_gained: int, *, is_moved: bool) -> None:
         # Files may have gone from their folder, and the folder may have moved; both at once is another folder.

@@ -13,6 +13,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.output import in_use
+from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.job_queue import NO_EFFORT, JobFuture
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
@@ -80,7 +81,7 @@ class Looker:
             for (file, ref), future in zip(some, futures, strict=True):
                 fact, _ = _wait(file, future)
                 if isinstance(fact, FileFacts) and fact.sha256 and fact.sha256 == file.sha256:
-                    same.append(_look(file, fact, None))
+                    same.append(self._learnt(file, fact, None))
                 else:
                     differing[file.id] = ref
             self.ledger.looked_at(same)
@@ -113,7 +114,9 @@ class Looker:
             yield from self.listing.missing(self.manifest)
 
     def _late(self) -> Iterator[list[KnownFile]]:
-        """Yield the files of the studies that waited, some studies at a time."""
+        """Settle what came under another name; yield the files of the studies that waited, some studies at a time."""
+        if self.ledger.get("finished") is None:
+            self.ledger.settle(self.listing.gone())
         window: list[KnownFile] = []
         for tie in self.ledger.late_ties():
             window += self.ledger.files_of_tie(tie)
@@ -160,12 +163,20 @@ class Looker:
             facts.append(fact)
             if file.state < DONE or (isinstance(fact, FileFacts) and fact.stamp != file.stamp):
                 effort = NO_EFFORT if future is None else future.effort
-                looks.append(replace(_look(file, fact, problem), effort=effort))
+                looks.append(replace(self._learnt(file, fact, problem), effort=effort))
             if len(looks) >= _FACTS_AT_ONCE:
                 self.ledger.looked_at(looks)
                 looks = []
         self.ledger.looked_at(looks)
         return facts
+
+    def _learnt(self, file: KnownFile, fact: FileFacts | Problem, problem: Problem | None) -> Look:
+        if not isinstance(fact, FileFacts):
+            return Look(file.id, file.stamp, "", None, problem=problem)
+        stamp = fact.stamp if fact.sha256 else file.stamp
+        uid = "" if fact.header is None else fact.header.instance_uid
+        instance = keyed_hash("instance", uid, self.key) if uid else None
+        return Look(file.id, stamp, fact.sha256, str(fact.format), instance)
 
     def _plan(self, window: list[KnownFile], facts: list[FileFacts | Problem]) -> Plan:
         number = window[0].window
@@ -193,9 +204,3 @@ def _wait(file: KnownFile, future: JobFuture | None) -> tuple[FileFacts | Proble
         if problem.reason is Reason.READ_ERROR:  # of its drive: a later call looks at it again
             return FileFacts("", Format.UNKNOWN, None, problem), file.problem
         return problem, problem
-
-
-def _look(file: KnownFile, fact: FileFacts | Problem, problem: Problem | None) -> Look:
-    if isinstance(fact, FileFacts):
-        return Look(file.id, fact.stamp if fact.sha256 else file.stamp, fact.sha256, str(fact.format))
-    return Look(file.id, file.stamp, "", None, problem)

@@ -40,7 +40,7 @@ from medclip.runs.units.problems import (
     not_trained,
     untypical,
 )
-from medclip.runs.units.read_unit import Reading, read, with_week
+from medclip.runs.units.read_unit import Reading, read, with_origin
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import SAYS_NO_BODY_PART
@@ -430,7 +430,7 @@ class ChunkWork:
                 home_distance=item.home_distance,
             )
         if self.context.weeks and file.facts is not None and file.facts.header is not None:
-            row = replace(row, headers=with_week(row.headers, file.facts.header.study_date))
+            row = replace(row, headers=with_origin(row.headers, file.facts.header, self.context.key))
         return row
 
 

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from medclip.adapters.model_images import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
 from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
 from medclip.files.tables.cells import iso_week
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
+    from medclip.dicom.header.read import DicomHeader
     from medclip.imaging.geometry import Placement
     from medclip.models.inputs.preprocess import Images, Preprocess
     from medclip.sample import Modality, Sample, Stamp
@@ -164,21 +166,31 @@ def _public_json(values: Mapping[str, Any]) -> str | None:
     return json.dumps(public) if public else None
 
 
-def with_week(headers: str | None, study_date: str) -> str | None:
-    """Add the week of an examination to the header values of a file; without a believable date they stay as they are.
+def with_origin(headers: str | None, header: DicomHeader, key: bytes) -> str | None:
+    """Add when and where a file was made to its header values: its week, and hashes of device, site and protocol.
 
-    Also a file that could not be read has a week: why files fail is worth knowing by week, too.
+    Serial numbers, names of sites and of protocols are free text of whoever set the device up, so that they leave as
+    keyed hashes only. Without a believable date the week is left out. Also a file that could not be read has them: why
+    files fail is worth knowing by week and device, too.
 
     Args:
         headers: JSON as `Reading.headers`.
-        study_date: Date of the study, as the header has it.
+        header: Header of the file.
+        key: Identity key.
 
     Example:
-        >>> with_week('{"modality": "CR"}', "20240131"), with_week(None, "19000101")
-        ('{"modality": "CR", "week": "2024-W05"}', None)
+        >>> from medclip.dicom.header.read import DicomHeader
+        >>> with_origin('{"modality": "CR"}', DicomHeader(study_date="20240131"), bytes(32))
+        '{"modality": "CR", "week": "2024-W05"}'
+        >>> with_origin(None, DicomHeader(study_date="19000101"), bytes(32)) is None
+        True
     """
-    week = iso_week(study_date)
-    return headers if week is None else json.dumps({**json.loads(headers or "{}"), "week": week})
+    week = iso_week(header.study_date)
+    origin = {} if week is None else {"week": week}
+    for kind, text in (("device", header.device), ("site", header.institution), ("protocol", header.protocol)):
+        if words := " ".join(text.lower().split()):
+            origin[kind] = keyed_hash(kind, words, key)
+    return json.dumps({**json.loads(headers or "{}"), **origin}) if origin else headers
 
 
 def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:

@@ -40,8 +40,9 @@ def nothing(prefix: str) -> Sequence[str]:
 
 
 def on_disk(files: DicomwebFiles) -> set[str]:
-    paths = (path.relative_to(files.folder) for path in files.folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in paths if path.name != files.witness.name}
+    """Return what was fetched: the file that tells workers of a cluster whether they see the spool is not."""
+    paths = (path for path in files.folder.rglob("*") if path.is_file() and path != files.witness)
+    return {path.relative_to(files.folder).as_posix() for path in paths}
 
 
 def test_names_are_hashes_in_the_order_of_places_and_the_same_in_every_call(tmp_path: Path) -> None:
@@ -222,3 +223,31 @@ def test_an_inventory_of_a_query_that_matches_nothing_is_one_of_nothing(tmp_path
     inventory = files.inventory()
     assert (inventory.num_studies, inventory.num_files, dict(inventory.modalities)) == (0, 0, {})
     assert notes == ["No study of this server matches the query."]
+
+
+def test_files_that_are_held_stay_until_they_were_read_and_come_again_where_they_are_gone(tmp_path: Path) -> None:
+    server = pacs(2)
+    with files_of(server, tmp_path) as files:
+        names = [ref.name for ref in files.refs(nothing)]
+        files.fetch(names)
+        files.keep(names[:2])
+        files.release(names)
+        assert on_disk(files) == set(names[:2])
+        num_reads = sum(num for what, num in server.asked.items() if what.startswith("read"))
+        with files.held(names[:2]):
+            files.release(names)
+            assert on_disk(files) == set(names[:2])
+        assert on_disk(files) == set()
+        assert sum(num for what, num in server.asked.items() if what.startswith("read")) == num_reads
+        with files.held(names[:1]):
+            assert on_disk(files) == {names[0]}
+        assert on_disk(files) == set()
+
+
+def test_a_spool_that_is_half_full_keeps_nothing_beyond_its_release(tmp_path: Path) -> None:
+    with files_of(pacs(2), tmp_path, limit_bytes=100) as files:
+        names = [ref.name for ref in files.refs(nothing)]
+        files.fetch(names)
+        files.keep(names)
+        files.release(names)
+        assert on_disk(files) == set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medclip.errors import Problem, Reason
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import DONE, Effort, FileRow, Look, ScoreRow, Thumbnail
+from medclip.runs.rows import DONE, DONE_FOR_GOOD, ChunkResult, Effort, FileRow, Look, ScoreRow, Thumbnail
 from medclip.sample import FileRef, Stamp
 from tests.kits.ledger import fill_ledger
 
@@ -105,3 +105,58 @@ def test_very_many_files_that_come_again_are_looked_at_in_several_windows(tmp_pa
         ledger.open_again({file.id: None for file in files})
         assert [len(ledger.window(window)) for window in range(5)] == [0, 512, 512, 1, 0]
         assert ledger.open_windows() == [1, 2, 3]
+
+
+def test_files_that_are_gone_are_settled_by_what_came_and_others_stay(tmp_path: Path) -> None:
+    stamps = {
+        **{
+            "same bytes": Stamp(5, 1, 1),
+            "its copy": Stamp(5, 2, 2),
+            "same uid": Stamp(3, 3, 3),
+            "sent.dcm": Stamp(9, 4, 4),
+        },
+        **{"moved": Stamp(7, 5, 5), "b/moved": Stamp(7, 5, 5), "x.part": Stamp(0, 6, 6), "x.dcm": Stamp(9, 7, 7)},
+        **{
+            "empty": Stamp(0, 8, 8),
+            "empty too": Stamp(0, 9, 9),
+            "other": Stamp(1, 10, 10),
+            "both gone": Stamp(2, 11, 11),
+        },
+        **{"gone as well": Stamp(2, 12, 12), "never there": Stamp(0, 0, 0)},
+    }
+    bytes_of = {
+        "same bytes": "a",
+        "its copy": "a",
+        "empty": "e",
+        "empty too": "e",
+        "both gone": "b",
+        "gone as well": "b",
+    }
+    uids = {"same uid": "1", "sent.dcm": "1", "other": "2"}
+    with Ledger(tmp_path) as ledger:
+        refs = [FileRef(Path(name), name, stamp.size_bytes, None, stamp) for name, stamp in stamps.items()]
+        files = {file.name: file for file in ledger.register(refs)}
+        ledger.looked_at(
+            Look(file.id, file.stamp, bytes_of.get(name, ""), "dicom", uids.get(name)) for name, file in files.items()
+        )
+        assert {file.name for file in ledger.unsettled()} == set(stamps)  # none has a row
+        stays = ["empty", "other", "both gone", "gone as well", "never there"]
+        ledger.settle([files[name] for name in ("same bytes", "same uid", "moved", "x.part", *stays)])
+        assert sorted(ledger.names_below("")) == sorted(
+            ["its copy", "sent.dcm", "b/moved", "x.dcm", "empty too", *stays]
+        )
+
+
+def test_a_row_that_was_settled_while_its_chunk_was_under_way_does_not_come_back(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, [_row(1, "s", "failed", "truncated"), _row(2, "s")], _scores("s"))
+        first, second = ledger.window(0)
+        ledger.tie([(first.id, "tie", False), (second.id, "tie", False)])
+        ledger.settle([replace(first, name="1.png")])  # both have one stamp in this ledger
+        assert ledger.scores_of("s") == []
+        assert ledger.late_ties() == ["tie"]
+        fate = [replace(_row(1, "s", "failed", "truncated"), row=first.id), replace(_row(2, "s"), row=second.id)]
+        ledger.commit(ChunkResult(tuple(fate), tuple(_scores("s")), (), DONE_FOR_GOOD))
+        ledger.number()
+        assert [row.path for row in ledger.files()] == ["2.png"]
+        assert ledger.counts()["files"] == ledger.num_listed() == 1

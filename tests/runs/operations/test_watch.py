@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from medclip.api.embed import embed
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import disk_errors
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations import watch as watch_module
 from tests.kits.progress import Recorded
@@ -126,20 +130,74 @@ def test_metrics_say_when_they_were_written_so_that_a_killed_command_is_found(tm
     assert known[("medclip_run_update_time_seconds", "")] == 1120.0
 
 
-def test_metrics_that_can_be_written_no_more_cost_nothing_once_the_run_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_drive_without_modes_takes_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise PermissionError(1, "a drive without modes")
 
     place = tmp_path / "night.prom"
     watch = watch_module.RunWatch("score", [place])
-    with monkeypatch.context() as without_modes:
-        without_modes.setattr(watch_module.os, "chmod", refuse)
-        watch.started({}, {"files": 0, "studies": 0}, 0)
+    monkeypatch.setattr(watch_module.os, "chmod", refuse)
+    watch.started({}, {"files": 0, "studies": 0}, 0)
     assert values(place)[("medclip_run_running", "")] == 1
-    place.unlink()
-    place.mkdir()
-    with pytest.raises(MedclipError):
-        watch.started({}, {"files": 0, "studies": 0}, 0)
+
+
+def test_metrics_that_cannot_be_written_are_noted_once_and_written_when_they_can_be_again(tmp_path: Path):
+    log, folder = tmp_path / "night.jsonl", tmp_path / "collector"
+    notes: list[str] = []
+    watch = watch_module.RunWatch("score", [log, folder / "night.prom"], note=notes.append)
+    none = {"files": 0, "studies": 0}
+    for _ in range(2):
+        folder.write_text("a file in the place of a folder that vanished")
+        watch.started({}, none, 0)
+        watch.started({}, none, 0)
+        folder.unlink()
+        watch.started({}, none, 0)
+        assert values(folder / "night.prom")[("medclip_run_running", "")] == 1
+        (folder / "night.prom").unlink()
+        folder.rmdir()
     watch.end()
+    (note,) = set(notes)
+    assert len(notes) == 2
+    assert note.startswith(f"No metrics: {folder / 'night.prom'}: this cannot be written")
+    lines = events(log)
+    reasons = [line["reason"] for line in lines if line["event"] == "metrics_not_written"]
+    assert reasons == ["wrong_use"] * 2
+    assert str(tmp_path) not in log.read_text()
+    assert lines[-1]["exit_code"] == 0
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_collector_whose_folder_takes_nothing_costs_no_run_and_no_exit_code(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    @contextmanager
+    def full(target: Path, **_: Any) -> Iterator[Path]:
+        with disk_errors(target):
+            raise OSError(number, "refused")
+        yield target
+
+    def claim(target: Path, **_: Any) -> None:
+        with full(target):
+            pass
+
+    monkeypatch.setattr(watch_module, "new_file", full)
+    monkeypatch.setattr(watch_module, "claim_file", claim)
+    root, log, progress = small_folder(tmp_path / "in"), tmp_path / "night.jsonl", Recorded()
+    options: dict[str, Any] = {"model": pack, "workers": 1}
+    run = score(root, tmp_path / "out", log=[tmp_path / "c" / "m.prom", log], progress=progress, **options)
+    plain = score(root, tmp_path / "plain", **options)
+    assert run.exit_code == plain.exit_code == events(log)[-1]["exit_code"]
+    assert digests(tmp_path / "out") == digests(tmp_path / "plain")
+    assert sum(note.startswith("No metrics: ") for note in progress.notes) == 1
+    assert [line["event"] for line in events(log)].count("metrics_not_written") == 1
+
+
+def test_metrics_that_can_only_be_a_mistake_are_refused(tmp_path: Path):
+    others = tmp_path / "others.prom"
+    others.write_text("node_load1 0.5\n")
+    (tmp_path / "folder.prom").mkdir()
+    for place in (others, tmp_path / "folder.prom"):
+        with pytest.raises(MedclipError) as caught:
+            watch_module.RunWatch("score", [place])
+        assert caught.value.reason is Reason.WRONG_USE
+    assert others.read_text() == "node_load1 0.5\n"

@@ -53,3 +53,22 @@ def test_embeddings_keep_the_week_for_what_is_asked_of_them_later(pack: Path, fo
     assert weeks_of(embedded.files.to_pylist())["a.dcm"] == "2024-W09"
     scored = score(embedded, tmp_path / "scored", model=pack, settings=ONE)
     assert weeks_of(scored.files.to_pylist())["a.dcm"] == "2024-W09"
+
+
+def test_device_site_and_protocol_are_written_as_hashes_only_and_only_where_weeks_are(
+    pack: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    texts = {"DeviceSerialNumber": "SN-4711", "InstitutionName": "Smith Memorial", "ProtocolName": "Chest of Doe"}
+    write_dicom(folder / "a.dcm", 1, **texts)
+    write_dicom(folder / "b.dcm", 2, study_uid="1.2.3.4", **(texts | {"DeviceSerialNumber": "SN-4712"}))
+    run = score(folder, tmp_path / "weeks", model=pack, weeks=True, settings=ONE)
+    one, two = (json.loads(row["headers"]) for row in run.files.to_pylist())
+    assert one["device"] != two["device"]
+    assert (one["site"], one["protocol"]) == (two["site"], two["protocol"])
+    assert all(len(one[name]) == 16 for name in ("device", "site", "protocol"))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "weeks").rglob("*") if path.is_file())
+    assert not [text for text in texts.values() if text.encode() in written]
+    plain = score(folder, tmp_path / "plain", model=pack, settings=ONE)
+    assert not {"device", "site", "protocol"} & set(json.loads(plain.files.to_pylist()[0]["headers"]))
