@@ -69,7 +69,9 @@ class WatchOptions(
 ):
     """What `watch` is asked."""
 
-    path: str | Path = argument("Folder that others write to, such as a DICOM router.", form="FOLDER", place=True)
+    path: str | Path = argument(
+        "Folder that others write to, such as a DICOM router.", form="FOLDER", place=True, present="file or folder"
+    )
     out: str | Path = argument(
         "Folder to write, outside the one that is watched or in it. Or a folder of an object store, to which each call "
         "sends what has changed.",
@@ -107,8 +109,8 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     """
     from medclip.api.remote_arguments import place_to_publish
     from medclip.api.run_arguments import path_of
+    from medclip.errors import refuse_missing
     from medclip.exit_codes import ExitCode, exit_code
-    from medclip.files.access import refuse_missing
     from medclip.files.discover import Stillness
     from medclip.progress import Silent
     from medclip.wording import capital
