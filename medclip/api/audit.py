@@ -155,7 +155,7 @@ class AuditOptions(
     def with_recipe(named: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is named, with the values of a recipe or an audit.json below it; it may stand as scores, too."""
         known, values, recipe, scores = options_of(AuditOptions), dict(named), named.get("recipe"), named.get("scores")
-        if recipe is None and not (isinstance(scores, (str, os.PathLike)) and os.path.isfile(scores)):
+        if recipe is None and not _may_be_recipe(scores):
             return values
         from medclip.auditing.provenance import is_audit, read_rerun
         from medclip.auditing.recipe import is_recipe
@@ -169,6 +169,13 @@ class AuditOptions(
         changes = {name for name in values if known[name].kind is not None and not known[name].is_of_call}
         again = read_rerun(Path(recipe), changes, changed_inputs=values.get("changed_inputs", False))
         return {**by_name(again, known), **values}
+
+
+def _may_be_recipe(scores: Any) -> bool:
+    """Whether it is worth importing what reads recipes: a second that a slip in a path shall not take."""
+    if not isinstance(scores, (str, os.PathLike)):
+        return False
+    return os.path.isfile(scores) or os.fspath(scores).endswith((".yaml", ".yml"))
 
 
 @verb(AuditOptions)
