@@ -20,18 +20,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason, did_you_mean, refuse_missing
 from medclip.wording import list_of
 
 _O = TypeVar("_O")
 MISSING: Any = dataclasses.MISSING
 _TEXTS = frozenset({"str", "None", "Sequence", "Mapping", "list", "tuple", "Asked"})
 """Words of the annotation of an option whose values are texts and nothing else."""
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 RECIPE = "recipe"
 """The option that names a file with values of the others."""
 
@@ -70,6 +72,9 @@ class Option:
     """It changes no table: a run that goes on may have another one, and the recipe in run.json leaves it out."""
     word: str = ""
     """How a command and a recipe spell it, where that is another word than its name."""
+    present: str = ""
+    """Name of what a path of this machine must be there as, for the refusal of one that is not; "" where it need not
+    be there."""
     read: Callable[[Any], Any] | None = None
     """Turns any form that Python or a recipe may name a value in into one; ValueError says what is wrong."""
 
@@ -135,11 +140,13 @@ def option(
     beside: bool = False,
     heading: str = "",
     word: str = "",
+    present: str = "",
     read: Callable[[Any], Any] | None = None,
     kw_only: Literal[True] = True,
 ) -> Any:
     """Declare an option that is named: its help, its default, what it takes, and how often people need it."""
-    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading, word, read)
+    values = (help, form, kind, least, most, choices, needed, often, of_call, place, beside, heading)
+    values = (*values, word, present, read)
     return _field(True, False, default, *values)
 
 
@@ -154,19 +161,21 @@ def argument(
     needed: bool = True,
     of_call: bool = False,
     place: bool = False,
+    present: str = "",
     kw_only: Literal[False] = False,
 ) -> Any:
     """Declare what Python takes by its position; a command takes it so, too, or by name where it is `named`.
 
     A command must name it then, unless it is not `needed`.
     """
-    values = (help, form, kind, None, None, choices, named and needed, True, of_call, place, False, "", "", None)
+    values = (help, form, kind, None, None, choices, named and needed, True, of_call, place, False, "")
+    values = (*values, "", present, None)
     return _field(False, not named, default, *values)
 
 
 def _field(kw_only: bool, is_argument: bool, default: Any, *values: Any) -> Any:
     names = ("help", "form", "kind", "least", "most", "choices", "is_needed", "is_often_used", "is_of_call")
-    names = (*names, "is_place", "is_beside", "heading", "word", "read")
+    names = (*names, "is_place", "is_beside", "heading", "word", "present", "read")
     metadata = dict(zip(names, values, strict=True)) | {"is_argument": is_argument}
     if default is MISSING:
         return dataclasses.field(kw_only=kw_only, metadata=metadata)
@@ -276,7 +285,8 @@ def check_options(given: Any) -> None:
         given: A value of a class of options.
 
     Raises:
-        MedclipError: WRONG_USE, with the sentence of the first rule that is broken.
+        MedclipError: WRONG_USE, with the sentence of the first rule that is broken; MISSING_FILE where there is nothing
+            that has to be there.
     """
     declared = options_of(given)
     for one in declared.values():
@@ -289,6 +299,19 @@ def check_options(given: Any) -> None:
             if rule.is_broken(first, other):
                 where = getattr(given, rule.where) if rule.where else None
                 raise MedclipError(Reason.WRONG_USE, _sentence(rule, given, declared), where=where, hint=rule.hint)
+    for one in declared.values():
+        _refuse_missing(one, getattr(given, one.name))
+
+
+def _refuse_missing(one: Option, value: Any) -> None:
+    """Refuse a path of this machine where there is nothing: here, before a verb imports what it calls.
+
+    One of several that is not there is the verb's to judge.
+    """
+    if one.is_repeatable and isinstance(value, (list, tuple)) and len(value) == 1:
+        (value,) = value
+    if one.present and isinstance(value, (str, os.PathLike)) and not _URL.match(str(value)):
+        refuse_missing(value, one.present)  # which URLs it takes the verb knows
 
 
 def _sentence(rule: Rule, given: Any, declared: Mapping[str, Option]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -72,6 +73,7 @@ class AuditOptions(
         form="SCORES|RECIPE|AUDIT_JSON",
         kind=Path,
         place=True,
+        present=SCORES,
     )
     labels: Any = argument(
         "Table of truths, patients and groups. It is CSV, TSV or Parquet, whatever its suffix. Default: the scores.",
@@ -81,6 +83,7 @@ class AuditOptions(
         named=True,
         needed=False,
         place=True,
+        present="table",
     )
     by: Sequence[str] | str = option(
         "What divides patients: sex, age, race, site, scanner, view, any column, sex*age.",
@@ -151,11 +154,13 @@ class AuditOptions(
     @staticmethod
     def with_recipe(named: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is named, with the values of a recipe or an audit.json below it; it may stand as scores, too."""
+        known, values, recipe, scores = options_of(AuditOptions), dict(named), named.get("recipe"), named.get("scores")
+        if recipe is None and not _may_be_recipe(scores):
+            return values
         from medclip.auditing.provenance import is_audit, read_rerun
         from medclip.auditing.recipe import is_recipe
 
-        known, values, recipe = options_of(AuditOptions), dict(named), named.get("recipe")
-        if recipe is None and (is_recipe(named.get("scores")) or is_audit(named.get("scores"))):
+        if recipe is None and (is_recipe(scores) or is_audit(scores)):
             recipe = values["recipe"] = values.pop("scores")
         if recipe is None:
             return values
@@ -164,6 +169,13 @@ class AuditOptions(
         changes = {name for name in values if known[name].kind is not None and not known[name].is_of_call}
         again = read_rerun(Path(recipe), changes, changed_inputs=values.get("changed_inputs", False))
         return {**by_name(again, known), **values}
+
+
+def _may_be_recipe(scores: Any) -> bool:
+    """Whether it is worth importing what reads recipes: a second that a slip in a path shall not take."""
+    if not isinstance(scores, (str, os.PathLike)):
+        return False
+    return os.path.isfile(scores) or os.fspath(scores).endswith((".yaml", ".yml"))
 
 
 @verb(AuditOptions)
@@ -406,7 +418,7 @@ def _written(value: Any, place: Callable[[Path], str]) -> Any:
 
 def _refuse_missing(scores: Sequence[Any], labels: Any, measures: MeasureOptions) -> None:
     """Refuse paths that lead nowhere, before anything is imported that takes seconds."""
-    from medclip.files.access import refuse_missing
+    from medclip.errors import refuse_missing
     from medclip.models.packs.pack import find_pack
 
     for source in scores:

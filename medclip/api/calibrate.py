@@ -27,6 +27,7 @@ class CalibrateOptions(Told, Limits, Recipe, Pack, Questions, NamedModality, Mac
         form="DIR|TABLE",
         kind=Path,
         place=True,
+        present="folder or table",
     )
     out: str | Path | None = option(
         "Folder for calibration.json and the graph of the choice. Default: where --backend auto looks, in the "

@@ -80,7 +80,9 @@ class OfSomeSources:
 class CaptionsOptions(Told, Recipe, OfSomeSources, Chance, ImageRoot, Overwriting):
     """What `captions` is asked."""
 
-    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
+    table: str | Path = argument(
+        "Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True, present="table"
+    )
     out: str | Path = argument(
         "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
     )

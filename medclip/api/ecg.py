@@ -29,7 +29,7 @@ class SheetLayout:
 class RenderOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting, Chance):
     """What `ecg render` is asked."""
 
-    path: str | Path = argument("Record of any ECG format, or folder of one.", place=True)
+    path: str | Path = argument("Record of any ECG format, or folder of one.", place=True, present="file or folder")
     out: str | Path = argument("PNG to write; it is put in place when it is complete.", named=True, place=True)
     grid: str = option("Colour of the paper's grid: red, pink, brown, blue, green or grey.", default="red", often=True)
     dpi: int = option("Dots per inch.", default=200, least=50, most=400, often=True)
@@ -106,7 +106,9 @@ def render(options: RenderOptions) -> RenderedSheet:
 class DigitiseOptions(Limits, Recipe, SheetLayout, OneOfMany, Overwriting):
     """What `ecg digitise` is asked."""
 
-    path: str | Path = argument("Image of a sheet, scanned, photographed or drawn, or folder of one.", place=True)
+    path: str | Path = argument(
+        "Image of a sheet, scanned, photographed or drawn, or folder of one.", place=True, present="file or folder"
+    )
     out: str | Path = argument(
         "Table (.csv, .parquet) or WFDB record (.hea) to write. A table has seconds, millivolts and confidence of "
         "every lead, empty where nothing was read; a record has its .dat beside it, at 500 Hz.",

@@ -74,6 +74,7 @@ class HeatMapOptions(
         form="FILE...",
         kind=Path,
         place=True,
+        present="file or folder",
     )
     task: str | Sequence[str] = option(
         "Class that is explained, as TASK:CLASS, or the most probable one of TASK. Default: without a prompt the most "
@@ -137,7 +138,7 @@ def explain(options: HeatMapOptions) -> Explained:
         >>> maps.maps[0]["pleural effusion against no pleural effusion"][0].shape
         (512, 512)
     """
-    from medclip.files.access import refuse_missing
+    from medclip.errors import refuse_missing
     from medclip.models.devices import check_device
     from medclip.models.packs.pack import find_pack
     from medclip.runs.planning.options import ScoreOptions, parse_modality

@@ -586,7 +586,7 @@ class RunFolder:
     """A run that is there."""
 
     folder: str | Path = argument(
-        "Output folder of a run; of one that is published in a store, its work folder.", place=True
+        "Output folder of a run; of one that is published in a store, its work folder.", place=True, present="folder"
     )
 
 

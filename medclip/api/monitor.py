@@ -29,6 +29,7 @@ class MonitorOptions(Told, Recipe, OutFolder, Resamples, Chance):
         form="RESULTS...",
         kind=Path,
         place=True,
+        present="folder",
     )
     before: Run | Sequence[Run] = option(
         "Results of the time before, which all others are compared with. Default: the first four periods.",

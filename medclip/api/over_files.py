@@ -31,6 +31,7 @@ class Source:
         "takes it.",
         kind=Path,
         place=True,
+        present="file or folder",
     )
     out: str | Path | None = argument(
         "Folder to write; one that holds something else is refused. The same call on the same folder goes on where it "

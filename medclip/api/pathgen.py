@@ -140,7 +140,9 @@ class PathgenOptions(
 ):
     """What `pathgen` is asked."""
 
-    path: str | Path = argument("Slide, or folder with slides; what is no slide is passed over.", place=True)
+    path: str | Path = argument(
+        "Slide, or folder with slides; what is no slide is passed over.", place=True, present="file or folder"
+    )
     out: str | Path = argument(
         "Folder to write; one that holds something else is refused. It gets the tables, the journal and `shards`.",
         named=True,
@@ -222,7 +224,7 @@ def pathgen(options: PathgenOptions) -> PathgenResult:
         >>> medclip.pathgen("slides", "captioned", organ="colon").records  # doctest: +SKIP
     """
     from medclip.api.run_arguments import path_of
-    from medclip.files.access import refuse_missing
+    from medclip.errors import refuse_missing
     from medclip.models.packs.pack import load_model
     from medclip.pairs.select.patches import SelectionOptions, read_attributes
     from medclip.pairs.sources.slides.patch_captions import PathgenOptions as PatchOptions

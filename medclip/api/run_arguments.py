@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.errors import MedclipError, Reason
-from medclip.files.access import refuse_missing
+from medclip.errors import MedclipError, Reason, refuse_missing
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.temporary_folder import TemporaryFolder
 from medclip.sample import FileRef

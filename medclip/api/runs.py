@@ -204,6 +204,7 @@ class MergeOptions(Told, Limits, Recipe, Machine):
         "Output folders of all shards, also in a store (s3://...), in any order; they stay as they are.",
         kind=Path,
         place=True,
+        present="folder",
     )
     out: str | Path = argument(
         "Folder to write; one that holds something else is refused.", named=True, of_call=True, place=True
@@ -261,7 +262,9 @@ def merge(options: MergeOptions) -> ScoreRun | Embeddings:
 class PurgeOptions(Recipe, RunFolder):
     """What `purge` is asked."""
 
-    folder: str | Path = argument("Output folder of a run, or a folder that holds such, at any depth.", place=True)
+    folder: str | Path = argument(
+        "Output folder of a run, or a folder that holds such, at any depth.", place=True, present="folder"
+    )
     older_than: str | None = option("Only runs that were finished so long ago: 12h, 30d, 4w.", default=None, form="AGE")
     remove: str | Sequence[str] = option(
         "What goes. thumbnails are small images, and the pages of the report, which show them; without the ledger no "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ScanOptions(Told, Limits, Recipe, FileTable, Studies, NamedModality, HashedPaths):
     """What `scan` is asked."""
 
-    path: str | Path = argument("File or folder to look at.", place=True)
+    path: str | Path = argument("File or folder to look at.", place=True, present="file or folder")
 
 
 @verb(ScanOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -138,6 +139,8 @@ class ScoringOptions(
     @cached_property
     def is_stored(self) -> bool:
         """Whether embeddings are scored, and no image."""
+        if isinstance(self.path, (str, os.PathLike)) and not _may_be_folder(self.path):
+            return False  # before numpy is imported for a slip
         from medclip.api.run_arguments import local_of
         from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
         from medclip.files.given_images import is_several
@@ -213,6 +216,10 @@ class ScoringOptions(
             hint="Score the files, and leave paths as they are.",
         ),
     )
+
+
+def _may_be_folder(path: str | os.PathLike[str]) -> bool:
+    return os.path.isdir(path) or str(path).startswith("file:/")
 
 
 @verb(ScoringOptions)

@@ -29,6 +29,7 @@ class SearchOptions(Told, Limits, Recipe, Ranked, AnyModality, ReportPaths, Over
         "(`medclip.runs.open_embeddings`, `medclip.slides.open_store`), which keeps what it has read.",
         kind=Path,
         place=True,
+        present="folder",
     )
     words: str | Sequence[str] = argument(
         "What to look for. Several texts, or parts of one between bars, are ways to say the same thing, and their "

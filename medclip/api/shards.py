@@ -38,6 +38,7 @@ class BuildOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, Image
         "also a data frame.",
         kind=Path,
         place=True,
+        present="table",
     )
     out: str | Path = argument(
         "Folder to write; one that holds something else is refused.", form="DIR", named=True, place=True
@@ -142,6 +143,7 @@ class CheckOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, Chanc
         "Shard folder or its URL; or a table, before shards are built from it. In Python also a data frame.",
         kind=str,
         place=True,
+        present="file or folder",
     )
 
 

@@ -72,7 +72,9 @@ class SlideFolder:
     """Slides, and what stages write of them."""
 
     path: str | Path = argument(
-        "Slide, or folder of slides. Files that are no slides have their row and are passed over.", place=True
+        "Slide, or folder of slides. Files that are no slides have their row and are passed over.",
+        place=True,
+        present="file or folder",
     )
     out: str | Path = argument(
         "Folder to write, of all stages; one that holds something else is refused. The same call goes on where it was "
@@ -379,7 +381,7 @@ def run_slides(stage: str, options: Any, *, retry: str | None = None) -> StageRu
     """
     from medclip.api.asked import what_was_asked
     from medclip.api.run_arguments import path_of, table_of
-    from medclip.files.access import refuse_missing
+    from medclip.errors import refuse_missing
     from medclip.progress import Silent
     from medclip.runs.call import Call
     from medclip.runs.planning.options import ScoreOptions

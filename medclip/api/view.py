@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ViewOptions(Limits, Recipe, WithModel, OneOfMany, NamedModality, Policies, Overwriting):
     """What `view` is asked."""
 
-    path: str | Path = argument("File, or folder of one study.", place=True)
+    path: str | Path = argument("File, or folder of one study.", place=True, present="file or folder")
     out: str | Path = argument("PNG to write; it is put in place when it is complete.", named=True, place=True)
     window: str | None = option(
         "DICOM window: a number from 0, its explanation, CENTRE,WIDTH or none.",

@@ -79,6 +79,7 @@ class WatchOptions(
         "this machine alone.",
         form="FOLDER",
         place=True,
+        present="file or folder",
     )
     out: str | Path = argument(
         "Folder to write, outside the one that is watched or in it. Or a folder of an object store, to which each call "
@@ -159,7 +160,7 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     """
     from medclip.api.remote_arguments import place_to_publish
     from medclip.api.run_arguments import path_of
-    from medclip.files.access import refuse_missing
+    from medclip.errors import refuse_missing
     from medclip.files.discover import Stillness
     from medclip.progress import Silent
 

@@ -19,8 +19,7 @@ CAUTION = "CAUTION"
 
 def refuse_lacking_folder(named: Mapping[str, Any]) -> None:
     """Refuse scores that are not there, and a call without a folder for the page."""
-    from medclip.errors import MedclipError, Reason
-    from medclip.files.access import refuse_missing
+    from medclip.errors import MedclipError, Reason, refuse_missing
     from medclip.files.store_files import is_store
 
     if not is_store(named["scores"]):

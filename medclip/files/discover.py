@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import Problem, Reason
-from medclip.files.access import refuse_missing
+from medclip.errors import Problem, Reason, refuse_missing
 from medclip.files.output import is_draft
 from medclip.sample import NO_STAMP, FileRef, Stamp
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,6 +137,7 @@ class Model:
         device: Torch device.
         batch_size: Images in one forward pass; see `default_batch` where None. Shorter ones are filled up with black,
             so that a result never depends on how many images came along.
+        sentences: Vectors of sentences that are not encoded, float32 [D] of unit norm: those of the pack.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Model:
         path: Path,
         device: str = "cpu",
         batch_size: int | None = None,
+        sentences: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     ) -> None:
         self.clip = clip.eval().requires_grad_(False).to(device)
         self._tokenizer = tokenizer
@@ -161,7 +164,7 @@ class Model:
         self.logit_scale = math.exp(float(clip.logit_scale)) if self.has_text else NO_SCALE  # type: ignore[arg-type]
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
-        self._texts: dict[str, NDArray[np.float32]] = {}
+        self._texts: dict[str, NDArray[np.float32]] = dict(sentences)
         self._tower = self._fast_visual()
         self._visual: Callable[[Any], torch.Tensor] = self._tower
         self.dim = int(self.encode_text([""]).shape[1]) if self.has_text else int(clip.visual.dim)  # type: ignore
@@ -197,6 +200,12 @@ class Model:
         sizes = f"{size}, vectors of {self.dim}"
         words = f"{pixels.takes} and words" if self.has_text else f"{pixels.takes} alone"
         return f"Model({self.name} {self.card.version}, {_tower(self.clip)}, {sizes}, {words}, {self.device})"
+
+    def without_sentences(self) -> Model:
+        """Return this model with no text encoded yet, nor any vector of its pack."""
+        model = copy.copy(self)
+        model._texts = {}
+        return model
 
     def with_towers(self, clip: nn.Module) -> Model:
         """Return a model with other towers and all else of this one."""

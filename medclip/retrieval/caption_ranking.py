@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.errors import MedclipError, Reason
-from medclip.files.access import refuse_missing
+from medclip.errors import MedclipError, Reason, refuse_missing
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import no_such
 from medclip.progress import Progress, Silent

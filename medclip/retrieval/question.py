@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.safe_header import ALLOWED
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.access import refuse_missing
+from medclip.errors import MedclipError, Reason, did_you_mean, refuse_missing
 from medclip.models.packs.card import read_card
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import file_sha256, pack_digest

@@ -15,8 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason, printable
-from medclip.files.access import refuse_missing
+from medclip.errors import MedclipError, Reason, printable, refuse_missing
 from medclip.models.packs.manifest import file_sha256
 from medclip.progress import Progress, Silent
 from medclip.retrieval.folder_search import rank_vectors

@@ -44,7 +44,7 @@ from medclip.runs.planning.look import Looker
 from medclip.runs.planning.options import RETRY
 from medclip.runs.planning.plan import Chunk
 from medclip.runs.rows import ChunkResult
-from medclip.runs.units.read_unit import inspect
+from medclip.runs.units.read_unit import inspect, ready_to_read
 from medclip.runs.verb import Verb
 from medclip.wording import count
 
@@ -99,6 +99,8 @@ def conduct(call: Call, pack: RunPack | None, verb: Verb) -> tuple[dict[str, int
         chunks = LimitedChunks(looker.chunks(), call.limit, ledger.num_done())
         first = next(chunks, None)
         if first is not None:
+            if call.engine is None:  # the first decoder would else be imported once the model is there
+                pool.submit(ready_to_read, {unit.modality for unit in first.plan.studies if unit.modality})
             _compute(run, loading, counter, chain([first], chunks))
         counter.stop()
         if call.shard is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ CALLS: dict[str, Any] = {
     "adapt": lambda **more: medclip.adapt("nowhere.csv", "flu", **more),
     "compare": lambda **more: medclip.compare("nowhere.csv", "flu", **{"out": "new", **more}),
     "evaluate": lambda **more: medclip.evaluate("nowhere", **more),
-    "score": lambda **more: medclip.score("nowhere", **more),
+    "score": lambda **more: medclip.score(".", **more),  # a path where nothing is is refused first of all
 }
 
 
@@ -56,3 +58,13 @@ def test_a_file_in_place_of_the_data_folder_is_told_what_is_expected():
     with pytest.raises(MedclipError, match="this is a file; the data of a suite is a folder") as refused:
         medclip.evaluate("full")
     assert refused.value.reason is Reason.WRONG_USE
+
+
+def test_a_mistyped_path_is_refused_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from medclip.cli.main import main; code = main(['score', 'nowhere', '--out', 'new']); "
+        "print(code, sorted({'numpy', 'torch', 'pyarrow', 'yaml'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+    assert "nowhere: there is no such file or folder. Check the path." in done.stderr

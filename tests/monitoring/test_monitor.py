@@ -137,8 +137,10 @@ def test_results_are_not_compared_with_themselves(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="no finished scoring run") as refused:
-        medclip.monitor(tmp_path / "nothing")
+        medclip.monitor(tmp_path)
     assert refused.value.reason is Reason.MISSING_FILE
+    with pytest.raises(MedclipError, match="no such folder"):
+        medclip.monitor(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("name", ["files.parquet", "scores.parquet", "run.json"])

@@ -32,7 +32,7 @@ from medclip.models.packs.card import FILE_NAME as CARD_FILE
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import WEIGHTS_NAME, pack_digest, read_manifest, seal
 from medclip.models.packs.pack import save_weights
-from medclip.models.prototypes import home_images, open_set
+from medclip.models.prototypes import home_images, open_set, sentence_vectors
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.version import __version__
 from medclip.wording import count
@@ -180,7 +180,7 @@ def write_pack(
     changed = adapted.fitted.clip is not None
     ours = {CARD_FILE, HEAD_FILE, TASK_FILE, SHOTS_FILE, TRAIN_HASHES, PATIENT_HASHES}
     ours.add(home_images.FILE_NAME)  # of the base's figures, not of these
-    left = ours | ({WEIGHTS_NAME, open_set.FILE_NAME} if changed else set())
+    left = ours | ({WEIGHTS_NAME, open_set.FILE_NAME, sentence_vectors.FILE_NAME} if changed else set())
     card = adapted_card(adapted, metrics=metrics or {}, name=name)
     arrays = {k: np.array(v, order="C") for k, v in adapted.fitted.head.arrays().items()}
     with new_folder(folder) as fresh:

@@ -13,7 +13,7 @@ import numpy as np
 
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason, did_you_mean, refuse_missing
 from medclip.evaluation.word_control import compare_words, other_wordings
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.figures import (
@@ -48,7 +48,6 @@ from medclip.evaluation.zero_shot.suite_result import (
     UnusableSet,
     suite_result,
 )
-from medclip.files.access import refuse_missing
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.temporary_folder import TemporaryFolder

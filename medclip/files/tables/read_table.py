@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from medclip.errors import MedclipError, Reason, naming
-from medclip.files.access import refuse_missing
+from medclip.errors import MedclipError, Reason, naming, refuse_missing
 from medclip.files.recognise.sniff import Format, sniff_open
 from medclip.files.tables.cells import shown_name
 from medclip.files.tables.parquet_stream import most_unpacked, read_stream, too_large

@@ -13,8 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean, naming
-from medclip.files.access import refuse_missing
+from medclip.errors import MedclipError, Reason, did_you_mean, naming, refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
 from medclip.modalities import MODALITIES
 from medclip.models.inputs.preprocess import CROPS, budget_of, signal_of, square_side, volume_of

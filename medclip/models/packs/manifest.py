@@ -30,6 +30,9 @@ WITHOUT_FUSION = "What fuses the views of an examination is medclip's own and wa
 """Note of an export to another library."""
 
 
+_IMAGE_TOWER = "visual."
+"""How the names of its weights begin."""
+_AT_ONCE = 1 << 24
 _PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
@@ -153,6 +156,38 @@ def no_pack(place: Path) -> MedclipError:
         if weights
         else "`medclip pretrain` and `medclip models import` write packs.",
     )
+
+
+def hash_tensors(weights: Path, about: object, *, of_images: bool) -> str:
+    """Hash the tensors of one of the towers of a safetensors file, in the order of their names.
+
+    Args:
+        weights: The file.
+        about: Architecture of the tower, of values that JSON takes; it goes into the hash, too.
+        of_images: Whether it is the tower of images; False for all other tensors.
+
+    Returns:
+        sha256, hex.
+
+    Raises:
+        MedclipError: PACK_INVALID for what is no safetensors file.
+    """
+    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    try:
+        with weights.open("rb") as file:  # in the order of names: files differ in the order of their tensors
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            for name in sorted(name for name in header if name != "__metadata__"):
+                if name.startswith(_IMAGE_TOWER) is not of_images:
+                    continue
+                start, end = header[name]["data_offsets"]
+                state.update(json.dumps([name, header[name]["dtype"], header[name]["shape"]]).encode())
+                file.seek(8 + length + start)
+                for place in range(start, end, _AT_ONCE):
+                    state.update(file.read(min(_AT_ONCE, end - place)))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError, RecursionError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=weights) from e
+    return state.hexdigest()
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

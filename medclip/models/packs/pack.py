@@ -153,14 +153,17 @@ def verify_pack(model: str | Path | Model) -> PackInfo:
 def check_pack(model: str | Path | Model) -> PackInfo:
     """Check that a pack can be used: as `verify_pack`, and that its towers, weights, tokenizer and guard load.
 
+    Vectors of sentences that it holds are compared with what its text tower computes.
+
     Raises:
         MedclipError: What `load_model` raises.
     """
     from medclip.models.prototypes.home_images import load_homes
     from medclip.models.prototypes.open_set import load_open_set
+    from medclip.models.prototypes.sentence_vectors import check_sentence_vectors
 
     info = verify_pack(model)
-    load_model(info.path, verify=False)
+    check_sentence_vectors(info.path, load_model(info.path, verify=False))
     load_open_set(info.path)
     load_homes(info.path)
     return info
@@ -210,6 +213,7 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
 
     import_towers()
     from medclip.models.model import Model
+    from medclip.models.prototypes.sentence_vectors import load_sentence_vectors
     from medclip.models.towers.build import build_clip
     from medclip.models.towers.state_dict import Unfilled
     from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -220,7 +224,8 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         _load_weights(clip, path / WEIGHTS_NAME)
         text_cfg = config["model_cfg"].get("text_cfg")
         tokenizer = None if text_cfg is None else load_tokenizer(path, text_cfg)
-    return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
+    sentences = {} if tokenizer is None else load_sentence_vectors(path)
+    return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device, sentences=sentences)
 
 
 def read_preprocess(model: str | Path | Model = DEFAULT) -> Preprocess:
@@ -280,7 +285,22 @@ def save_pack(
         for name, content in {**licence_files(parents), **(extra_files or {})}.items():
             (fresh / name).write_bytes(content)
         seal(fresh, preprocess.adapters)
+        write_sentence_vectors(fresh)
     return folder
+
+
+def write_sentence_vectors(pack: Path) -> None:
+    """Encode the sentences of the tasks on a pack's card, keep their vectors in the pack and seal it again.
+
+    A pack that understands no words, or whose card has no task of the vocabulary, gets none.
+    """
+    from medclip.models.prototypes.sentence_vectors import save_sentence_vectors, task_sentences
+
+    sentences = task_sentences(read_card(pack)) if understands_words(pack) else []
+    if sentences:
+        model = load_model(pack, verify=False).without_sentences()
+        save_sentence_vectors(pack, sentences, model.encode_text(sentences))
+        update_pack(pack)
 
 
 def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[str, bytes] | None = None) -> Manifest:

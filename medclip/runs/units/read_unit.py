@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,26 @@ def inspect(path: Path, settings: Settings, hashed: tuple[Stamp, str] | None) ->
         OSError: Where its drive does not deliver it now; the pool tries again.
     """
     return inspect_file(path, settings, hashed, raise_passing=True)
+
+
+def ready_to_read(modalities: Collection[Modality]) -> None:
+    """Import what `read` needs, so that a reading process has it by the time that the model is loaded."""
+    from medclip.adapters.registry import get_adapter
+
+    for module in _OF_READING:
+        import_module(module)
+    for modality in modalities:
+        get_adapter(modality)
+
+
+_OF_READING = (
+    "PIL.Image",
+    "medclip.imaging.ecg.sheet.draw_sheet",
+    "medclip.imaging.perceptual_hash",
+    "medclip.models.inputs.preprocess",
+    "medclip.models.inputs.read_pixels",
+)
+"""What `read` imports once it is called, and what its arguments are made of."""
 
 
 def read(

@@ -33,6 +33,11 @@ def test_results_come_back_in_the_order_they_were_asked_for() -> None:
         assert [future.result() for future in futures] == [divmod(n, 3) for n in range(20)]
 
 
+def test_jobs_that_come_one_after_another_are_done_by_one_process():
+    with ReadingPool(2, timeout_s=60) as pool:
+        assert len({pool.submit(os.getpid).result() for _ in range(6)}) == 1
+
+
 _begun = 0
 
 
