@@ -162,6 +162,7 @@ def test_an_abort_in_the_middle_of_an_object_leaves_nothing(here: Listening, ima
         assert len(here.left()) == 1
     wait_for(lambda: not here.left())
     wait_for(lambda: here.received.num_bytes == 0)
+    assert [*here.news] == ["Associations ended in the middle of an object: nothing of it was kept."]
     assert send(here.entity, [image]) == [0]
 
 
