@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.access import remedy_of_owner
+from medclip.files.access import refuse_missing, remedy_of_owner
 from medclip.files.output import disk_errors
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have owners on POSIX systems")
@@ -31,6 +31,12 @@ def test_whose_a_folder_is_stands_in_the_refusal(tmp_path: Path, monkeypatch: py
         raise PermissionError(errno.EACCES, "refused")
     assert caught.value.reason is Reason.PERMISSION_DENIED
     assert caught.value.hint == f"{sentence} Name another place."
+
+
+def test_a_server_in_the_place_of_a_folder_names_the_command_that_takes_it() -> None:
+    with pytest.raises(MedclipError) as caught:
+        refuse_missing("dicom://MEDCLIP@:11112")
+    assert "medclip watch" in caught.value.hint
 
 
 class _Owned:

@@ -386,14 +386,14 @@ def session_of(service: WebService) -> Any:
     session = Session()
     user, password, token = (os.environ.get(f"{service.variable}_{name}") for name in ("USER", "PASSWORD", "TOKEN"))
     if token:
-        session.auth = _Bearer(_one_line(token, f"{service.variable}_TOKEN"))
+        session.auth = _Bearer(_check_token(token, f"{service.variable}_TOKEN"))
     elif user:
         session.auth = (user, password or "")
     return session
 
 
-def _one_line(token: str, variable: str) -> str:
-    """Return a token without the line break that a file ends with."""
+def _check_token(token: str, variable: str) -> str:
+    """Return a token without the line break that a file ends with; refuse what no header can carry."""
     token = token.strip()
     if not (token.isascii() and token.isprintable()):
         raise MedclipError(
