@@ -291,4 +291,6 @@ def refuse_missing(path: object, what: str = "file or folder") -> None:
     if isinstance(path, (str, os.PathLike)) and not os.path.lexists(path):  # takes any name; Path.exists does not
         is_pacs = str(path).startswith(("dicomweb:/", "dicomwebs:/"))
         hint = "A PACS is read by medclip score and medclip embed." if is_pacs else "Check the path."
+        if str(path).startswith("dicom:/"):
+            hint = "What is sent by DIMSE is received by medclip watch."
         raise MedclipError(Reason.MISSING_FILE, f"there is no such {what}.", where=path, hint=hint)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import medclip
-from medclip.errors import MedclipError, Problem, Reason, did_you_mean
+from medclip.errors import MedclipError, Problem, Reason, did_you_mean, refuse_missing
 
 LIBRARY = Path(medclip.__file__).parent
 SMALL = re.compile(r"[^A-Z]|\w+[A-Z]")
@@ -56,6 +56,12 @@ def test_a_problem_has_one_sentence_alone_in_a_row_and_behind_a_file():
     assert problem.message == "The file ends too early."
     assert str(problem.error("a.nii")) == "a.nii: the file ends too early."
     assert problem.error("a.nii").problem() == problem
+
+
+def test_a_server_in_the_place_of_a_folder_names_the_command_that_takes_it() -> None:
+    with pytest.raises(MedclipError) as caught:
+        refuse_missing("dicom://MEDCLIP@:11112")
+    assert "medclip watch" in caught.value.hint
 
 
 @pytest.mark.slow

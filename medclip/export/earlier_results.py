@@ -61,7 +61,7 @@ def earlier_folder(place: Path) -> Path:
     )
 
 
-def says(dataset: Dataset) -> str:
+def content_digest(dataset: Dataset) -> str:
     """Hash what an object says, without when it was written."""
     items = [
         f"{item.tag} {hashlib.sha256(item.value).hexdigest()}" if isinstance(item.value, bytes) else str(item)
@@ -75,10 +75,10 @@ def sent_digest(content: bytes) -> str:
     """Hash what a file says, for the list of what a server has."""
     if not content.startswith(b"{"):
         with quiet("pydicom"):
-            return says(_dataset(content))
-    from medclip.export.fhir import bundle_says
+            return content_digest(_dataset(content))
+    from medclip.export.fhir import bundle_digest
 
-    return bundle_says(json.loads(content))
+    return bundle_digest(json.loads(content))
 
 
 def was_sent(results: Path, path: Path) -> bool:
@@ -125,7 +125,7 @@ def newest(write: Callable[[Sequence[Dataset]], bytes], earlier: Sequence[bytes]
                 if (old.StudyInstanceUID, old.SOPClassUID) != (new.StudyInstanceUID, new.SOPClassUID):
                     continue
                 names = _take_names(old)
-                if says(old) == says(new):
+                if content_digest(old) == content_digest(new):
                     same = file, names, old
                 else:
                     replaced.append(old)

@@ -155,7 +155,7 @@ def bundle_text(bundle: dict[str, Any]) -> str:
     return json.dumps(bundle, indent=1, ensure_ascii=False) + "\n"
 
 
-def bundle_says(bundle: Mapping[str, Any]) -> str:
+def bundle_digest(bundle: Mapping[str, Any]) -> str:
     """Hash what a bundle says, without when it was written and what its resources are called."""
     text = json.dumps(_without(bundle, "issued", "timestamp"), sort_keys=True)
     return hashlib.sha256(_UUID.sub("", text).encode()).hexdigest()[:16]
@@ -184,7 +184,7 @@ def _encoded(
     earlier: Sequence[bytes],
 ) -> bytes:
     new = fhir_bundle(result, headers, algorithm, created, release)
-    said, study = bundle_says(new), _study(result, headers)
+    digest, study = bundle_digest(new), _study(result, headers)
     replaced: list[Mapping[str, Any]] = []
     same: tuple[bytes, Mapping[str, Any]] | None = None
     for file in earlier:
@@ -192,7 +192,7 @@ def _encoded(
             old = json.loads(file)
             if study not in [one for r in _resources(old, "Observation") for one in r["derivedFrom"]]:
                 continue
-            if bundle_says(_without(old, "extension")) == said:
+            if bundle_digest(_without(old, "extension")) == digest:
                 same = file, old
             else:
                 replaced.append(old)

@@ -116,6 +116,8 @@ class Exported:
                 lines[-1] += f", {number(self.replaced.get(name, 0))} in the place of an earlier one"
             if total := sum(without.values()):
                 lines[-1] += f"; {number(total)} without ({by_reason(without)})"
+        if self.replaced is not None and any(self.written.values()) and not any(self.replaced.values()):
+            lines.append("No study has an earlier result there: is it of these studies, and of the same identity key?")
         for counts, to in ((self.stored, "PACS"), (self.posted, "FHIR server")):
             if counts is not None:
                 lines.append(Stored(**counts).sentence(to))
@@ -266,7 +268,10 @@ class ResultsFolder:
         names = [name for name in self.formats if name not in done]
         write_note(self.folder / NOTE, _WHAT, {**note, "tables": None, "done": {}})
         self._write_all(ledger, card, created, names)
-        shutil.rmtree(self.folder / _REPLACED, ignore_errors=True)  # the new ones name them
+        for name in names:
+            shutil.rmtree(self.folder / _REPLACED / name, ignore_errors=True)  # the new ones name them
+        with suppress(OSError):  # earlier ones of other forms wait for theirs
+            (self.folder / _REPLACED).rmdir()
         done |= {name: _counted(ledger, name) for name in names}
         write_note(self.folder / NOTE, _WHAT, {**note, "done": done})
         return self._exported(done)

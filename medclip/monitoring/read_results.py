@@ -127,15 +127,25 @@ def read_results(folders: Sequence[Any], patients: dict[str, int] | None = None)
         patients: Numbers of patients from runs that were read before: the same patient keeps its number.
 
     Raises:
-        MedclipError: MISSING_FILE for a folder without a finished run; NOTHING_TO_DO where none was named.
+        MedclipError: MISSING_FILE for a folder without a finished run; NOTHING_TO_DO where none was named; WRONG_USE
+            for one that is named twice.
     """
     if not folders:
         raise MedclipError(Reason.NOTHING_TO_DO, "no results were named.", hint="Name output folders of medclip score.")
     numbers = {} if patients is None else patients
     names, packs, unit_parts, score_parts, vectors = [], [], [], [], []
     seen: list[tuple[set[bool], set[str]]] = []
+    read: set[Path] = set()
     for given in folders:
         folder = folder_of(given)
+        if folder.resolve() in read:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "it is named twice, and its patients would count twice.",
+                where=folder,
+                hint="Name it once.",
+            )
+        read.add(folder.resolve())
         with _whole_tables(folder):
             is_embedded = isinstance(given, Embeddings) or is_embeddings(folder)
             run = open_embeddings(folder) if is_embedded else read_run(folder)

@@ -244,6 +244,32 @@ def test_results_of_another_run_are_replaced_in_their_own_folder_where_that_is_a
     assert bytes_of(to) == before
 
 
+def test_forms_that_are_not_written_yet_name_what_they_replace_later(films: Path, pack: Path, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    medclip.score(
+        films, tmp_path / "first", model=pack, **CALL, task="chest_xray_view", export=[f"sr={to}", f"fhir-r4b={to}"]
+    )
+    bundles = len(list((to / "fhir-r4b").iterdir()))
+    medclip.score(films, tmp_path / "second", model=pack, **CALL, prompt="a tube")
+    medclip.runs.export(tmp_path / "second", as_="sr", to=to, replace=to)
+    assert [*(to / "fhir-r4b").iterdir()] == []
+    medclip.runs.export(tmp_path / "second", as_="fhir-r4b", to=to, replace=to)
+    texts = [path.read_text() for path in (to / "fhir-r4b").iterdir()]
+    assert len(texts) == bundles
+    assert all("diagnosticReport-replaces" in text for text in texts)
+    assert not (to / "replaced").exists()
+
+
+def test_a_folder_of_other_studies_is_named_as_such(
+    films: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "others" / "1.dcm", 9, study_uid="1.2.3.9")
+    medclip.score(tmp_path / "others", tmp_path / "other", model=pack, **CALL, export="sr")
+    medclip.score(films, tmp_path / "second", model=pack, **CALL)
+    assert main(["export", str(tmp_path / "second"), "--as", "sr", "--replace", str(tmp_path / "other")]) == 0
+    assert "No study has an earlier result there" in capsys.readouterr().out
+
+
 def test_results_that_are_there_are_written_anew_where_an_earlier_run_is_named_later(
     films: Path, pack: Path, tmp_path: Path
 ) -> None:

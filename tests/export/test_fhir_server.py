@@ -128,6 +128,27 @@ def test_a_refusal_names_the_variable_and_no_token(
     client.close()
 
 
+@pytest.mark.parametrize("token", ["hush\nhush", "hüsh"])
+def test_a_token_that_no_request_can_carry_is_named_by_its_variable(
+    server: SmallFhir, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("MEDCLIP_FHIR_TOKEN", token)
+    with pytest.raises(MedclipError, match="MEDCLIP_FHIR_TOKEN is no token") as refused:
+        client_of(server).store(BUNDLE)
+    assert refused.value.reason is Reason.WRONG_USE
+    assert token not in f"{refused.value}{refused.value.hint}"
+
+
+def test_the_line_break_at_the_end_of_a_tokens_file_is_no_part_of_it(
+    server: SmallFhir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDCLIP_FHIR_TOKEN", "hush\n")
+    client = client_of(server)
+    client.store(BUNDLE)
+    assert server.asked[-1][2] == "Bearer hush"
+    client.close()
+
+
 def test_what_leads_elsewhere_is_not_followed(server: SmallFhir) -> None:
     server.before = [FhirAnswer(302, headers={"Location": "http://127.0.0.1:1/fhir"})]
     client = client_of(server)

@@ -135,6 +135,13 @@ def test_results_are_not_compared_with_themselves(tmp_path: Path) -> None:
         assert error.value.reason == Reason.WRONG_USE
 
 
+def test_a_folder_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "night", patients=range(4), week=WEEKS[0])
+    with pytest.raises(MedclipError, match="named twice") as refused:
+        medclip.monitor([folder, tmp_path / "." / "night"])
+    assert refused.value.reason is Reason.WRONG_USE
+
+
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="no finished scoring run") as refused:
         medclip.monitor(tmp_path)
@@ -217,6 +224,10 @@ def test_page_and_tables_are_written_the_same_way_each_time_and_name_no_study_s_
         written.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == {
+        "alarm_charts.csv",
+        "alarm_charts.parquet",
+        "alarms.csv",
+        "alarms.parquet",
         "changes.csv",
         "changes.parquet",
         "monitor.json",

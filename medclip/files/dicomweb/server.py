@@ -373,7 +373,7 @@ def session_of(service: WebService) -> Any:
     """Return a session of requests with the credentials of the environment.
 
     Raises:
-        MedclipError: MISSING_CODEC without requests.
+        MedclipError: MISSING_CODEC without requests; WRONG_USE for a token that no request can carry.
     """
     try:
         from requests import Session
@@ -386,10 +386,22 @@ def session_of(service: WebService) -> Any:
     session = Session()
     user, password, token = (os.environ.get(f"{service.variable}_{name}") for name in ("USER", "PASSWORD", "TOKEN"))
     if token:
-        session.auth = _Bearer(token)
+        session.auth = _Bearer(_check_token(token, f"{service.variable}_TOKEN"))
     elif user:
         session.auth = (user, password or "")
     return session
+
+
+def _check_token(token: str, variable: str) -> str:
+    """Return a token without the line break that a file ends with; refuse what no header can carry."""
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{variable} is no token: it has a line break or a character that is not ASCII.",
+            hint="Copy it once more, or make a new one.",
+        )
+    return token
 
 
 @dataclass(frozen=True)

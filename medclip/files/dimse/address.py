@@ -59,8 +59,8 @@ def entity_of(path: str | Path) -> Entity:
         >>> entity_of("dicom://PACS@10.0.0.5:104")
         Entity(title='PACS', host='10.0.0.5', port=104)
     """
-    text = str(path)
-    return _entity(_ADDRESS.sub("", text, count=1), text, _USUAL)
+    rest = _ADDRESS.sub("", str(path), count=1)
+    return _entity(rest, f"dicom://{rest}", _USUAL)
 
 
 def parse_senders(texts: tuple[str, ...]) -> dict[str, Entity | None]:

@@ -117,6 +117,13 @@ class Provider(DIMSEServiceProvider):
         self.dul.event_queue.put("Evt19")  # as for what is no message at all: the association is aborted
         self.discard()
 
+    def end(self) -> None:
+        """Take note that the association has ended."""
+        message, self.message = self.message, None
+        if isinstance(message, C_STORE_RQ):
+            self.received.news["Associations ended in the middle of an object: nothing of it was kept."] += 1
+        self.discard()
+
     def discard(self) -> None:
         """Remove all drafts of this association."""
         while self.drafts:

@@ -31,8 +31,8 @@ _INSTANCE = "1.2.840.10008.1.20.1.1"
 """The one instance of it (PS3.4, J.3.5)."""
 _REQUEST, _ALL, _SOME = 1, 1, 2
 """Action of a request; events of a result: all are committed, or some are not."""
-_NONE, _CONFLICT = 0x0112, 0x0119
-"""Why an object is not committed: there is none, or one of another class (PS3.3, C.14.1.1)."""
+_NONE = 0x0112
+"""Why an object is not committed: there is none (PS3.3, C.14.1.1)."""
 _MISSING, _UNKNOWN_ACTION, _FAILED = 0x0114, 0x0123, 0x0110
 _FIRST_S, _LONGEST_S, _GIVEN_UP_S = 10.0, 600.0, 86_400.0
 _AFTER_ANSWER_S = 0.2

@@ -202,4 +202,4 @@ def _end(server: Any) -> None:
 
 def _closed(event: Any) -> None:
     """Remove what came of an object whose association has ended."""
-    event.assoc.dimse.discard()
+    event.assoc.dimse.end()

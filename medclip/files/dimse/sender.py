@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from medclip.dicom.header.elements import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.files.dimse.address import TITLE_VARIABLE, Entity, own_title, protocol, unheard
-from medclip.files.stores import RemotePath, patiently
+from medclip.files.stores import RemotePath, ShortError, patiently
 
 T = TypeVar("T")
 _CONNECT_S, _SILENT_S = 10.0, 60.0
@@ -24,8 +24,8 @@ _WARNINGS = range(0xB000, 0xC000)
 """It is kept, in another form than it was sent in."""
 
 
-class _AwayError(OSError):
-    """No association came about, or it ended."""
+class _AwayError(ShortError):
+    """No association came about, or it ended; its text says what."""
 
 
 class DimseSender:
@@ -56,7 +56,7 @@ class DimseSender:
 
         def echo(association: Any) -> None:
             if getattr(association.send_c_echo(), "Status", None) != 0x0000:
-                raise _AwayError
+                raise _AwayError("C-ECHO was not answered")
 
         self._ask(lambda: self._associated([(_VERIFICATION, None)], echo), pauses_s)
 
@@ -77,7 +77,7 @@ class DimseSender:
             with quiet("pydicom"):
                 status = getattr(association.send_c_store(dataset), "Status", None)
             if status is None or status in _BUSY:
-                raise _AwayError
+                raise _AwayError("it ended the association" if status is None else "it is out of resources")
             return status == 0x0000 or status in _WARNINGS
 
         return self._ask(lambda: self._associated([(str(dataset.SOPClassUID), syntaxes)], send), None)
@@ -118,7 +118,7 @@ class DimseSender:
             if not association.is_established:
                 if association.rejected_contexts and not association.accepted_contexts:
                     return False  # a class that it does not take
-                raise _AwayError
+                raise _AwayError("no association came about")
             try:
                 return use(association)
             finally:
@@ -128,7 +128,7 @@ class DimseSender:
         """Return the error of an association that was refused: for good, or for now (PS3.8, 9.3.4)."""
         answer = association.acceptor.primitive
         if getattr(answer, "result", None) != 1:
-            return _AwayError()
+            return _AwayError("it refuses associations for now")
         return MedclipError(
             Reason.PERMISSION_DENIED,
             f"it does not take associations from {self.title}, or is called otherwise.",

@@ -36,6 +36,12 @@ def test_what_names_none_is_refused(text: str) -> None:
     assert "dicom://AET@HOST:PORT" in refused.value.hint
 
 
+def test_a_path_that_names_none_is_shown_as_it_was_written() -> None:
+    with pytest.raises(MedclipError) as refused:
+        entity_of(Path("dicom://MEDCLIP:11112"))
+    assert "dicom://MEDCLIP:11112" in str(refused.value)
+
+
 def test_senders_are_titles_with_or_without_an_address() -> None:
     senders = parse_senders(("CT1", "PACS@10.0.0.5:104", "CT1"))
     assert senders == {"CT1": None, "PACS": Entity("PACS", "10.0.0.5", 104)}

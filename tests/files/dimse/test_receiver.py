@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +69,24 @@ def test_an_object_is_stored_as_the_file_that_it_was_under_hashed_names(here: Li
         assert path.stat().st_mode & 0o77 == 0
         assert b"SCANNER" not in path.read_bytes()  # who sent it is not kept
     assert here.news.total() == 0
+
+
+def test_an_object_is_on_the_disk_before_its_name_and_its_name_before_the_answer(
+    here: Listening, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace, bring_to_disk = os.fsync, os.replace, received.bring_to_disk
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            steps.append("bytes")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (replace(*paths), steps.append("name")))
+    monkeypatch.setattr(received, "bring_to_disk", lambda path: (bring_to_disk(path), steps.append("folder")))
+    assert send(here.entity, [image]) == [0]
+    assert steps == ["bytes", "folder", "name", "folder"]
 
 
 def test_an_echo_is_answered(here: Listening) -> None:
@@ -162,6 +182,7 @@ def test_an_abort_in_the_middle_of_an_object_leaves_nothing(here: Listening, ima
         assert len(here.left()) == 1
     wait_for(lambda: not here.left())
     wait_for(lambda: here.received.num_bytes == 0)
+    assert [*here.news] == ["Associations ended in the middle of an object: nothing of it was kept."]
     assert send(here.entity, [image]) == [0]
 
 

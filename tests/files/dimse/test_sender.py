@@ -100,6 +100,7 @@ def test_an_archive_that_is_away_is_unreachable_and_one_that_comes_back_is_sent_
         sender.store(content)
     assert away.value.reason is Reason.UNREACHABLE
     assert str(there.entity) in str(away.value)
+    assert "(no association came about)" in str(away.value)
     with archive([DX], there.entity.port):
         assert sender.store(content)
     sender.close()
