@@ -213,6 +213,7 @@ _WRITERS = {
 }
 _WRITE_ELSEWHERE = {
     "cli/standard_output.py": "the null device, where there is no standard output",
+    "runs/engines/ray_host.py": "pipes to the process of a run, and the null device",
     "files/temporary_folder.py": "an empty file whose lock counts, renamed once it is locked",
     "files/readers/worker.py": "the standard output of a process, turned into nothing",
     "slides/stages/unfinished.py": "rows of a slide under way, which count once the line about them is complete",
@@ -224,6 +225,8 @@ _WRITE_ELSEWHERE = {
     "export_timm": "into the new folder of export_pack",
     "_publish": "into the draft of all ranks, which publish_folder puts in place",
     "_write_text": "the draft of save_table",
+    "DicomwebFiles.__enter__": "an empty file of the spool, which tells workers whether they see it",
+    "StoreFiles.__enter__": "an empty file of the spool, which tells workers whether they see it",
     "DicomwebFiles._write": "a file of the spool, which is fetched again after a kill",
     "Draft.__init__": "an object as it comes, renamed once it is on the disk and before its sender is answered",
     "Publication._remember": "a record grows line by line; a line that a kill cut is passed over",

@@ -56,7 +56,7 @@ class WorkerLostError(Exception):
 def _gone(kind: str) -> MedclipError:
     return MedclipError(
         Reason.UNREACHABLE,
-        f"Ray failed while it worked for this run ({kind}).",
+        f"the engine Ray failed while it worked for this run ({kind}).",
         hint="What is finished is kept, and the same command goes on; --engine local needs no Ray.",
     )
 
@@ -287,7 +287,7 @@ def _connect(address: str, folder: TemporaryFolder, note: Callable[[str], None])
     if not address:
         raise MedclipError(
             Reason.UNREACHABLE,
-            f"Ray did not start in {count(len(STARTS_S), 'try', 'tries')} ({kind}).",
+            f"the engine Ray did not start in {count(len(STARTS_S), 'try', 'tries')} ({kind}).",
             hint="The machine may be busy or short of memory: the same command goes on later, or with --engine local.",
         )
     raise MedclipError(

@@ -125,7 +125,7 @@ def test_a_ray_that_does_not_start_ends_the_command_with_a_sentence_and_the_code
     monkeypatch.setattr(ray_connection, "STARTS_S", (60.0, 60.0, 0.5))
     starts.write_text("sys.exit error hang")
     with (
-        pytest.raises(MedclipError, match=r"Ray did not start in 3 tries \(no answer in 0\.5 s\)") as error,
+        pytest.raises(MedclipError, match=r"the engine Ray did not start in 3 tries \(no answer in 0\.5 s\)") as error,
         connected(),
     ):
         pass
@@ -172,7 +172,7 @@ def test_all_who_wait_hear_of_it_when_ray_ends_the_process_that_talks_to_it(star
         worker = _adder(ray)
         refs = [worker.leave.remote(), worker.add.remote(1)]
         for ref in refs:
-            with pytest.raises(MedclipError, match="Ray failed while it worked for this run"):
+            with pytest.raises(MedclipError, match="the engine Ray failed while it worked for this run"):
                 ray.wait([ref])
         with pytest.raises(MedclipError, match="the same command goes on"):
             ray.get(worker.add.remote(1))
