@@ -19,6 +19,7 @@ from medclip.models.backends import backend_calibration as calibration_module
 from medclip.models.backends.backend_calibration import Calibration, Candidate, check_calibration, read_calibration
 from medclip.models.backends.choice import BackendChoice, calibration_home
 from medclip.models.backends.known import BACKENDS, BackendKind
+from medclip.models.model import Model
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
@@ -178,7 +179,7 @@ def _cost_images(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> 
     monkeypatch.setattr(calibrate_module, "_time", time_them)
 
 
-def _wrong(model: medclip.models.Model) -> medclip.models.Model:
+def _wrong(model: Model) -> Model:
     """A tower that takes no time and says the same of every image."""
     import torch
 
@@ -225,7 +226,7 @@ def copies(pack: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of back-ends in the order in which they were loaded: each computes as torch does, and needs nothing."""
     names: list[str] = []
 
-    def load(model: medclip.models.Model, kind: BackendKind, graph: bytes | None) -> medclip.models.Model:
+    def load(model: Model, kind: BackendKind, graph: bytes | None) -> Model:
         names.append(kind.name)
         return model if kind.name == "eager" else model.with_image_tower(model.image_tower)
 
@@ -236,7 +237,7 @@ def copies(pack: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def _calibrate(pack: Path, films: Path, *names: str, **limits: float) -> Calibration:
+def _calibrate(pack: Path, films: Path, *names: str, **limits: Any) -> Calibration:
     images = [NamedImage(path, Modality.XRAY) for path in sorted(films.iterdir())]
     kinds = [BACKENDS[name] for name in names]
     return calibrate_backends(
