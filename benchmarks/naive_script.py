@@ -1,16 +1,24 @@
 """What a user would write today: pydicom + PIL + open_clip, one file at a time, the text encoded once.
 
 Usage: python naive_script.py FOLDER PACK OUT.json
+       python naive_script.py --one-file FILM
 
 It opens the same model pack with open_clip's `local-dir:` and treats pixels as the pack was trained to see them (crop
 of dark borders, letterbox), so that its scores can be compared with medclip's; a pack with a fitted head is asked by
 that. It keeps no record, survives no bad file and writes no report.
+
+`--one-file` scores nothing itself: it prints what waiting for one film costs, `medclip score FILM` beside
+`python -c 'import torch'`, whole processes in turn, medians of five.
 """
 
 from __future__ import annotations
 
 import json
+import resource
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +38,7 @@ from medclip.text.vocabulary.load import load_task  # noqa: E402
 from medclip.text.vocabulary.prompts import expand  # noqa: E402
 
 TASK = "chest_xray_findings"
+ROUNDS = 5
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -102,5 +111,27 @@ def main(folder: str, pack: str, out: str) -> None:
     print(json.dumps({"start_s": loaded - start, "score_s": done - loaded, "whole_s": done - start}))
 
 
+def one_file(film: str) -> None:
+    """Print seconds, by the clock and of the processor, of scoring one film and of importing torch."""
+    seconds: dict[str, list[tuple[float, float]]] = {"medclip score": [], "import torch": []}
+    with tempfile.TemporaryDirectory() as work:
+        for number in range(ROUNDS):
+            score = ["-m", "medclip.cli.main", "score", film, "--modality", "xray", "--out", f"{work}/{number}"]
+            for name, rest in (("medclip score", score), ("import torch", ["-c", "import torch"])):
+                began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run([sys.executable, *rest], capture_output=True, check=True)
+                wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+                cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                seconds[name].append((wall, cpu))
+    medians = {name: [statistics.median(side) for side in zip(*pairs, strict=True)] for name, pairs in seconds.items()}
+    for name, (wall, cpu) in medians.items():
+        print(f"{name}: {wall:.1f} s by the clock, {cpu:.1f} s of the processor")
+    ratios = [ours / torchs for ours, torchs in zip(medians["medclip score"], medians["import torch"], strict=True)]
+    print(f"one file: {ratios[0]:.2f} times the import of torch by the clock, {ratios[1]:.2f} times of the processor")
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1:2] == ["--one-file"]:
+        one_file(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

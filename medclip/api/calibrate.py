@@ -45,6 +45,12 @@ class CalibrateOptions(Told, Limits, Recipe, Pack, Questions, NamedModality, Mac
         default=10_000,
         least=1,
     )
+    max_seconds: float = option(
+        "Seconds of processor time that it may take. A back-end that is not expected to be ready within them is left "
+        "out, and named; those of --candidate are tried all the same.",
+        default=30.0,
+        least=1,
+    )
     candidate: str | Sequence[str] = option("Back-end to try. Default: all there are.", default=(), form="NAME")
 
 
@@ -52,17 +58,20 @@ class CalibrateOptions(Told, Limits, Recipe, Pack, Questions, NamedModality, Mac
 def calibrate(options: CalibrateOptions) -> Calibration:
     """Choose the fastest back-end that leaves a pack's scores as they are, for --backend of score and embed.
 
-    Every back-end computes the same images. Probabilities of the pack's tasks are compared with those of torch in
+    Every back-end computes the same few images; what breaks its bound there or is no faster goes no further, and the
+    fastest of the others computes all of them. Probabilities of the pack's tasks are compared with those of torch in
     float32: floating point may change them by 0.001, int8 by 0.01 with every decision and rank as it was. What breaks
     its bound is not chosen, however fast. One half of the images chooses, and the other half judges the choice, with
     patients apart where the table or the headers name them. Without --out the calibration is kept where --backend auto
     looks for it.
 
     Returns:
-        The calibration: `.choice`, `.candidates` with what was measured of each, `.left_out` with what was not tried.
+        The calibration: `.choice`, `.pays_from` (number of images, None where it never pays), `.candidates` with what
+        was measured of each, `.left_out` with what was not tried.
 
     Raises:
-        MedclipError: WRONG_USE; NOTHING_TO_DO where too few images can be read; what loading the pack raises.
+        MedclipError: WRONG_USE; MISSING_CODEC where no back-end that was named is installed; NOTHING_TO_DO where too
+            few images can be read; what loading the pack raises.
 
     Example:
         >>> import medclip
@@ -72,14 +81,16 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     from dataclasses import replace
 
     from medclip.files.output import claim_folder
-    from medclip.models.backends.backend_calibration import FILE_NAME, write_calibration
+    from medclip.models.backends.backend_calibration import FILE_NAME, processor_s, write_calibration
     from medclip.models.backends.choice import calibration_home
     from medclip.models.backends.known import BACKENDS, find_backend
     from medclip.models.packs.manifest import pack_digest
     from medclip.models.packs.pack import find_pack, load_model
     from medclip.progress import Silent
+
+    began = processor_s()  # what is imported below takes seconds
     from medclip.runs.planning.options import ScoreOptions, parse_modality
-    from medclip.scoring.calibrate_backend import calibrate_backends, spread_out, with_batch
+    from medclip.scoring.calibrate_backend import calibrate_backends, refuse_early, spread_out, with_batch
     from medclip.text.vocabulary.own_words import read_prompts
 
     settings = settings_of(options)
@@ -90,19 +101,22 @@ def calibrate(options: CalibrateOptions) -> Calibration:
         prompts=read_prompts(options.prompt, options.against),
         modality=parse_modality(options.modality),
     )
-    named = _named(options.images, settings)
+    images = spread_out(_named(options.images, settings), options.num_images)
+    refuse_early(len(images), kinds)
     pack = find_pack(options.model)
     folder = calibration_home(settings.home, pack_digest(pack)) if options.out is None else Path(options.out)
     claim_folder(folder, "calibration", marks=(FILE_NAME,), in_one_step=True)
     loaded = with_batch(load_model(pack), options.batch_size)
     calibration, graph = calibrate_backends(
         loaded,
-        spread_out(named, options.num_images),
+        images,
         asked,
         kinds,
         settings,
         options.progress or Silent(),
         run_images=options.num_run_images,
+        ends_s=None if names else began + options.max_seconds,
+        began_s=began,
     )
     write_calibration(folder, calibration, graph)
     return replace(calibration, folder=folder)

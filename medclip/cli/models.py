@@ -352,10 +352,12 @@ def print_calibration(calibration: Any, as_json: bool, named: Any) -> None:
     """Print what was measured of each back-end, and which one was chosen."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.backends.choice import what_may_break
+    from medclip.models.backends.known import BACKENDS
     from medclip.wording import count, list_of, number
 
     if as_json:
         values = {name: value for name, value in asdict(calibration).items() if name != "folder"}
+        values |= {name: getattr(calibration, name) for name in ("pays_from", "run_pays_from", "saved_ms")}
         print(json.dumps({"folder": str(calibration.folder), **values}, indent=1))
         return
     rows = [
@@ -364,14 +366,15 @@ def print_calibration(calibration: Any, as_json: bool, named: Any) -> None:
     ]
     print_table(("back-end", "ms", "times as fast", "change", "allowed", "refused, as"), rows)
     for candidate in calibration.candidates:
-        if candidate.start_s:
+        if BACKENDS[candidate.name].compiles:
             print_paragraph(
                 "Start: ",
                 f"each run compiles {candidate.name} for {candidate.start_s:.0f} s; with that an image of "
                 f"{number(calibration.run_images)} costs {calibration.cost_ms(candidate):.1f} ms.",
             )
-    for name, why in calibration.left_out.items():
-        print_paragraph("Not tried: ", f"{name}: {why}")
+    for why in dict.fromkeys(calibration.left_out.values()):
+        names = list_of([name for name, other in calibration.left_out.items() if other == why])
+        print_paragraph("Not tried: ", f"{names}: {why}")
     judged = calibration.judged
     about = f"{count(calibration.num_images, 'image')}, {list_of(calibration.tasks)}"
     print_paragraph("\nMeasured on ", f"{about}; ms is processor time of one image on one thread of {calibration.cpu}.")
@@ -384,6 +387,7 @@ def print_calibration(calibration: Any, as_json: bool, named: Any) -> None:
         f"{what_may_break(calibration.num_held_out, num, calibration.chosen.bound)}",
     )
     where = "auto" if named.get("out") is None else _shown(calibration.folder)
+    print_paragraph("Pays ", f"{calibration.when_it_pays()}.")
     print(f"Choice: {calibration.choice}. Score with it: --backend {where}")
 
 

@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.backends import backend_calibration as calibration_module
 from medclip.models.backends.backend_calibration import Calibration, Candidate, check_calibration, read_calibration
 from medclip.models.backends.choice import BackendChoice, calibration_home
-from medclip.models.backends.known import BACKENDS
+from medclip.models.backends.known import BACKENDS, BackendKind
+from medclip.models.model import Model
 from medclip.models.packs.pack import load_model, pack_card, update_pack
 from medclip.runs.planning.options import ScoreOptions
 from medclip.sample import Modality
@@ -128,6 +130,7 @@ def test_a_back_end_that_breaks_its_bound_is_not_chosen_however_fast(
     assert graph is None
     assert "0.001 allowed" in calibration.candidates[1].refused
     assert calibration.candidates[1].times_as_fast > 1
+    assert [candidate.num_images for candidate in calibration.candidates] == [8, 8]
 
 
 def test_a_back_end_that_breaks_its_bound_on_images_held_out_alone_is_refused_there(
@@ -138,22 +141,22 @@ def test_a_back_end_that_breaks_its_bound_on_images_held_out_alone_is_refused_th
 
     model, kind = load_model(pack), replace(BACKENDS["bf16"], flags=())
     monkeypatch.setitem(BACKENDS, "bf16", kind)  # type: ignore[arg-type]
-    known: dict[bytes, torch.Tensor] = {}
-    num_batches = 0
+    known: set[bytes] = set()
 
     def remembers(batch: torch.Tensor) -> torch.Tensor:
-        nonlocal num_batches
-        num_batches += 1
-        if num_batches > 2 and batch.numpy().tobytes() not in known:  # two batches of four images choose
+        for image in batch:
+            if len(known) < 8:  # so many choose
+                known.add(image.numpy().tobytes())
+        if not all(image.numpy().tobytes() in known for image in batch):
             return torch.ones(len(batch), model.dim)
-        return known.setdefault(batch.numpy().tobytes(), model.image_tower(batch))
+        return model.image_tower(batch)
 
     monkeypatch.setattr(
         calibrate_module,
         "load_backend",
         lambda model, kind, graph: model if kind.name == "eager" else model.with_image_tower(remembers),
     )
-    monkeypatch.setattr(calibrate_module, "_time", lambda loaded, *_: {n: [1.0 + (n == "eager")] for n in loaded})
+    _cost_images(monkeypatch, {"eager": 0.02, "bf16": 0.01})
     images = [NamedImage(path, Modality.XRAY, f"patient {n // 2}") for n, path in enumerate(sorted(films.iterdir()))]
     measured, _ = calibrate_backends(model, images, ScoreOptions(), [kind], Settings(workers=1), Recorded())
     assert measured.choice == "eager"
@@ -165,7 +168,18 @@ def test_a_back_end_that_breaks_its_bound_on_images_held_out_alone_is_refused_th
     assert measured.candidates[1].largest_change == 0
 
 
-def _wrong(model: medclip.models.Model) -> medclip.models.Model:
+def _cost_images(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
+    """Let an image cost each back-end so many seconds of the clock that a calibration reads."""
+    timed = calibrate_module._time
+
+    def time_them(loaded: Any, *rest: Any) -> tuple[dict[str, list[float]], Any]:
+        measured, features = timed(loaded, *rest)
+        return {name: [seconds[name]] * len(rounds) for name, rounds in measured.items()}, features
+
+    monkeypatch.setattr(calibrate_module, "_time", time_them)
+
+
+def _wrong(model: Model) -> Model:
     """A tower that takes no time and says the same of every image."""
     import torch
 
@@ -203,8 +217,93 @@ def test_what_a_run_pays_to_compile_has_to_come_back_within_its_images(
         for name, cpu_ms, start_s in (("eager", 10.0, 0.0), ("compiled", 5.0, 60.0))
     )
     loaded: Any = {"eager": None, "compiled": None}
-    judging: Any = None
-    assert calibrate_module._choose(candidates, loaded, (), judging, run_images)[0] == choice
+    images: Any = SimpleNamespace(modalities=())
+    assert calibrate_module._choose(candidates, loaded, (), images, images, run_images)[0] == choice
+
+
+@pytest.fixture
+def copies(pack: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of back-ends in the order in which they were loaded: each computes as torch does, and needs nothing."""
+    names: list[str] = []
+
+    def load(model: Model, kind: BackendKind, graph: bytes | None) -> Model:
+        names.append(kind.name)
+        return model if kind.name == "eager" else model.with_image_tower(model.image_tower)
+
+    for name in ("bf16", "compiled", "tome"):
+        plain = replace(BACKENDS[name], flags=(), compiles=False)
+        monkeypatch.setitem(BACKENDS, name, plain)  # type: ignore[arg-type]
+    monkeypatch.setattr(calibrate_module, "load_backend", load)
+    return names
+
+
+def _calibrate(pack: Path, films: Path, *names: str, **limits: Any) -> Calibration:
+    images = [NamedImage(path, Modality.XRAY) for path in sorted(films.iterdir())]
+    kinds = [BACKENDS[name] for name in names]
+    return calibrate_backends(
+        load_model(pack), images, ScoreOptions(), kinds, Settings(workers=1), Recorded(), **limits
+    )[0]
+
+
+def test_a_back_end_that_is_no_faster_on_the_first_images_is_measured_no_further(
+    pack: Path, films: Path, copies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cost_images(monkeypatch, {"eager": 0.010, "bf16": 0.011, "tome": 0.005})
+    compared: list[int] = []
+    change = calibrate_module._change
+    monkeypatch.setattr(calibrate_module, "_change", lambda *a: compared.append(len(a[-1].units)) or change(*a))
+    measured = _calibrate(pack, films, "bf16", "tome")
+    assert measured.choice == "tome"
+    slow = measured.candidates[1]
+    assert slow.refused.startswith("11.0 ms an image with its start, and torch 10.0")
+    assert slow.held_out is None
+    assert compared == [8, 8], "the choice alone computed all that choose and all that judge"
+    assert (measured.num_held_out, measured.chosen.num_images) == (8, 8)
+
+
+def test_a_calibration_says_from_how_many_files_on_it_pays(
+    pack: Path, films: Path, copies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 s for 5 ms an image come back after 4,000 images, 1 s of a later run after 200."""
+    _cost_images(monkeypatch, {"eager": 0.010, "tome": 0.005})
+    measured = replace(_calibrate(pack, films, "tome"), seconds=19.0)
+    started = tuple(replace(c, start_s=1.0 if c.name == "tome" else 0.0) for c in measured.candidates)
+    pays = replace(measured, candidates=started)
+    assert pays.choice == "tome"
+    assert (pays.pays_from, pays.run_pays_from) == (4000, 200)
+    assert "from 4,000 files on: the calibration took 19 s" in repr(pays)
+    never = replace(pays, choice="eager")
+    assert (never.pays_from, never.run_pays_from, never.saved_ms) == (None, None, 0.0)
+    assert never.when_it_pays().startswith("never: the calibration took 19 s")
+
+
+def test_a_back_end_that_is_not_expected_to_be_ready_in_time_is_left_out_unless_it_is_named(
+    pack: Path, films: Path, copies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cost_images(monkeypatch, {"eager": 0.010, "tome": 0.005, "compiled": 0.004})
+    monkeypatch.setattr(calibrate_module, "processor_s", lambda: 100.0)
+    measured = _calibrate(pack, films, "tome", "compiled", ends_s=130.0, began_s=90.0)
+    assert (measured.choice, measured.seconds) == ("tome", 10.0)
+    assert "--max-seconds leaves it no time" in measured.left_out["compiled"]
+    assert copies == ["eager", "tome"]
+    assert _calibrate(pack, films, "tome", "compiled", ends_s=145.0).choice == "compiled"
+    assert _calibrate(pack, films, "tome", "compiled").choice == "compiled"
+
+
+def test_what_cannot_be_is_refused_before_the_pack_is_loaded(
+    pack: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("the pack was loaded")
+
+    monkeypatch.setattr("medclip.models.packs.pack.load_model", load)
+    absent = replace(BACKENDS["onnx"], libraries={"no_such_module": "none"})
+    monkeypatch.setitem(BACKENDS, "onnx", absent)  # type: ignore[arg-type]
+    with pytest.raises(MedclipError, match="no_such_module cannot be imported") as caught:
+        medclip.models.calibrate(pack, images=films, modality="xray", candidate="onnx", out=tmp_path / "c")
+    assert caught.value.reason is Reason.MISSING_CODEC
+    with pytest.raises(MedclipError, match="15 images could be read; a calibration needs 16"):
+        medclip.models.calibrate(pack, images=films, modality="xray", num_images=15, out=tmp_path / "c")
 
 
 @pytest.mark.nightly
@@ -292,7 +391,7 @@ def test_the_card_of_a_pack_says_which_bound_its_calibration_keeps_here(
 def _chosen(calibrated: Calibration, choice: str, folder: Path) -> Path:
     """Copy a calibration as if a back-end had been the fastest, which a busy machine may decide otherwise."""
     assert calibrated.folder is not None
-    candidates = tuple(replace(c, held_out=calibrated.judged) for c in calibrated.candidates)
+    candidates = tuple(replace(c, held_out=calibrated.judged, refused="") for c in calibrated.candidates)
     calibrated = replace(calibrated, candidates=candidates)
     graph = calibrated.folder / calibration_module.GRAPH_NAME
     content = graph.read_bytes() if graph.is_file() else None
@@ -375,6 +474,9 @@ def test_the_command_shows_each_back_end_and_what_to_do_next(
     shown = capsys.readouterr().out
     assert "eager" in shown
     assert f"--backend {tmp_path / 'c'}" in shown
+    assert "Pays never: the calibration took" in shown
     assert main([*command, "--out", str(tmp_path / "d"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["choice"] == "eager"
+    values = json.loads(capsys.readouterr().out)
+    assert (values["choice"], values["pays_from"]) == ("eager", None)
+    assert values["seconds"] > 0
     assert main([*command, "--out", str(films)]) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder
 from medclip.models.backends.known import BACKENDS, check_backend, cpu_flags
 from medclip.result import Result
-from medclip.wording import list_of
+from medclip.wording import list_of, number
 
 FILE_NAME = "calibration.json"
 GRAPH_NAME = "tower.onnx"
@@ -52,12 +54,14 @@ class Candidate:
     times_as_fast: float
     """Median over the rounds of the reference's time by this one's."""
     start_s: float = 0.0
-    """Seconds of processor time before the first image that each run pays: compiling. 0 for those that need no time to
-    speak of."""
+    """Seconds of processor time before the first image that each run pays: loading its graph, or compiling."""
     refused: str = ""
-    """The figure that broke its bound; "" where it holds."""
+    """The figure that broke its bound, or the time by which it is no faster; "" where neither is so."""
     held_out: Judgement | None = None
     """On the other images; None where it was not the fastest that was left, and so was not judged."""
+    num_images: int = 0
+    """Images that its change was measured on: the first of those that choose, or all of them where it was the fastest
+    that was left."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,9 +100,40 @@ class Calibration(Result):
     num_held_out_patients: int = 0
     """Patients of the images that judged the choice; 0 where not every one of them names its patient."""
 
+    seconds: float = 0.0
+    """Processor time of the calibration, with loading the pack and reading the images."""
+
+    @property
+    def saved_ms(self) -> float:
+        """Processor time that the choice saves an image, in milliseconds; 0 for the reference."""
+        return max(0.0, self.chosen.cpu_ms * (self.chosen.times_as_fast - 1))
+
+    @property
+    def pays_from(self) -> int | None:
+        """Number of images from which on the calibration and the start of one run come back; None where they do not."""
+        return self._images_for(self.seconds + self.chosen.start_s)
+
+    @property
+    def run_pays_from(self) -> int | None:
+        """Number of images from which on a later run gains by the choice; None where it does not."""
+        return self._images_for(self.chosen.start_s)
+
+    def _images_for(self, seconds: float) -> int | None:
+        return max(1, math.ceil(1000 * seconds / self.saved_ms)) if self.saved_ms else None
+
     def cost_ms(self, candidate: Candidate) -> float:
         """Return the processor time of an image in milliseconds, with its share of the start."""
         return cost_ms(candidate, self.run_images)
+
+    def when_it_pays(self) -> str:
+        """Write from how many images on the calibration comes back."""
+        if self.pays_from is None:
+            return f"never: the calibration took {self.seconds:.0f} s, and no other back-end saves time"
+        return (
+            f"from {number(self.pays_from)} files on: the calibration took {self.seconds:.0f} s, and a file of one "
+            f"image saves {self.saved_ms:.1f} ms; a later run, which starts in {self.chosen.start_s:.1f} s, from "
+            f"{number(self.run_pays_from)} on"
+        )
 
     @property
     def chosen(self) -> Candidate:
@@ -126,7 +161,7 @@ class Calibration(Result):
             "largest change": f"{self.judged.largest_change:.1e} of a probability, {best.bound:g} allowed",
             "measured": f"{self.num_images} images, {self.num_held_out} of them held out, {list_of(self.tasks)}",
             "refused": list_of(refused),
-            **({"start": f"{best.start_s:.0f} s, for runs of {self.run_images} images"} if best.start_s else {}),
+            "pays": self.when_it_pays(),
             "left out": list_of(list(self.left_out)),
             "folder": self.folder or "none",
         }
@@ -143,6 +178,12 @@ def cost_ms(candidate: Candidate, run_images: int) -> float:
         run_images: Images of a run.
     """
     return candidate.cpu_ms + 1000 * candidate.start_s / max(1, run_images)
+
+
+def processor_s() -> float:
+    """Return the processor time of this process and of those that it waited for: a clock would count other programs."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def write_calibration(folder: Path, calibration: Calibration, graph: bytes | None) -> None:

@@ -120,6 +120,9 @@ class BackendKind:
     is_int8: bool = False
     needs_images: bool = False
     """Its numbers are set on images: it comes from a calibration and from nowhere else."""
+    prepare_s: float = 0.0
+    """Seconds of processor time that a calibration expects to need for it, besides the graph in float32: those that
+    medclip-mini took."""
     compiles: bool = False
     """It is compiled anew at the start of each run: it needs a compiler, and time before the first image."""
     devices: tuple[str, ...] = ("cpu",)
@@ -164,6 +167,8 @@ class BackendKind:
         return {name: _version(name) for name in ("torch", *self.libraries.values())} | compiler
 
 
+EXPORT_S = 10.0
+"""Seconds of processor time that a calibration expects to need for the graph in float32 of all that run one."""
 _ONNX = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
 _OPENVINO = {"onnx": "onnx", "onnxscript": "onnxscript", "openvino": "openvino"}
 _LOAD = "medclip.models.backends.load:"
@@ -230,11 +235,13 @@ BACKENDS: Mapping[str, BackendKind] = {
             flags=_INT8,
             is_int8=True,
             needs_images=True,
+            prepare_s=8.0,
         ),
         BackendKind(
             "compiled",
             "torch, float32, compiled for this machine",
             f"{_LOAD}encode_compiled",
+            prepare_s=45.0,
             compiles=True,
             devices=("cpu", "cuda"),
         ),
