@@ -352,6 +352,7 @@ def test_an_address_for_results_where_nobody_answers_ends_the_call_in_seconds(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.nightly
 def test_a_pacs_is_scored_on_ray_to_the_bytes_of_a_run_here_and_nothing_of_it_stays(
     pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
