@@ -48,6 +48,7 @@ from medclip.export.study_result import (
 )
 from medclip.files.output import digest_of, read_own_note, write_note
 from medclip.files.readers.pool import ReadingPool
+from medclip.models.devices import ComputingThread
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import Unlearned
@@ -201,9 +202,7 @@ class RunningResults:
         created = self._results.begin(ledger)
         self._cautions = cautions_of_run(ledger, self._card)
         if self._names or self._map_names:
-            self._thread = threading.Thread(
-                target=self._work, args=(algorithm_of(ledger), created), name="medclip-results", daemon=True
-            )
+            self._thread = ComputingThread(self._work, "medclip-results", (algorithm_of(ledger), created))
             self._thread.start()
 
     def take(self, ledger: Ledger, result: ChunkResult) -> None:

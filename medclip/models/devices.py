@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 
@@ -38,6 +43,36 @@ def check_device(device: str) -> None:
         usable = False
     if not usable:
         raise _unusable(device, "Use cpu, or install a torch and a driver that know the device.")
+
+
+class ComputingThread(threading.Thread):
+    """A daemon thread that may be in torch when the program ends: the end waits for it, all together EXIT_S.
+
+    Python takes a daemon thread away where it next asks for the interpreter's lock. In C++ this ends the process with
+    "terminate called without an active exception" and code 134, in the place of its own. Whoever starts such a thread
+    tells it to end; one that hangs for longer is where no lock is asked for.
+
+    Args:
+        target: Function that the thread calls.
+        name: Name of the thread.
+        args: Arguments of the function.
+    """
+
+    def __init__(self, target: Callable[..., object], name: str, args: tuple[Any, ...] = ()) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+        _computing.add(self)
+
+
+EXIT_S = 20.0
+"""How long the end of the program waits for threads that compute."""
+_computing: weakref.WeakSet[ComputingThread] = weakref.WeakSet()
+
+
+@atexit.register
+def _wait_for_computing() -> None:
+    deadline = time.monotonic() + EXIT_S
+    for thread in [thread for thread in _computing if thread.is_alive()]:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _unusable(device: str, hint: str) -> MedclipError:

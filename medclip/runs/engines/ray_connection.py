@@ -40,8 +40,12 @@ _NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"
 _OWN_NODE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # its other meaning: a node of our own listens on the loopback only
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A busy machine is slow, not dead: Ray gives its own processes 30 or 60 s, and a node five looks.
+    # A busy machine is slow, not dead: Ray gives its own processes 5 to 60 s, and a node five looks. A raylet whose
+    # agents need longer to start ends itself.
     "RAY_gcs_server_port_wait_time_s": "240",
+    "RAY_raylet_start_wait_time_s": "240",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_py_gcs_connect_timeout_s": "120",
     "RAY_agent_register_timeout_ms": "240000",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_health_check_failure_threshold": "60",
@@ -272,7 +276,11 @@ def _connect(address: str, folder: TemporaryFolder, note: Callable[[str], None])
         if not address and len(tempfile.gettempdir()) <= _LONGEST_TEMP:
             # Ray opens its folder to everybody; the one above stays shut.
             how["_temp_dir"] = str(folder.path / str(number))
-        connection = Connection(how, {**settings, **os.environ, **folder.environment}, seconds)
+        try:
+            connection = Connection(how, {**settings, **os.environ, **folder.environment}, seconds)
+        except OSError as error:  # no process or no memory to spare
+            kind = error.strerror or type(error).__name__
+            continue
         try:
             outcome, kind = connection.started(seconds)
         except BaseException:

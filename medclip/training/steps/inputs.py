@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medclip.errors import MedclipError
+from medclip.models.devices import ComputingThread
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.objectives.pairs import Pairs
 from medclip.sample import SIDES
@@ -246,7 +247,7 @@ class Feed:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._queue: queue.Queue[Fed | BaseException] = queue.Queue(_AHEAD)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="medclip-feed", daemon=True)
+        self._thread = ComputingThread(self._work, "medclip-feed")
         self._thread.start()
 
     def __iter__(self) -> Iterator[Fed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -131,6 +132,17 @@ def test_a_ray_that_does_not_start_ends_the_command_with_a_sentence_and_the_code
         pass
     assert exit_code(error.value.reason) is ExitCode.INCOMPLETE
     assert "a header" not in str(error.value)
+
+
+def test_a_system_without_a_process_to_spare_is_no_bug(starts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(ray_connection.subprocess, "Popen", full)
+    notes: list[str] = []
+    with pytest.raises(MedclipError, match=r"not start in 3 tries \(Resource temporarily unavailable\)") as error:
+        connected(notes.append).__enter__()
+    assert (exit_code(error.value.reason), len(notes)) == (ExitCode.INCOMPLETE, 2)
 
 
 @pytest.mark.parametrize(("way", "reason"), [("address", Reason.WRONG_USE), ("error", Reason.UNREACHABLE)])
