@@ -179,7 +179,7 @@ def calibrate_backends(
         run_images: Images that a run has: what a back-end costs each run before its first image is divided by them.
         ends_s: End of the calibration, as `processor_s` counts. A back-end that is not expected to be ready by then is
             left out; None tries all.
-        began_s: Its beginning, None for now.
+        began_s: Time of the beginning, by the clock; None for now.
 
     Returns:
         The calibration, without a folder, and the graph of its choice, None where that runs none.
