@@ -46,7 +46,7 @@ class CalibrateOptions(Told, Limits, Recipe, Pack, Questions, NamedModality, Mac
         least=1,
     )
     max_seconds: float = option(
-        "Seconds of processor time within which back-ends have to be ready; timing and judging those that are left come "
+        "Seconds of processor time within which back-ends have to be ready; timing and judging what is left come "
         "on top. What is not expected to be ready by then is left out, and named; those of --candidate are tried all "
         "the same.",
         default=30.0,
