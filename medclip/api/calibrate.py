@@ -46,8 +46,9 @@ class CalibrateOptions(Told, Limits, Recipe, Pack, Questions, NamedModality, Mac
         least=1,
     )
     max_seconds: float = option(
-        "Seconds of processor time that it may take. A back-end that is not expected to be ready within them is left "
-        "out, and named; those of --candidate are tried all the same.",
+        "Seconds of processor time within which back-ends have to be ready; timing and judging what is left come "
+        "on top. What is not expected to be ready by then is left out, and named; those of --candidate are tried all "
+        "the same.",
         default=30.0,
         least=1,
     )
