@@ -12,11 +12,13 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides import open_slide
 from medclip.imaging.slides.readers import jpeg_tiles as fast_tiles
 from medclip.imaging.slides.readers.dicom import jpeg_colour
+from medclip.imaging.slides.readers.pyramid import reduced
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.slides import MPP, draw_section, tiles_of, write_dicom_slide, write_pyramid
 
@@ -122,6 +124,27 @@ def test_a_whole_multiple_of_a_level_is_its_average_counted_from_the_corner(slid
         fine = reader.read(top, left, 40 * times, 50 * times, level)
     expected = fine.reshape(40, times, 50, times, 3).mean((1, 3))
     assert np.abs(found - expected).max() < 0.6  # PIL averages in fixed point
+
+
+@given(
+    corner=st.tuples(st.integers(-30, 30), st.integers(-30, 30)),
+    size=st.tuples(st.integers(1, 130), st.integers(1, 130)),
+    times=st.sampled_from([2, 7, 16, 1000]),
+)
+@settings(max_examples=20)
+def test_an_average_read_block_by_block_is_that_of_all_pixels_at_once(corner, size, times):
+    size = tuple(min(side, 2000 // times) for side in size)
+    box = (*corner, corner[0] + size[0], corner[1] + size[1])
+    pixels = np.random.default_rng(0).integers(0, 256, (size[0] * times, size[1] * times, 3), np.uint8)
+    asked = []
+
+    def stored(top: int, left: int, height: int, width: int) -> np.ndarray:
+        asked.append((height, width))
+        y, x = top - corner[0] * times, left - corner[1] * times
+        return pixels[y : y + height, x : x + width]
+
+    np.testing.assert_array_equal(reduced(stored, box, times), np.asarray(Image.fromarray(pixels).reduce(times)))
+    assert max(max(sides) for sides in asked) <= max(768, times)
 
 
 def test_an_overlapping_grid_decodes_each_stored_tile_once(slide, monkeypatch):
