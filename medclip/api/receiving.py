@@ -158,14 +158,14 @@ class Reception:
                 return True
         return False
 
-    def _safe(self, uids: Iterable[str]) -> set[str]:
-        """Return the instances that lie on the disk, or whose rows are done."""
+    def _safe(self, uids: Iterable[str]) -> dict[str, str]:
+        """Return the instances that lie on the disk, with their SOP classes, and those whose rows are done."""
         uids = list(uids)
         safe = self._received.on_disk(uids)
         names = {self._received.file_of(uid): uid for uid in uids if uid not in safe}
         if names and (self._out / LEDGER).exists():
             with Ledger(self._out, create=False) as ledger:
-                safe |= {names[name] for name in ledger.done_among(names)}
+                safe |= {names[name]: "" for name in ledger.done_among(names)}
         return safe
 
     def _note_news(self) -> None:

@@ -166,17 +166,12 @@ class FhirServer:
         return patiently(
             self.place,
             action,
-            final=self._final,
+            final=partial(refusal, service=FHIR),
             gone=Reason.UNREACHABLE,
             pauses_s=pauses_s,
-            wait=self.stop.wait,
+            stop=self.stop,
             done=done,
         )
-
-    def _final(self, error: Exception, place: RemotePath) -> MedclipError | None:
-        if self.stop.is_set():
-            return MedclipError(Reason.UNREACHABLE, "nothing is sent any more: the run stops.", where=place)
-        return None if isinstance(error, ShortError) else refusal(error, place, FHIR)
 
     def _values(self, method: str, path: str) -> dict[str, Any]:
         return self._read(self._request(method, path, headers={"Accept": _JSON}))

@@ -15,6 +15,7 @@ import posixpath
 import random
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -280,7 +281,7 @@ def patiently(
     final: Callable[[Exception, RemotePath], MedclipError | None] | None = None,
     pauses_s: Sequence[float] | None = None,
     gone: Reason = Reason.READ_ERROR,
-    wait: Callable[[float], object] | None = None,
+    stop: threading.Event | None = None,
     done: str = "read",
 ) -> T:
     """Do what a network may refuse for a while.
@@ -291,11 +292,11 @@ def patiently(
         final: Function that returns the refusal for an error that no new attempt mends; fsspec's where None.
         pauses_s: Seconds of the pause before each new attempt; `RETRY_PAUSES_S` where None.
         gone: Reason of the error after the last attempt.
-        wait: Function that waits some seconds; `time.sleep` where None.
+        stop: Event that ends all waiting: what fails then is not tried again.
         done: Participle of what the action does, for the sentence: "it could not be read".
 
     Raises:
-        MedclipError: As `final`, and `gone`.
+        MedclipError: As `final`, and `gone`; UNREACHABLE once `stop` is set.
     """
     pauses_s = RETRY_PAUSES_S if pauses_s is None else pauses_s
     start, kind, asked_s = time.monotonic(), "", 0.0
@@ -305,13 +306,17 @@ def patiently(
         except MedclipError:
             raise
         except Exception as e:  # each store has errors of its own
+            if stop is not None and stop.is_set():
+                raise MedclipError(
+                    Reason.UNREACHABLE, "nothing is asked any more: the run stops.", where=place
+                ) from None
             refusal = (final or refusal_of)(e, place)
             if refusal is not None:
                 raise refusal from None
             kind = str(e) if isinstance(e, ShortError) else type(e).__name__
             asked_s = _asked_pause_s(e)
         if pause is not None:
-            (wait or time.sleep)(max(pause, asked_s) * (1 + _chance.random() / 2))
+            (time.sleep if stop is None else stop.wait)(max(pause, asked_s) * (1 + _chance.random() / 2))
     tried = f"{count(len(pauses_s) + 1, 'attempt')} over {duration(time.monotonic() - start)}"
     raise MedclipError(
         gone,

@@ -77,7 +77,7 @@ def listening(
         received.folder,
         TITLE,
         senders or {},
-        lambda uids: received.on_disk(asked := list(uids)) | (here.safe & set(asked)),
+        lambda uids: dict.fromkeys(here.safe & set(asked := list(uids)), "") | received.on_disk(asked),
         received.news,
     )
     with Receiver(entity, received, senders or {}, commitments):

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 from urllib.parse import urlsplit
@@ -290,10 +291,10 @@ class DicomwebServer:
         patiently(
             self.place,
             lambda: self._client().search_for_studies(limit=1),
-            final=self._final,
+            final=partial(refusal, service=_DICOMWEB),
             gone=Reason.UNREACHABLE,
             pauses_s=pauses_s,
-            wait=self.stop.wait,
+            stop=self.stop,
         )
 
     def _pages(
@@ -310,21 +311,20 @@ class DicomwebServer:
             offset += len(page)
 
     def _ask(self, action: Callable[[], T]) -> T:
-        return patiently(self.place, action, final=self._final, gone=Reason.UNREACHABLE, wait=self.stop.wait)
+        return patiently(
+            self.place, action, final=partial(refusal, service=_DICOMWEB), gone=Reason.UNREACHABLE, stop=self.stop
+        )
 
     def _ask_for_one(self, action: Callable[[], T]) -> T:
         """Ask for one study; find out whether it is the study or the server that is away."""
         try:
-            return patiently(self.place, action, final=self._final, pauses_s=FEW_PAUSES_S, wait=self.stop.wait)
+            return patiently(
+                self.place, action, final=partial(refusal, service=_DICOMWEB), pauses_s=FEW_PAUSES_S, stop=self.stop
+            )
         except MedclipError as error:
             if error.reason in (Reason.READ_ERROR, Reason.MISSING_FILE):
                 self.check()
             raise
-
-    def _final(self, error: Exception, place: RemotePath) -> MedclipError | None:
-        if self.stop.is_set():
-            return MedclipError(Reason.UNREACHABLE, "nothing is asked any more: the run stops.", where=place)
-        return refusal(error, place, _DICOMWEB)
 
     def close(self) -> None:
         """Ask nothing more, and close the connections of all threads."""

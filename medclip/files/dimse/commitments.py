@@ -4,8 +4,9 @@ A request is written down before it is answered, and its result sent afterwards 
 is named for the sender, on an association of our own, tried again with longer waits for a day and over restarts; or,
 where none is named, on the sender's association while it lasts.
 
-An object is committed that lies on the disk, or whose rows are done. medclip is no archive: it removes images that it
-has scored. Whoever deletes images on a scanner must have the commitment of the archive.
+An object is committed that lies on the disk, where its class is looked at, or whose rows are done. medclip is no
+archive: it removes images that it has scored. Whoever deletes images on a scanner must have the commitment of the
+archive.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _INSTANCE = "1.2.840.10008.1.20.1.1"
 """The one instance of it (PS3.4, J.3.5)."""
 _REQUEST, _ALL, _SOME = 1, 1, 2
 """Action of a request; events of a result: all are committed, or some are not."""
-_NONE = 0x0112
-"""Why an object is not committed: there is none (PS3.3, C.14.1.1)."""
+_NONE, _OTHER_CLASS = 0x0112, 0x0119
+"""Why an object is not committed: there is none, or it is of another class (PS3.3, C.14.1.1)."""
 _MISSING, _UNKNOWN_ACTION, _FAILED = 0x0114, 0x0123, 0x0110
 _FIRST_S, _LONGEST_S, _GIVEN_UP_S = 10.0, 600.0, 86_400.0
 _AFTER_ANSWER_S = 0.2
@@ -64,7 +65,7 @@ class Commitments:
         folder: Folder that requests are written down in, one below it.
         title: Own AE title.
         senders: Addresses that results go to, by AE title.
-        safe: Function from instances to those of them that are safe.
+        safe: Function from instances to the SOP classes of those that are safe; "" for a class that is not known.
         news: Sentences for the log.
     """
 
@@ -73,7 +74,7 @@ class Commitments:
         folder: Path,
         title: str,
         senders: Mapping[str, Entity | None],
-        safe: Callable[[Iterable[str]], set[str]],
+        safe: Callable[[Iterable[str]], Mapping[str, str]],
         news: Counter[str],
     ) -> None:
         self._folder, self._title, self._senders, self._safe, self._news = folder / _FOLDER, title, senders, safe, news
@@ -191,10 +192,10 @@ class Commitments:
         for sop_class, uid in request.objects:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
-            if uid in safe:
+            if safe.get(uid) in ("", sop_class):
                 committed.append(item)
             else:
-                item.FailureReason = _NONE
+                item.FailureReason = _OTHER_CLASS if uid in safe else _NONE
                 failed.append(item)
         content = Dataset()
         content.TransactionUID = request.transaction

@@ -237,14 +237,19 @@ class Received:
                         files[f"{study}/{entry.name}"] = Stamp.of(os.stat(entry.path))
             yield study, dict(sorted(files.items()))
 
-    def on_disk(self, uids: Iterable[str]) -> set[str]:
-        """Return which instances are here."""
+    def on_disk(self, uids: Iterable[str]) -> dict[str, str]:
+        """Return which instances are here, with their SOP classes."""
+        from pydicom.filereader import read_file_meta_info
+
         names = {self.file_of(uid): uid for uid in uids}
-        here: set[str] = set()
+        here: dict[str, str] = {}
         with os.scandir(self.studies) as studies:
-            for study in studies:
-                if study.is_dir():
-                    here.update(uid for name, uid in names.items() if os.path.exists(os.path.join(study.path, name)))
+            for study in (entry for entry in studies if entry.is_dir()):
+                for name, uid in names.items():
+                    path = os.path.join(study.path, name)
+                    if os.path.exists(path):
+                        with suppress(FileNotFoundError):  # it went meanwhile
+                            here[uid] = str(read_file_meta_info(path).MediaStorageSOPClassUID)
         return here
 
     # What may go.

@@ -90,17 +90,12 @@ class DimseSender:
         return patiently(
             self.place,
             action,
-            final=self._final,
+            final=lambda error, place: None,
             gone=Reason.UNREACHABLE,
             pauses_s=pauses_s,
-            wait=self._stop.wait,
+            stop=self._stop,
             done="reached",
         )
-
-    def _final(self, error: Exception, place: RemotePath) -> MedclipError | None:
-        if self._stop.is_set():
-            return MedclipError(Reason.UNREACHABLE, "nothing is sent any more: the run stops.", where=place)
-        return None
 
     def _associated(self, contexts: Sequence[tuple[str, Sequence[str] | None]], use: Callable[[Any], Any]) -> Any:
         """Return what `use` makes of an association; False where the entity takes no such objects."""

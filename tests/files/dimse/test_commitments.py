@@ -29,20 +29,20 @@ DX = "1.2.840.10008.5.1.4.1.1.1.1"
 _INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
-def request(uids: Sequence[str], transaction: str = "1.2.3") -> Dataset:
+def request(uids: Sequence[str], sop_class: str = DX) -> Dataset:
     asked = Dataset()
-    asked.TransactionUID = transaction
+    asked.TransactionUID = "1.2.3"
     asked.ReferencedSOPSequence = []
     for uid in uids:
         item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = DX, uid
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
         asked.ReferencedSOPSequence.append(item)
     return asked
 
 
-def ask(entity: Entity, uids: Sequence[str], title: str, **options: Any) -> Any:
+def ask(entity: Entity, uids: Sequence[str], title: str, sop_class: str = DX, **options: Any) -> Any:
     association = associate(entity, [COMMITMENT], title, **options)
-    status, _ = association.send_n_action(request(uids), 1, COMMITMENT, _INSTANCE)
+    status, _ = association.send_n_action(request(uids, sop_class), 1, COMMITMENT, _INSTANCE)
     assert status.Status == 0
     return association
 
@@ -76,6 +76,20 @@ def test_the_result_comes_on_the_senders_own_association(tmp_path: Path) -> None
         assert outcome(reports[0]) == (2, [uid, "1.2.99"], [("1.2.77", 0x0112)])
         wait_for(lambda: not list((tmp_path / "received" / "commitments").iterdir()))
         assert here.news.total() == 0
+
+
+def test_an_object_that_is_asked_for_as_one_of_another_class_is_not_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitments, "_FIRST_S", 0.1)
+    image = write_dicom(tmp_path / "1.dcm", 1)
+    uid = str(pydicom.dcmread(image).SOPInstanceUID)
+    entity = Entity("ARCHIVE", "127.0.0.1", free_port())
+    with listening(tmp_path, {"ARCHIVE": entity}) as here, archive([DX], entity.port) as there:
+        assert send(here.entity, [image], "ARCHIVE") == [0]
+        ask(here.entity, [uid], "ARCHIVE", "1.2.840.10008.5.1.4.1.1.2").release()
+        wait_for(lambda: there.reports)
+        assert outcome(there.reports[0]) == (2, [], [(uid, 0x0119)])
 
 
 def test_the_result_goes_to_the_address_that_is_named_also_after_a_restart(
