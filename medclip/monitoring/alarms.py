@@ -1,14 +1,9 @@
 """Alarms: which scanner, site, view or protocol changed, and since when, with one stated rate of false alarms a year.
 
-A chart is one figure of one stratum: scores of a class, distances to the pack's home, the share of patients with a file
-that was not scored, directions of vectors; of everything, and of each scanner, site, view and protocol. At each look
-(week, month or run) it asks whether the last 1, 2, 3, 4, 6, 8, ... looks differ from all before them, the reference
-among these: a slow drift adds up, and what came before need not be known exactly, since it is one side of each
-comparison. So a chart is a change-point model, a likelihood-ratio CUSUM whose size of change is not chosen beforehand.
-
-Values are ranked among those of the chart's own reference and become normal scores, a value for each patient and look:
-means of few patients are then nearly normal, and an outlier counts as a rank. Shares have the signed root of the
-likelihood ratio.
+At each look (week, month or run) a chart (`medclip.monitoring.charts`) asks whether the last 1, 2, 3, 4, 6, 8, ...
+looks differ from all before them, the reference among these: a slow drift adds up, and what came before need not be known
+exactly, since it is one side of each comparison. So it is a change-point model, a likelihood-ratio CUSUM whose size of
+change is not chosen beforehand. Means are compared of normal scores, shares by the signed root of the likelihood ratio.
 
 A look alarms where the largest statistic of all charts is above that look's limit. The limit is drawn: residuals of
 patients are multiplied by normal numbers, one for each patient, so that all charts, looks and repeated visits of a
@@ -20,10 +15,9 @@ One change moves many charts. The alarm is led by the chart that moved most; oth
 left without the leader's images.
 
 References: Page, Biometrika 41 (1954) 100-115 (CUSUM); Hawkins, Qiu & Kang, J. Quality Technology 35 (2003) 355-366
-(change-point model of unknown parameters); Lai, JRSS-B 57 (1995) 613-658 (windows that grow geometrically); Hawkins &
-Deng, J. Quality Technology 42 (2010) 165-173 (ranks); Zhang & Woodall, Stat. Med. 34 (2015) 3336-3348 (limits of equal
-false alarms at each look); Chernozhukov, Chetverikov & Kato, Ann. Stat. 41 (2013) 2786-2819 (multipliers for the
-largest of many means).
+(change-point model of unknown parameters); Lai, JRSS-B 57 (1995) 613-658 (windows that grow geometrically); Zhang &
+Woodall, Stat. Med. 34 (2015) 3336-3348 (limits of equal false alarms at each look); Chernozhukov, Chetverikov & Kato,
+Ann. Stat. 41 (2013) 2786-2819 (multipliers for the largest of many means).
 """
 
 from __future__ import annotations
@@ -36,20 +30,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.monitoring.read_results import NOT_STATED, NUM_FIRST, SCORED, SEVERAL, Periods, Watched
+from medclip.monitoring.changes import FEWEST_PATIENTS
+from medclip.monitoring.charts import (
+    EVERYTHING,
+    OTHERS,
+    Chart,
+    Floats,
+    charts_of,
+    figures_of,
+    normal_scores,
+    patients_by_look,
+)
+from medclip.monitoring.read_results import NUM_FIRST, Periods, Watched
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.sums import means
 from medclip.statistics.resampling.weights import draw_weights
 
-Floats = NDArray[np.float64]
-
 FALSE_ALARMS_A_YEAR = 1.0
 LOOKS_A_YEAR = {"week": 52, "month": 12, "run": 365}
 """Runs are taken for nights: where they are rarer, false alarms are, too."""
-FEWEST_PATIENTS = 20
-"""Of a chart's reference."""
-EVERYTHING = "everything"
-OTHERS = "others"
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Looks that are compared with all before them."""
 _NUM_SIMULATED = 1000
@@ -63,10 +62,6 @@ _AS_BEFORE = 2.0
 """Statistic of the recent looks below which they are as before."""
 _JOINS = 3.0
 """Statistic without the leader's images below which a chart moved with them."""
-_ALIKE = 0.02
-"""Standard deviation of probabilities below which their logits are shown: 1.00 before and 1.00 after says nothing."""
-_NUM_DIRECTIONS = 5
-"""Of vectors: principal axes of the reference."""
 
 
 @dataclass(frozen=True)
@@ -138,45 +133,6 @@ class Alarms:
         return any(not alarm.until for alarm in self.alarms)
 
 
-@dataclass(frozen=True, eq=False)
-class _Figure:
-    """The rows of one figure: of studies or units."""
-
-    about: str
-    subject: str
-    patients_N: NDArray[np.int64]
-    look_N: NDArray[np.int64]
-    """0 for the reference; -1 for rows that are of no look."""
-    value_N: Floats
-    facts: dict[str, NDArray[np.object_]]
-    measure: str
-    shown_N: Floats
-    """Value in the units of the measure."""
-
-    @property
-    def is_share(self) -> bool:
-        return self.about == "files"
-
-
-@dataclass(frozen=True, eq=False)
-class _Chart:
-    """One figure of one stratum, a row for each patient and look."""
-
-    figure: _Figure
-    fact: str
-    stratum: str
-    mask_N: NDArray[np.bool_]
-    patients_M: NDArray[np.int64]
-    look_M: NDArray[np.int64]
-    y_M: Floats
-    """Normal scores among the reference; 0 or 1 for shares."""
-    shown_M: Floats
-    last_reference: int
-    """Last look of the chart's reference."""
-    scale: float
-    """Standard deviation of the reference."""
-
-
 def alarms_of(
     watched: Watched,
     reference: Watched | None,
@@ -204,12 +160,12 @@ def alarms_of(
     num_first = 0 if reference is not None else min(NUM_FIRST, max(1, len(periods.names) - 1))
     names = ("the reference", *periods.names[num_first:])
     notes: list[str] = []
-    charts: list[_Chart] = []
+    charts: list[Chart] = []
     strata: dict[str, set[str]] = {}
     pooled: dict[str, set[str]] = {}
     new: dict[tuple[str, str], int] = {}
-    for figure in _figures(watched, reference, periods, num_first):
-        for chart in _charts(figure, len(names), fewest, pooled):
+    for figure in figures_of(watched, reference, periods, num_first):
+        for chart in charts_of(figure, len(names), fewest, pooled):
             charts.append(chart)
             strata.setdefault(chart.fact, set()).add(chart.stratum)
             if chart.last_reference > 0 and chart.fact != EVERYTHING:
@@ -228,147 +184,6 @@ def alarms_of(
     alarms, points = _watch(charts, factors, limits_L, names, num_resamples, seed)
     counted = tuple((fact, len(values)) for fact, values in strata.items() if fact != EVERYTHING)
     return Alarms(tuple(alarms), tuple(points), len(charts), counted, rate, len(names) - 1, tuple(notes))
-
-
-def _figures(watched: Watched, reference: Watched | None, periods: Periods, num_first: int) -> Iterator[_Figure]:
-    """Yield scores, distances, failures and directions of vectors, with the rows of the reference in front."""
-
-    def looks(table: Any, before: Any, suffix: str) -> NDArray[np.int64]:
-        codes = periods.codes(getattr(table, f"week_{suffix}"), getattr(table, f"run_{suffix}"))
-        codes = np.where(codes < 0, -1, np.maximum(codes - num_first + 1, 0))
-        if before is None:
-            return codes
-        return np.concatenate([np.zeros(len(getattr(before, f"run_{suffix}")), np.int64), codes])
-
-    def both(now: NDArray[Any], before: NDArray[Any] | None) -> NDArray[Any]:
-        return now if before is None else np.concatenate([before, now])
-
-    def facts_of(now: Any, before: Any) -> dict[str, NDArray[np.object_]]:
-        return {name: both(now.facts[name], None if before is None else before.facts[name]) for name in now.facts}
-
-    earlier = {} if reference is None else {(q.task, q.name): q for q in reference.questions}
-    for question in watched.questions:
-        other = earlier.get((question.task, question.name))
-        if reference is not None and other is None:
-            continue
-        probability = both(question.probability_N, None if other is None else other.probability_N)
-        logit = both(question.logit_N, None if other is None else other.logit_N)
-        patients = both(question.patients_N, None if other is None else other.patients_N)
-        look = looks(question, other, "N")
-        of_reference = probability[look == 0]
-        is_alike = len(of_reference) > 0 and float(of_reference.std()) < _ALIKE
-        shown = ("mean logit", logit) if is_alike else ("mean probability", probability)
-        yield _Figure("scores", question.title, patients, look, logit, facts_of(question, other), *shown)
-
-    units, before = watched.units, None if reference is None else reference.units
-    patients = both(units.patients_U, None if before is None else before.patients_U)
-    look, facts = looks(units, before, "U"), facts_of(units, before)
-    distance = both(units.distance_U, None if before is None else before.distance_U)
-    for modality in sorted(set(facts["modality"][~np.isnan(distance)].tolist())):
-        rows = ~np.isnan(distance) & (facts["modality"] == modality)
-        of_rows = {name: values[rows] for name, values in facts.items()}
-        values = distance[rows]
-        yield _Figure("distance", modality, patients[rows], look[rows], values, of_rows, "mean distance", values)
-    unscored = (both(units.status_U, None if before is None else before.status_U) != SCORED).astype(np.float64)
-    if unscored.any():
-        yield _Figure("files", "not scored", patients, look, unscored, facts, "share of patients", unscored)
-    yield from _directions(watched, reference, looks, both, facts_of)
-
-
-def _directions(watched: Watched, reference: Watched | None, looks: Any, both: Any, facts_of: Any) -> Iterator[_Figure]:
-    """Yield the projections of vectors on the principal axes of the reference."""
-    vectors, before = watched.vectors, None if reference is None else reference.vectors
-    if vectors is None or (reference is not None and (before is None or before.pack != vectors.pack)):
-        return
-    values = both(vectors.vectors_ND, None if before is None else before.vectors_ND)
-    patients = both(vectors.patients_N, None if before is None else before.patients_N)
-    look, facts = looks(vectors, before, "N"), facts_of(vectors, before)
-    of_reference = values[look == 0].astype(np.float64)
-    if len(of_reference) <= _NUM_DIRECTIONS:
-        return
-    axes = np.linalg.svd(of_reference - of_reference.mean(axis=0), full_matrices=False)[2][:_NUM_DIRECTIONS]
-    for place, axis in enumerate(axes, 1):
-        along = (values - of_reference.mean(axis=0)) @ axis
-        yield _Figure("vectors", f"direction {place}", patients, look, along, facts, "mean", along)
-
-
-def _charts(figure: _Figure, num_looks: int, fewest: int, pooled: dict[str, set[str]]) -> Iterator[_Chart]:
-    """Yield the charts of a figure: everything, then each stratum that is not the same images once more."""
-    inside = figure.look_N >= 0
-    seen: set[bytes] = set()
-
-    def chart_of(fact: str, stratum: str, mask: NDArray[np.bool_]) -> _Chart | None:
-        code = np.packbits(mask).tobytes()
-        chart = None if code in seen else _chart(figure, fact, stratum, mask, num_looks, fewest)
-        seen.add(code)
-        return chart
-
-    everything = chart_of(EVERYTHING, "", inside)
-    if everything is not None:
-        yield everything
-    for fact in (name for name in ("scanner", "site", "view", "protocol", "modality") if name in figure.facts):
-        values = figure.facts[fact]
-        small = []
-        for stratum in sorted(set(values[inside].tolist()) - {NOT_STATED, SEVERAL}):
-            mask = inside & (values == stratum)
-            chart = chart_of(fact, str(stratum), mask)
-            if chart is not None:
-                yield chart
-            elif not _is_chartable(figure, mask, num_looks, fewest):
-                small.append(str(stratum))
-        if small:
-            pooled.setdefault(fact, set()).update(small)
-            if len(small) > 1 and (chart := chart_of(fact, OTHERS, inside & np.isin(values, small))) is not None:
-                yield chart
-
-
-def _is_chartable(figure: _Figure, mask: NDArray[np.bool_], num_looks: int, fewest: int) -> bool:
-    _, look = _patients_by_look(figure, mask, num_looks)[:2]
-    return _last_reference(look, num_looks, fewest) is not None
-
-
-def _patients_by_look(
-    figure: _Figure, mask: NDArray[np.bool_], num_looks: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
-    """Return a row for each patient and look: both, and the means of value and shown value; of shares the largest."""
-    keys, places = np.unique(figure.patients_N[mask] * num_looks + figure.look_N[mask], return_inverse=True)
-    counts = np.maximum(np.bincount(places, minlength=len(keys)), 1)
-    value, shown = (
-        np.bincount(places, of[mask], minlength=len(keys)) / counts for of in (figure.value_N, figure.shown_N)
-    )
-    if figure.is_share:
-        value = shown = (value > 0).astype(np.float64)
-    return keys // num_looks, keys % num_looks, value, shown
-
-
-def _last_reference(look_M: NDArray[np.int64], num_looks: int, fewest: int) -> int | None:
-    """Return the look at whose end enough patients had come; None where nothing comes after it."""
-    enough = np.flatnonzero(np.cumsum(np.bincount(look_M, minlength=num_looks)) >= fewest)
-    return int(enough[0]) if len(enough) and (look_M > enough[0]).any() else None
-
-
-def _chart(
-    figure: _Figure, fact: str, stratum: str, mask: NDArray[np.bool_], num_looks: int, fewest: int
-) -> _Chart | None:
-    patients, look, value, shown = _patients_by_look(figure, mask, num_looks)
-    last = _last_reference(look, num_looks, fewest)
-    if last is None:
-        return None
-    y, scale = value, 1.0
-    if not figure.is_share:
-        y = _normal_scores(value, np.sort(value[look <= last]))
-        scale = float(y[look <= last].std())
-        if not scale > 0:
-            return None
-    return _Chart(figure, fact, stratum, mask, patients, look, y, shown, last, scale)
-
-
-def _normal_scores(value_M: Floats, reference_R: Floats) -> Floats:
-    """Return the normal quantile of each value's rank among the sorted reference; ties share the middle."""
-    from scipy.special import ndtri
-
-    below, upto = (np.searchsorted(reference_R, value_M, side=side) for side in ("left", "right"))
-    return ndtri(((below + upto) / 2 + 0.5) / (len(reference_R) + 1))
 
 
 def _sums(look_M: NDArray[np.int64], y_M: Floats, num_looks: int) -> tuple[Floats, Floats]:
@@ -397,7 +212,7 @@ def _differences(
         yield first, (after - sums[before] / np.maximum(num_before, 1).reshape(shape)) * inverse.reshape(shape)
 
 
-def _limits(charts: Sequence[_Chart], num_looks: int, share: float, seed: int) -> tuple[Floats, list[float]]:
+def _limits(charts: Sequence[Chart], num_looks: int, share: float, seed: int) -> tuple[Floats, list[float]]:
     """Return the limit of each look, and how much wider each chart's statistic is than of single patients."""
     from scipy import sparse
 
@@ -426,7 +241,7 @@ def _limits(charts: Sequence[_Chart], num_looks: int, share: float, seed: int) -
     return _limits_of(largest_LB, share), factors
 
 
-def _residuals(chart: _Chart, num_looks: int) -> Floats:
+def _residuals(chart: Chart, num_looks: int) -> Floats:
     """Return each patient's residual from its look's mean, in standard deviations; of shares 1, of which few vary."""
     if chart.figure.is_share:
         return np.ones(len(chart.y_M))
@@ -465,7 +280,7 @@ def _limits_of(largest_LB: NDArray[np.float32], share: float) -> Floats:
 class _State:
     """One chart while its looks are gone through."""
 
-    chart: _Chart
+    chart: Chart
     factor: float
     num_L: Floats
     sum_L: Floats
@@ -521,7 +336,7 @@ def two_sample(n1: Any, s1: Any, n2: Any, s2: Any, scale: float, *, is_share: bo
 
 
 def _watch(
-    charts: Sequence[_Chart],
+    charts: Sequence[Chart],
     factors: Sequence[float],
     limits_L: Floats,
     names: tuple[str, ...],
@@ -595,11 +410,11 @@ def _joins(state: _State, leader: _State, look: int, first: int, num_looks: int)
     rest = one.mask_N & ~inside
     if not rest.any():
         return True
-    _, look_M, value, _ = _patients_by_look(one.figure, rest, num_looks)
+    _, look_M, value, _ = patients_by_look(one.figure, rest, num_looks)
     reference = look_M <= one.last_reference
     if not reference.any():
         return False
-    y = value if one.figure.is_share else _normal_scores(value, np.sort(value[reference]))
+    y = value if one.figure.is_share else normal_scores(value, np.sort(value[reference]))
     without = _State(one, state.factor, *_sums(look_M, y, num_looks), state.statistic_L)
     return abs(float(without.of_split(look, np.array([first]))[0])) < _JOINS
 

@@ -35,7 +35,7 @@ from medclip.statistics.significance import benjamini_hochberg, share_difference
 Floats = NDArray[np.float64]
 
 FEWEST_PATIENTS = 20
-"""Of a period, and of the reference; smaller ones are counted and not compared."""
+"""Of a period, of the reference, and of that of a chart; smaller ones are counted and not compared."""
 MOST_ROWS = 20_000
 """Of each side of a comparison; of more, whole patients are drawn."""
 MOST_VECTORS = 1_000

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from medclip.monitoring.alarms import EVERYTHING, Alarm, Alarms, ChartPoint
+from medclip.monitoring.alarms import Alarm, Alarms, ChartPoint
+from medclip.monitoring.charts import EVERYTHING
 from medclip.reports.drawings import BAD, FIRST, SECOND, SOFT, dress, name_periods, themed_svg
 from medclip.wording import capital, count, figure, interval, list_of, number, percent
 
