@@ -36,9 +36,9 @@ from medclip.options import argument, excludes, needs, option, options
 from medclip.verbs import shared, verb
 
 if TYPE_CHECKING:
-    from medclip.api.receiving import Reception
     from medclip.files.discover import Stillness
     from medclip.progress import Progress
+    from medclip.runs.operations.reception import Reception
     from medclip.runs.outputs.score_run import ScoreRun
 
 EVERY_S = 10.0
@@ -168,10 +168,7 @@ def watch(options: WatchOptions) -> ScoreRun | None:
     place_to_publish(options.out, options.work, options.path, None)  # refused now, not when the first file has come
     progress = options.progress or Silent()
     if options.is_received:
-        from medclip.api.receiving import Reception
-
-        reception = Reception(options, own, progress)
-        with reception:
+        with _reception(options, own, progress) as reception:
             return _watch(options, reception, reception.folder, progress)
     root = path_of(options.path, "what is watched")
     refuse_missing(root)
@@ -184,6 +181,30 @@ def watch(options: WatchOptions) -> ScoreRun | None:
         )
     stillness = Stillness(root, options.settle_s, (own,), follow_links=settings_of(options).follow_links)
     return _watch(options, stillness, root, progress)
+
+
+def _reception(options: WatchOptions, own: Path, progress: Progress) -> Reception:
+    """Return what receives by DIMSE. What cannot be is refused now, and not when the first image has come."""
+    from medclip.api.run_arguments import path_of
+    from medclip.files.dimse.address import entity_of, parse_senders
+    from medclip.files.pseudonyms import load_key
+    from medclip.models.packs.pack import find_pack
+    from medclip.runs.operations.reception import Reception
+
+    entity, senders = entity_of(options.path), parse_senders(tuple(options.allow_ae))
+    if isinstance(options.model, (str, Path)):
+        find_pack(options.model)
+    settings = settings_of(options)
+    return Reception(
+        own,
+        None if options.once else entity,
+        senders,
+        key=load_key(settings, path=None if options.key_file is None else path_of(options.key_file, "the key file")),
+        settings=settings,
+        settle_s=options.settle_s,
+        keep_s=options.keep_s,
+        progress=progress,
+    )
 
 
 def _watch(options: WatchOptions, stillness: Stillness | Reception, root: Path, progress: Progress) -> ScoreRun | None:

@@ -1,9 +1,10 @@
 """Alarms: which scanner, site, view or protocol changed, and since when, with one stated rate of false alarms a year.
 
 At each look (week, month or run) a chart (`medclip.monitoring.charts`) asks whether the last 1, 2, 3, 4, 6, 8, ...
-looks differ from all before them, the reference among these: a slow drift adds up, and what came before need not be known
-exactly, since it is one side of each comparison. So it is a change-point model, a likelihood-ratio CUSUM whose size of
-change is not chosen beforehand. Means are compared of normal scores, shares by the signed root of the likelihood ratio.
+looks differ from all before them, the reference among these: a slow drift adds up, and what came before need not be
+known exactly, since it is one side of each comparison. So it is a change-point model, a likelihood-ratio CUSUM whose
+size of change is not chosen beforehand. Means are compared of normal scores, shares by the signed root of the
+likelihood ratio.
 
 A look alarms where the largest statistic of all charts is above that look's limit. The limit is drawn: residuals of
 patients are multiplied by normal numbers, one for each patient, so that all charts, looks and repeated visits of a

@@ -7,24 +7,21 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from medclip.api.groups import settings_of
-from medclip.api.run_arguments import path_of
-from medclip.files.dimse.address import entity_of, parse_senders, protocol
+from medclip.files.dimse.address import Entity, protocol
 from medclip.files.dimse.commitments import Commitments
 from medclip.files.dimse.received import Received
 from medclip.files.dimse.receiver import Receiver
 from medclip.files.discover import LEDGER, RECEIVED, Look, Stillness
 from medclip.files.locks import lock_folder
 from medclip.files.output import claim_folder, disk_errors, make_folder
-from medclip.files.pseudonyms import load_key
 from medclip.models.packs.manifest import file_sha256
-from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import DONE
 from medclip.sample import Stamp
+from medclip.settings import Settings
 from medclip.wording import count
 
 _AT_ONCE = 500
@@ -39,30 +36,42 @@ class Reception:
     their answers.
 
     Args:
-        options: Options of `medclip watch`.
         out: Output folder, where the ledger lies.
+        entity: Own AE title, and the address that is listened at; None for a call that ends with what there is.
+        senders: Titles that may send, with the address that results of storage commitment go to; empty: any may.
+        key: Key of the identity hashes.
+        settings: Limits.
+        settle_s: Seconds without a change after which a study has come.
+        keep_s: Seconds that files of a study stay once they are settled.
         progress: Object that is told what should be known.
 
     Raises:
-        MedclipError: WRONG_USE, OUTPUT_IN_USE, MISSING_CODEC, PERMISSION_DENIED.
+        MedclipError: OUTPUT_IN_USE; MISSING_CODEC.
     """
 
-    def __init__(self, options: Any, out: Path, progress: Progress) -> None:
-        settings = settings_of(options)
-        self._entity, self._out, self._progress = entity_of(options.path), out, progress
-        self._listens, self._keep_s = not options.once, options.keep_s
-        senders = parse_senders(tuple(options.allow_ae))
+    def __init__(
+        self,
+        out: Path,
+        entity: Entity | None,
+        senders: Mapping[str, Entity | None],
+        *,
+        key: bytes,
+        settings: Settings,
+        settle_s: float,
+        keep_s: float,
+        progress: Progress,
+    ) -> None:
         protocol()
-        if isinstance(options.model, (str, Path)):
-            find_pack(options.model)  # a wrong name is refused now, and not when the first image has come
         claim_folder(out, "run of medclip", marks=(LEDGER, RECEIVED))
-        key = load_key(settings, path=None if options.key_file is None else path_of(options.key_file, "the key file"))
+        self._out, self._keep_s, self._progress = out, keep_s, progress
         self._received = Received(out / RECEIVED, key, settings)
         self._news = self._received.news
-        commitments = Commitments(self._received.folder, self._entity.title, senders, self._safe, self._news)
-        self._receiver = Receiver(self._entity, self._received, senders, commitments)
+        self._receiver = None
+        if entity is not None:
+            commitments = Commitments(self._received.folder, entity.title, senders, self._safe, self._news)
+            self._receiver = Receiver(entity, self._received, senders, commitments)
         self._is_open_to_all = not senders
-        self._stillness = Stillness(self.folder, options.settle_s)
+        self._stillness = Stillness(self.folder, settle_s)
         self._settled: dict[str, Stamp] = {}
         self._looked_at: dict[str, Stamp] = {}
         self._waiting: set[str] = set()
@@ -74,7 +83,7 @@ class Reception:
         return self._received.studies
 
     def __enter__(self) -> Self:
-        """Begin to listen, but for a call that ends with what there is.
+        """Begin to listen.
 
         Raises:
             MedclipError: BUSY for a port or folder that is in use; WRONG_USE for an address of another machine.
@@ -86,9 +95,9 @@ class Reception:
             if lock is not None:
                 stack.callback(os.close, lock)
             self._received.begin()
-            if self._listens:
+            if self._receiver is not None:
                 stack.enter_context(self._receiver)
-                self._progress.note(f"Listening: {self._sentence()}")
+                self._progress.note(f"Listening: {self._sentence(self._receiver.entity)}")
             self._stack = stack.pop_all()
         return self
 
@@ -97,8 +106,7 @@ class Reception:
         self._stack.close()
         self._note_news()
 
-    def _sentence(self) -> str:
-        entity = self._entity
+    def _sentence(self, entity: Entity) -> str:
         host = entity.host or "127.0.0.1, this machine alone"
         anybody = " Whoever reaches it may send; --allow-ae AET names those who may." if self._is_open_to_all else ""
         return f"AE title {entity.title}, port {entity.port} of {host}.{anybody}"

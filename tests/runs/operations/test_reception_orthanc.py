@@ -19,10 +19,10 @@ pytest.importorskip("highdicom")
 from medclip.api.score import score
 from medclip.files.dimse.address import Entity
 from medclip.runs.outputs.score_run import read_run
-from tests.api.test_receiving import answers, num_done, received, studies, watching
 from tests.kits.dimse import INSTALL as DCMTK
 from tests.kits.dimse import STORESCU, HalfSender, send, storescu, wait_for
 from tests.kits.pacs import INSTALL, ORTHANC, ask, fill, free_port, orthanc
+from tests.runs.operations.test_reception import answers, num_done, received, studies, watching
 
 pytestmark = [
     pytest.mark.slow,
