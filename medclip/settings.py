@@ -72,8 +72,27 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
+def parse_size(size: int | str) -> int:
+    """Read a size as people write it: 12GB, 500 MB, 8GiB, or bytes.
+
+    Raises:
+        MedclipError: WRONG_USE for what is no size, and for 0.
+
+    Example:
+        >>> parse_size("50MB"), parse_size(1000)
+        (50000000, 1000)
+    """
+    from medclip.errors import MedclipError, Reason
+
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?|)b?\s*", str(size), re.IGNORECASE)
+    num_bytes = 0 if match is None else int(float(match[1]) * (_UNITS | _BINARY_UNITS)[match[2].lower()])
+    if num_bytes < 1:
+        raise MedclipError(Reason.WRONG_USE, f"a size is a number above 0 with a unit, such as 12GB, not {size!r}.")
+    return num_bytes
+
+
 def parse_memory(size: int | str) -> int:
-    """Read an amount of memory as the command line takes it: 12GB, 500 MB, 8GiB, or bytes.
+    """Read an amount of memory, as `parse_size` does.
 
     Raises:
         MedclipError: WRONG_USE for what is no size, or less than 100 MB.
@@ -84,8 +103,7 @@ def parse_memory(size: int | str) -> int:
     """
     from medclip.errors import MedclipError, Reason
 
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?|)b?\s*", str(size), re.IGNORECASE)
-    num_bytes = 0 if match is None else int(float(match[1]) * (_UNITS | _BINARY_UNITS)[match[2].lower()])
+    num_bytes = parse_size(size)
     if num_bytes < _LEAST_MEMORY_BYTES:
         raise MedclipError(Reason.WRONG_USE, f"memory is a size of at least 100 MB, such as 12GB, not {size!r}.")
     return num_bytes

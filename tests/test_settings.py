@@ -9,7 +9,7 @@ import pytest
 from medclip.api.groups import settings_of
 from medclip.api.score import ScoringOptions
 from medclip.errors import MedclipError, Reason
-from medclip.settings import PixelPolicy, ReadPolicy, Settings, parse_memory, read_choices
+from medclip.settings import PixelPolicy, ReadPolicy, Settings, parse_memory, parse_size, read_choices
 from medclip.verbs import make_options
 
 
@@ -26,6 +26,12 @@ from medclip.verbs import make_options
 )
 def test_a_size_is_read_as_people_write_it(size: int | str, num_bytes: int) -> None:
     assert parse_memory(size) == num_bytes
+
+
+def test_a_size_that_is_no_memory_may_be_small() -> None:
+    assert parse_size("50MB") == 50 * 10**6
+    with pytest.raises(MedclipError, match="at least 100 MB"):
+        parse_memory("50MB")
 
 
 @pytest.mark.parametrize("size", ["", "much", "-4GB", "12", "99 MB", "4 PB", "60%", "1e9", float("nan")])

@@ -24,7 +24,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.access import remedy_of_owner
-from medclip.settings import Settings, parse_memory
+from medclip.settings import Settings, parse_size
 
 NAME = "medclip.toml"
 VARIABLE = "MEDCLIP_SETTINGS"
@@ -122,7 +122,7 @@ def _limit(path: Path, name: str, value: Any) -> int | float:
         return value
     if name in _BYTES and isinstance(value, str):
         try:
-            return parse_memory(value)
+            return parse_size(value)
         except MedclipError as e:
             raise _fault(path, f"[{LIMITS}] {name}: {e.message}") from e
     is_number = isinstance(value, int) or (isinstance(value, float) and name not in _WHOLE)

@@ -61,6 +61,8 @@ def sentence_of(event: Sequence[Alarm]) -> tuple[str, str]:
         f"{capital(stratum_of(leader))}, since {leader.since}: {subject_of(leader)} {before} before and {after} after, "
         f"difference {difference}; seen in {leader.period}."
     )
+    if leader.about == "distance" and leader.difference > 0:
+        text += " The images look less like those than before."
     if others:
         named = list(dict.fromkeys(stratum_of(one) for one in others if stratum_of(one) != stratum_of(leader)))
         figures = list(dict.fromkeys(subject_of(one) for one in others if stratum_of(one) == stratum_of(leader)))
@@ -121,10 +123,13 @@ def draw_chart(leader: Alarm, points: Sequence[ChartPoint]) -> str:
         left.plot([since - 0.5, until + 0.4], [leader.after] * 2, color=SECOND, linewidth=1.4)
         places = range(len(points))
         right.plot(places, [abs(point.statistic) for point in points], color=FIRST, marker="o", markersize=3)
-        right.plot(places, [point.limit for point in points], color=BAD, linestyle="--", linewidth=1.2)
+        limits = [(place, point.limit) for place, point in enumerate(points) if math.isfinite(point.limit)]
+        for place, limit in limits:
+            right.plot([place - 0.5, place + 0.5], [limit] * 2, color=BAD, linestyle="--", linewidth=1.2)
         right.axvline(alarmed, color=BAD, linewidth=0.9, linestyle=":")
-        right.set_ylim(bottom=0)
-        for axes, title in ((left, "by patient"), (right, "statistic")):
+        reached = [abs(point.statistic) for point in points if math.isfinite(point.statistic)]
+        right.set_ylim(0, 1.15 * max([*reached, *(limit for _, limit in limits)]))
+        for axes, title in ((left, leader.measure), (right, "statistic")):
             axes.axvline(since - 0.5, color=SOFT, linestyle=":", linewidth=1.1)
             axes.set_xlim(-0.8, len(points) - 0.2)
             name_periods(axes, ["before", *names[1:]])

@@ -39,7 +39,7 @@ from medclip.imaging.intensity import to_uint8
 from medclip.models.packs.card import IMAGE_TOWER_OF
 from medclip.models.packs.card_sources import ALL
 from medclip.models.packs.manifest import LICENCE_NAME, read_manifest, seal
-from medclip.models.packs.pack import load_model, pack_card, update_pack, verify_pack
+from medclip.models.packs.pack import load_model, pack_card, update_pack, verify_pack, write_sentence_vectors
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
@@ -290,6 +290,7 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     lines = [f"{' '.join([sha256, *sorted(of)])}\n" for sha256, of in sorted(ways.items())]
     listed = {TEST_HASHES: "".join(lines).encode(), LICENCE_NAME: LICENCE.read_bytes()}
     update_pack(fresh, card=type(card).model_validate(fields), extra_files=listed)
+    write_sentence_vectors(fresh)  # of tasks that its card has only now
     read = read_manifest(fresh).preprocessing
     if DRAWN_OF in read and DRAWN not in read:
         seal(fresh, {**read, DRAWN: drawn_as_today(Path(shards), Path(shards).parent / "shards_table.csv")})

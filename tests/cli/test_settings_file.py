@@ -58,7 +58,7 @@ def test_options_of_the_file_hold_where_the_command_line_says_nothing(
         ("[limits]\nmax_pixels = -2\n", "[limits] max_pixels is a number above 0, not -2."),
         ("[limits]\nmax_pixels = true\n", "not True."),
         ("[limits]\nfollow_links = 1\n", "[limits] follow_links is true or false, not 1."),
-        ('[limits]\nmax_file_bytes = "huge"\n', "[limits] max_file_bytes: memory is a size"),
+        ('[limits]\nmax_file_bytes = "huge"\n', "[limits] max_file_bytes: a size is a number above 0"),
         ("workers = 2\n", "'workers' stands outside a table"),
         ("[limits]\n[score\n", "no TOML file: look at line 2."),
         pytest.param("x = " + "[" * 5000, "no TOML file.", id="nested beyond what the parser takes"),
