@@ -80,9 +80,7 @@ class OfSomeSources:
 class CaptionsOptions(Told, Recipe, OfSomeSources, Chance, ImageRoot, Overwriting):
     """What `captions` is asked."""
 
-    table: str | Path = argument(
-        "Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True, present="table"
-    )
+    table: str | Path = argument("Table to read: CSV, TSV or Parquet, whatever its suffix.", place=True)
     out: str | Path = argument(
         "Table to write, whose suffix says how: .csv, .tsv, .parquet or .pq.", form="FILE", named=True, place=True
     )
