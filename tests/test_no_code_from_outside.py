@@ -45,6 +45,8 @@ _NEVER = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weigh
 _REASONS = {
     ("files/readers/worker.py", "pickle"): "frames between a process and its own child, over their own pipes",
     ("files/readers/serving.py", "pickle"): "the other end of these pipes",
+    ("runs/engines/ray_connection.py", "pickle"): "frames between a run and the process that talks to Ray for it",
+    ("runs/engines/ray_host.py", "pickle"): "the other end, and what Ray's workers of this run return, as Ray does",
     ("export/applied_model_card.py", "xml.etree"): "writes a card and parses nothing",
     ("imaging/slides/readers/tiff.py", "xml.etree"): "OME-XML; a text that declares entities is not parsed",
     ("text/vocabulary/load.py", "yaml.load"): "with the safe loader of libyaml, which also limits how deep text nests",
