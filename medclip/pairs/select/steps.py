@@ -1,0 +1,71 @@
+"""Steps of a selection: what each is handed, and what it answers. One row of `FILTERS` each; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from medclip.progress import Progress, Silent
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class FilterSettings(BaseModel):
+    """What a step is asked; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What steps share beside the pile."""
+
+    seed: int
+    folder: Path
+    """Folder that relative paths of the steps are relative to."""
+    settings: Settings
+    progress: Progress = field(default_factory=Silent)
+
+    def rng(self, name: str, number: int) -> np.random.Generator:
+        """Return the chance of a step: it depends on the seed, the name of the step and its place alone."""
+        return np.random.default_rng([self.seed, number, *name.encode()])
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a step says of M rows."""
+
+    kept_M: NDArray[np.bool_]
+    value_M: NDArray[np.float64] | None = None
+    """What it measured; NaN where it measured nothing."""
+    weight_M: NDArray[np.float64] | None = None
+    """Finite, 0 and more; 1 where None."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the page and the report say of the step, as plain values of JSON."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user; cautions among them."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One row of the table."""
+
+    about: str
+    """What it keeps, in a few words."""
+    settings: str
+    """module:class of its settings, a `FilterSettings`."""
+    target: str
+    """module:function, (pile, rows_M int64, settings, context, number of the step) -> Verdict: of the rows of a `Pile`
+    that earlier steps kept, in order."""
+    opens_images: bool = False
+
+
+FILTERS: dict[str, Filter] = {}
+"""Names, as select.yaml has them. A new step is one file and one line here."""
