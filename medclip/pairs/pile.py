@@ -1,21 +1,51 @@
-"""A pile of image-text pairs, of shards or of a table, as columns: what steps of a selection look at."""
+"""A pile of image-text pairs, of shards or of a table, as columns: what steps of a selection look at.
+
+Records are read once, in order; images stay where they are until a step asks for some. Five million captions of 150
+letters take 1.2 GB: columns of few values are numbers that point into a list.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import digest_of
+from medclip.files.stores import Place, RemotePath, place_of
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import Table
+from medclip.imaging.volume.voxels import middle_image
+from medclip.progress import Progress, Silent
+from medclip.sample import Kind, modality_of_name
+from medclip.settings import Settings
+from medclip.shards.folder import read_index
+from medclip.shards.reading.samples import ShardReader, no_split
+from medclip.shards.stored_data import decode
+from medclip.shards.writing.exam_groups import ReadJob, ReadResult, read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
 COLUMNS = ("key", "split", "patient", "modality", "source", "license", "text", "report")
+FACTS = ("width", "height", "num_slices", "burned_in")
+"""Columns that a pile of shards has behind them: pixels of the stored image, slices of a volume, and whether the header
+said that letters are burned into the image; null where nothing is known."""
+
+ReadImages = Callable[[Sequence[int]], Iterable["NDArray[np.uint8] | MedclipError"]]
+_FEW_VALUED = ("split", "modality", "source", "license")
+_LONG = ("text", "report")
+"""Columns that may hold more than 2 GB together."""
+_PATHS, _CAPTIONS = ("file", "path"), ("caption", "captions", "text")
+_BATCH_ROWS = 1 << 16
+_MAX_SIDE = 1024
+"""Longest side of images that are read of a table's files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +59,10 @@ class Pile:
     """Shard folder, or table."""
     digest: str
     """Hash of all that the rows depend on."""
-    read_images: Callable[[Sequence[int]], Iterable[NDArray[np.uint8] | MedclipError]]
+    read_images: ReadImages
     """Reads images by the numbers of rows: see `images`."""
+    max_side: int | None = None
+    """Longest side that stored images have: larger ones were made smaller. None where nothing was."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -49,3 +81,236 @@ class Pile:
         """
         cells = self.table.column(column)
         return (cells if rows_M is None else cells.take(rows_M)).to_pylist()
+
+
+def read_pile(
+    place: Place | str,
+    *,
+    split: str | None = None,
+    images: Path | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Pile:
+    """Read the pairs of a shard folder or of a table.
+
+    Patients of shards are keyed hashes; those of a table are what it says, and stay in memory. A pair of shards whose
+    record has no text of its own has the caption that the build drew of its labels. A sample whose record cannot be
+    read is a pair without a text.
+
+    Args:
+        place: Folder of shards (also of others, see `medclip shards index`), here or in a store; or a table with the
+            columns file (or path), caption, captions or text, and where known report, patient, modality, source,
+            license, split.
+        split: Name of the one split that is read; all where None.
+        images: Folder that relative files of a table are relative to; the table's own where None.
+        settings: Limits of what is read.
+        progress: Progress bar of the pairs.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE where the place, the split or a column is not there; and
+            what `ShardReader` and `read_table` raise.
+    """
+    settings, progress = settings or Settings(), progress or Silent()
+    where = place_of(place)
+    if isinstance(where, RemotePath) or os.path.isdir(where):
+        return _shard_pile(where, split, progress)
+    return _table_pile(where, split, images, settings)
+
+
+def _shard_pile(folder: Place, split: str | None, progress: Progress) -> Pile:
+    import pyarrow as pa
+
+    index = read_index(folder)
+    splits = [split] if split is not None else [name for name, number in index["counts"]["by_split"].items() if number]
+    if not splits:
+        raise MedclipError(Reason.NOTHING_TO_DO, "there is no sample in these shards.", where=folder)
+    readers = [ShardReader(folder, name) for name in splits]
+    progress.stage("Pairs", sum(map(len, readers)))
+    parts, waiting = [], []
+    for reader in readers:
+        for row in _rows_of_shards(reader):
+            waiting.append(row)
+            progress.step()
+            if len(waiting) == _BATCH_ROWS:
+                parts.append(_columns_of(waiting))
+                waiting = []
+    table = pa.concat_tables([*parts, _columns_of(waiting)]).unify_dictionaries()
+    content = [index["tables"], [shard["sha256"] for shard in index["shards"]], index.get("foreign") is not None, split]
+    max_side = (index.get("options") or {}).get("max_side")
+    return Pile(table, Path(str(folder)), digest_of(content), _images_of_shards(readers), max_side)
+
+
+def _rows_of_shards(reader: ShardReader) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each pair, by column."""
+    for i, row in enumerate(reader.provenance()):
+        cells = {
+            "key": reader.key(i),
+            "split": reader.split,
+            "patient": (row["patient"] if row["names_patient"] else "") or "",
+            "modality": row["modality"] or "",
+            "source": row["source"] or "",
+            "license": row["license"] or "",
+            "text": "",
+            "report": "",
+            **dict.fromkeys(FACTS),
+        }
+        raw = reader.raw(i)  # a shard that is gone or another one ends it
+        try:
+            parts = reader.unpack(i, raw)
+            record, meta = reader.understand(i, parts)
+        except MedclipError:
+            yield cells
+            continue
+        texts = record.texts or (parts.get("txt", b"").decode("utf-8", "replace").strip(),)
+        cells |= {"text": "\n".join(texts), "report": record.report or "", "burned_in": meta.get("burned_in")}
+        try:
+            if reader.holds == "images":
+                cells["width"], cells["height"] = reader.size_px(parts)
+            elif reader.holds == "volumes":
+                voxels = reader.voxels(parts)
+                cells["num_slices"] = voxels.values.shape[0] if voxels.kind is Kind.VOLUME else None
+                cells["height"], cells["width"] = voxels.values.shape[1:3]
+        except MedclipError:
+            pass  # whoever opens the image says so
+        yield cells
+
+
+def _columns_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    types = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(_LONG, pa.large_string())
+    types |= dict.fromkeys(FACTS, pa.int32()) | {"burned_in": pa.bool_()}
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in types.items()}
+    return pa.table({n: c.dictionary_encode() if n in _FEW_VALUED else c for n, c in columns.items()})
+
+
+def _images_of_shards(readers: Sequence[ShardReader]) -> ReadImages:
+    ends = np.cumsum([len(reader) for reader in readers])
+
+    def read(rows: Sequence[int]) -> Iterator[NDArray[np.uint8] | MedclipError]:
+        for row in rows:
+            number = int(np.searchsorted(ends, row, side="right"))
+            reader = readers[number]
+            try:
+                yield _image_of_shards(reader, int(row) - (int(ends[number]) - len(reader)))
+            except MedclipError as e:
+                yield e
+
+    return read
+
+
+def _image_of_shards(reader: ShardReader, i: int) -> NDArray[np.uint8]:
+    parts = reader.members(i)
+    if reader.holds == "signals":
+        raise MedclipError(Reason.NO_PIXELS, f"sample {reader.key(i)} is an ECG and has no image.")
+    if reader.holds == "volumes":
+        return middle_image(reader.voxels(parts))
+    return np.asarray(reader.images(parts)[0].convert("RGB"))
+
+
+def _table_pile(path: Path, split: str | None, images: Path | None, settings: Settings) -> Pile:
+    import pyarrow as pa
+
+    read = read_table(path).with_names((*COLUMNS, *_PATHS, *_CAPTIONS))
+    file = next((name for name in _PATHS if name in read.names), None)
+    if file is None:
+        read.need(_PATHS[0], "the path of each image")
+    captions = [name for name in _CAPTIONS if name in read.names]
+    if not captions and "report" not in read.names:
+        read.need("caption", "the text of each image")
+    columns = {"key": _keys(read, str(file))}
+    for name in ("split", "patient", "modality", "source", "license"):
+        columns[name] = _coded_column(read, name)
+    columns["text"] = _joined([_texts(read, name) for name in captions], read.num_rows)
+    columns["report"] = _joined([_texts(read, "report")] if "report" in read.names else [], read.num_rows)
+    others = {name: read.arrow.column(name) for name in read.names if name not in COLUMNS}
+    table = pa.table({**columns, **others})
+    if split is not None:
+        splits = sorted({str(name) for name in _coded_column(read, "split").dictionary.to_pylist()})
+        if split not in splits:
+            raise no_split(split, path, [{"counts": {"by_split": splits}}])
+        table = table.filter(_compute().equal(table.column("split").cast(pa.string()), split))
+    with path.open("rb") as stream:
+        content = [hashlib.file_digest(stream, "sha256").hexdigest(), split]
+    return Pile(table, path, digest_of(content), _images_of_table(table, str(file), images or path.parent, settings))
+
+
+def _coded_column(read: Table, name: str) -> Any:
+    """Return a column as numbers that point into its texts; modalities and splits by their usual names."""
+    import pyarrow as pa
+
+    if name not in read.names:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(read.num_rows, np.int32)), pa.array([""], pa.string()))
+    coded = read.coded(name)
+    if name == "modality":
+        coded = coded.mapped(lambda text: str(modality_of_name(text) or text))
+    if name == "split":
+        coded = coded.mapped(str.lower)
+    return pa.DictionaryArray.from_arrays(pa.array(coded.codes_N), pa.array(coded.values, pa.string()))
+
+
+def _keys(read: Table, file: str) -> Any:
+    """Return what names each row: its key where the table has such, else its file, else the number of the row."""
+    import pyarrow as pa
+
+    for name in ("key", file):
+        if name in read.names:
+            cells = _texts(read, name).cast(pa.string())
+            distinct = _compute().unique(cells)
+            if len(distinct) == len(cells) and not _compute().is_in("", value_set=distinct).as_py():
+                return cells
+    return pa.array([str(row) for row in range(read.num_rows)], pa.string())
+
+
+def _texts(read: Table, name: str) -> Any:
+    """Return a column of texts as Arrow has it; a list of strings as lines."""
+    import pyarrow as pa
+
+    column = read.arrow.column(name)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = _compute().binary_join(column.cast(pa.large_list(pa.string())), "\n")
+    elif not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        column = pa.chunked_array([pa.array(read.texts(name), pa.large_string())])
+    return _compute().utf8_trim_whitespace(column.cast(pa.large_string()).fill_null(""))
+
+
+def _joined(columns: Sequence[Any], num_rows: int) -> Any:
+    """Return several columns of texts as one, a line each; empty ones add nothing."""
+    import pyarrow as pa
+
+    if not columns:
+        return pa.array([""] * num_rows, pa.large_string())
+    if len(columns) == 1:
+        return columns[0]
+    null = pa.scalar(None, pa.large_string())
+    without = [_compute().if_else(_compute().equal(column, ""), null, column) for column in columns]
+    newline = pa.scalar("\n", pa.large_string())
+    return _compute().binary_join_element_wise(*without, newline, null_handling="skip")
+
+
+def _images_of_table(table: pa.Table, file: str, folder: Path, settings: Settings) -> ReadImages:
+    def read(rows: Sequence[int]) -> Iterator[NDArray[np.uint8] | MedclipError]:
+        rows_M = np.asarray(rows, np.int64)
+        files = table.column(file).take(rows_M).to_pylist()
+        modalities = map(modality_of_name, table.column("modality").take(rows_M).to_pylist())
+        jobs = [
+            ReadJob(folder / (name or ""), modality, _MAX_SIDE)
+            for name, modality in zip(files, modalities, strict=True)
+        ]
+        yield from map(_image_of_result, read_rows(jobs, settings))
+
+    return read
+
+
+def _image_of_result(result: ReadResult) -> NDArray[np.uint8] | MedclipError:
+    if result.problem is not None:
+        return MedclipError(result.problem.reason, result.problem.message)
+    view = result.views[len(result.views) // 2]
+    return np.asarray(decode(view.image).convert("RGB"))
+
+
+def _compute() -> Any:
+    """Return Arrow's functions, which no type checker sees."""
+    import pyarrow.compute
+
+    return pyarrow.compute

@@ -101,6 +101,21 @@ def decode(data: bytes, wanted_px: int | None = None, gap: float = DRAFT_GAP) ->
         raise MedclipError(Reason.CORRUPT, f"the image cannot be decoded ({type(e).__name__}).") from e
 
 
+def size_px(data: bytes) -> tuple[int, int]:
+    """Return width and height of an image; only its head is read.
+
+    Raises:
+        MedclipError: CORRUPT.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=_READ) as image:
+            return image.size
+    except Exception as e:  # as in `decode`
+        raise MedclipError(Reason.CORRUPT, f"the image cannot be read ({type(e).__name__}).") from e
+
+
 EXTENSION = "npy"
 """Of the member."""
 _MAGIC = b"\x93NUMPY\x01\x00"

@@ -45,6 +45,7 @@ from medclip.shards.stored_data import (
     decode,
     decode_signal,
     decode_voxels,
+    size_px,
 )
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
@@ -350,6 +351,15 @@ class ShardReader:
             MedclipError: MISSING_FILE when there is none; and those of `medclip.shards.stored_data.decode`.
         """
         return tuple(decode(parts[member], wanted_px, gap) for member in _images(parts))
+
+    @staticmethod
+    def size_px(parts: Mapping[str, bytes]) -> tuple[int, int]:
+        """Read width and height of the first image among a sample's members, without decoding it.
+
+        Raises:
+            MedclipError: MISSING_FILE when there is none, CORRUPT.
+        """
+        return size_px(parts[_images(parts)[0]])
 
     @staticmethod
     def voxels(parts: Mapping[str, bytes]) -> Voxels:
