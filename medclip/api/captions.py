@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.groups import AnyModality, Chance, ImageRoot, Limits, Overwriting, Ranked, Recipe, Told, settings_of
 from medclip.options import argument, excludes, needs, option, options
-from medclip.pairs.select.filters import FILTERS
 from medclip.pairs.sources.caption_sources import CAPTION_SOURCES, sources_with
 from medclip.progress import Silent
 from medclip.verbs import verb
@@ -97,15 +95,6 @@ class CaptionsOptions(Told, Recipe, OfSomeSources, Chance, ImageRoot, Overwritin
         least=1,
         often=True,
     )
-    filter: str | Sequence[str] = option(
-        "Filter that drops or weights rows, by its name. Dropped rows are written to a second table beside the new "
-        "one, with the filter in `dropped_by`; weights stand in the column `pair_weight`."
-        f"{'' if FILTERS else ' This version has none.'}",
-        default=(),
-        form="NAME",
-        kind=str,
-        choices=FILTERS,
-    )
 
 
 @verb(CaptionsOptions)
@@ -144,7 +133,6 @@ def captions(options: CaptionsOptions) -> CaptionsReport:
         options.num_captions or row.num_captions,
         options.seed,
         None if options.images is None else Path(options.images),
-        (options.filter,) if isinstance(options.filter, str) else tuple(options.filter),
         options.overwrite,
     )
     return write_captions(options.from_, Path(options.table), form, options.progress or Silent(), values)

@@ -33,8 +33,6 @@ def print_captions(report: Any, as_json: bool, named: Any) -> None:
         print(f"  {count(report.num_by_writer, 'caption')} by the writer itself.")
         for reason, number in sorted(report.rejected_by_reason.items(), key=lambda kv: -kv[1]):
             print(f"  {number:>7} replaced: {reason}")
-    for name, number in report.dropped_by_filter.items():
-        print(f"  {number:>7} dropped by {name}, in {printable(str(report.dropped))}")
 
 
 def print_ranking(result: Any, as_json: bool, named: Any) -> None:

@@ -1,4 +1,4 @@
-"""The table of image-text pairs that is written of any source: its captions, where its files lie, what filters drop."""
+"""The table of image-text pairs that is written of any source: its captions, and where its files lie."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from medclip.files.output import claim_file, new_file
 from medclip.files.tables.column_maps import ColumnMap
 from medclip.files.tables.table import cell_text
 from medclip.lazy import import_name
-from medclip.pairs.select.filters import apply_filters, check_filters
 from medclip.pairs.sources.caption_sources import CAPTION_SOURCES
 from medclip.progress import Progress
 from medclip.result import Result, named_counts
@@ -51,9 +50,6 @@ class CaptionsReport(Result):
     where it raised an error. A caption with two problems counts under both."""
     num_moved: int = 0
     """Relative paths in `file` that were rewritten, because the new table lies in another folder."""
-    dropped: Path | None = None
-    """Table of the rows that filters dropped, with the filter in `dropped_by`; None where none was named."""
-    dropped_by_filter: Mapping[str, int] = field(default_factory=dict)
 
     dataset: str | None = None
     """Set whose columns the table has; this and what follows is None where the source counts no such thing."""
@@ -83,7 +79,6 @@ class CaptionsReport(Result):
             "own reports": self.num_reports,
             "of these": _named(self.languages),
             "reports left out": _named(self.left_out),
-            "dropped": _named(None if self.dropped is None else self.dropped_by_filter),
             "rows without labels": self.num_without_labels,
             "rows with fewer": self.num_short,
             "by the writer": self.num_by_writer,
@@ -93,13 +88,12 @@ class CaptionsReport(Result):
         return {name: value for name, value in stated.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts of this source as plain data for JSON; of filters only where one was named."""
+        """Return the counts of this source as plain data for JSON."""
         values = asdict(self)
         del values["lines"]
-        for name in (*(() if self.dataset else ("notes",)), *(() if self.dropped else ("dropped_by_filter",))):
-            del values[name]
-        paths = {name: str(values[name]) for name in ("out", "dropped") if values[name] is not None}
-        return {name: value for name, value in (values | paths).items() if value is not None}
+        if not self.dataset:
+            del values["notes"]
+        return {name: value for name, value in (values | {"out": str(self.out)}).items() if value is not None}
 
 
 def _named(counts: Mapping[str, int] | None) -> str | None:
@@ -116,8 +110,6 @@ class CaptionsForm:
     seed: int = 0
     images: Path | None = None
     """Folder that relative files are relative to; the table's own where None."""
-    filters: tuple[str, ...] = ()
-    """Names of `FILTERS`, in the order in which they are asked."""
     overwrite: bool = False
 
 
@@ -125,16 +117,8 @@ def write_captions(
     name: str, source: Path, form: CaptionsForm, progress: Progress, options: Mapping[str, Any]
 ) -> CaptionsReport:
     """Write a table of pairs of the table of one of `CAPTION_SOURCES`; see `medclip.api.captions.captions`."""
-    dropped = form.out.with_name(f"{form.out.stem}_dropped{form.out.suffix}")
     _check_output(source, form)
-    if form.filters:
-        check_filters(form.filters)
-        claim_file(dropped, overwrite=form.overwrite)
     pairs, report = import_name(CAPTION_SOURCES[name].target)(source, form, progress, **options)
-    if form.filters:
-        pairs, without, counts = apply_filters(pairs, form.filters, form.out.parent)
-        save_table(without, dropped)
-        report = replace(report, dropped=dropped, dropped_by_filter=counts)
     save_table(pairs, form.out)
     return report
 
