@@ -31,7 +31,7 @@ from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.stain import StainOptions, slide_stain
 from medclip.imaging.slides.tissue.find import find_tissue
 from medclip.models.packs.pack import load_model
-from medclip.pairs.select.patches import choose_patches, prompts_for
+from medclip.pairs.selection.patches import choose_patches, prompts_for
 from medclip.pairs.sources.slides.patch_captions import read_patch
 from medclip.pairs.sources.slides.pathgen import room_of
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch

@@ -226,7 +226,7 @@ def pathgen(options: PathgenOptions) -> PathgenResult:
     from medclip.api.run_arguments import path_of
     from medclip.errors import refuse_missing
     from medclip.models.packs.pack import load_model
-    from medclip.pairs.select.patches import SelectionOptions, read_attributes
+    from medclip.pairs.selection.patches import SelectionOptions, read_attributes
     from medclip.pairs.sources.slides.patch_captions import PathgenOptions as PatchOptions
     from medclip.pairs.sources.slides.pathgen import PathgenCall, run_pathgen
     from medclip.progress import Silent

@@ -88,6 +88,12 @@ COMMANDS = {
         "medclip.cli.captions:captions",
         "Turn a table of labels, or of a published set, into one with captions.",
     ),
+    "pairs select": (
+        "medclip.cli.select_pairs:select",
+        "Keep or drop pairs by an ordered list of steps.",
+    ),
+    "pairs intersect": ("medclip.cli.select_pairs:intersect", "Keep the pairs that all of some selections keep."),
+    "pairs union": ("medclip.cli.select_pairs:union", "Keep the pairs that any of some selections keeps."),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",
@@ -133,7 +139,7 @@ COMMANDS = {
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "pairs": "Write image-text pairs to train on.",
+    "pairs": "Write image-text pairs to train on, and choose among them.",
     "captions": "Rank captions for an image.",
     "ecg": "Draw ECGs on paper, and read them back.",
     "shards": "Build, index and check training shards.",

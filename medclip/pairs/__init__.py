@@ -1,12 +1,26 @@
 """Where image-text pairs come from, are chosen and get their words; what training draws of them is in `text`.
 
-As `medclip.pairs`: `captions` does what the command does. `medclip.pathgen` makes patches of slides with captions.
+As `medclip.pairs`: `captions`, `select`, `intersect` and `union` do what the commands do. `medclip.pathgen` makes
+patches of slides with captions.
 """
 
 from __future__ import annotations
 
 from medclip.lazy import lazy_names
 
-__all__ = ["captions"]  # pyright: ignore[reportUnsupportedDunderAll] (it stands in __init__.pyi)
+__all__ = [  # they stand in __init__.pyi
+    "captions",  # pyright: ignore[reportUnsupportedDunderAll]
+    "intersect",  # pyright: ignore[reportUnsupportedDunderAll]
+    "select",  # pyright: ignore[reportUnsupportedDunderAll]
+    "union",  # pyright: ignore[reportUnsupportedDunderAll]
+]
 
-__getattr__, __dir__ = lazy_names(__name__, {"captions": "medclip.api.captions:captions"})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "captions": "medclip.api.captions:captions",
+        "intersect": "medclip.api.select_pairs:intersect",
+        "select": "medclip.api.select_pairs:select",
+        "union": "medclip.api.select_pairs:union",
+    },
+)

@@ -54,6 +54,9 @@ def calls() -> list[Path | float | str | int | None]:
     indexed = medclip.shards.index(images, source="a set", license_="CC0", keep_textless=True)
     checked = medclip.shards.check(out, patient="patient").ok
     captioned = medclip.pairs.captions(labels, out, from_="ecg", num_captions=2, language="de")
+    kept = medclip.pairs.select(out, steps="select.yaml", out="kept.parquet", split="train", workers=2).num_kept
+    both = medclip.pairs.intersect(["a.parquet", "b.parquet"], out="both.parquet", overwrite=True)
+    either = medclip.pairs.union(["a.parquet", Path("b.parquet")], out="either.parquet").selection
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(
         images,
@@ -105,6 +108,9 @@ def calls() -> list[Path | float | str | int | None]:
         indexed,
         checked,
         captioned.languages,
+        kept,
+        both.num_kept,
+        either,
         hits.hits[0].caution,
         scores,
         one,

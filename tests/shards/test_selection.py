@@ -1,4 +1,4 @@
-"""The file of a selection: what is written comes back, what is no selection is refused, two of one pile are combined."""
+"""A selection comes back as it was written; what is none is refused; two of one pile are intersected and united."""
 
 from __future__ import annotations
 
@@ -36,11 +36,15 @@ def selection(
     return selection_of(keys, splits, reasons, value_N, np.array(weights or [1.0] * num), pile, STEPS)
 
 
+def rows(selection: Selection) -> list[str]:
+    return list(map(str, selection.table.to_pylist()))  # as NaN is not NaN
+
+
 def test_a_selection_comes_back_as_it_was_written(tmp_path: Path) -> None:
     first = selection(["", "basic", ""], [0.5, np.nan, 2.0], [1, 1, 0.25])
     write_selection(first, tmp_path / "s.parquet")
     again = read_selection(tmp_path / "s.parquet")
-    assert again.table.equals(first.table)
+    assert rows(again) == rows(first)
     assert (again.pile, again.steps, again.digest) == ("p", STEPS, first.digest)
     assert again.kept_N.tolist() == [True, False, True]
     with pytest.raises(MedclipError) as e:
@@ -131,7 +135,7 @@ def test_a_combination_says_what_it_is_of_and_takes_the_value_of_who_dropped(tmp
     assert both.table.column("value").to_pylist() == [1, 4, 5]
     assert both.steps == {"intersect": [STEPS, STEPS]}
     write_selection(both, tmp_path / "both.parquet")
-    assert read_selection(tmp_path / "both.parquet").table.equals(both.table)
+    assert rows(read_selection(tmp_path / "both.parquet")) == rows(both)
 
 
 def test_selections_of_two_piles_are_not_combined() -> None:

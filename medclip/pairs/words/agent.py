@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.slides.nuclei import NucleiMeasurements
-from medclip.pairs.select.patches import SelectionPrompts
+from medclip.pairs.selection.patches import SelectionPrompts
 from medclip.pairs.words.patch_caption_check import AllowedClaims, Room
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")

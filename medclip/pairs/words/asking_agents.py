@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
-from medclip.pairs.select.patches import ANY
+from medclip.pairs.selection.patches import ANY
 from medclip.pairs.words.agent import AgentRefused, Answer, CaptionedPatch, Edit, Revision, Usage, sentences_of
 from medclip.pairs.words.patch_caption_check import AllowedClaims, Room
 from medclip.shards.stored_data import encode

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medclip.imaging.slides.nuclei import NucleiMeasurements
-from medclip.pairs.select.patches import ANY
+from medclip.pairs.selection.patches import ANY
 from medclip.pairs.words.agent import Answer, CaptionedPatch, Edit, Revision, Usage, sentences_of
 from medclip.pairs.words.patch_caption_check import AllowedClaims, Room
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.select.patches import prompts_for
+from medclip.pairs.selection.patches import prompts_for
 from medclip.pairs.words.agent import AgentRefused, CaptionedPatch, caption_patch
 from medclip.pairs.words.asking_agents import EndpointAgent
 from medclip.pairs.words.patch_caption_check import Room

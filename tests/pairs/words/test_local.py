@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.select.patches import prompts_for
+from medclip.pairs.selection.patches import prompts_for
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.asking_agents import LocalAgent
 from medclip.pairs.words.patch_caption_check import Room

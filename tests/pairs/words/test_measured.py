@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.imaging.slides.nuclei import NucleiMeasurements
-from medclip.pairs.select.patches import prompts_for
+from medclip.pairs.selection.patches import prompts_for
 from medclip.pairs.words.agent import CaptionedPatch, caption_patch
 from medclip.pairs.words.measuring_agent import MeasuringAgent
 from medclip.pairs.words.patch_caption_check import Room, check_patch_caption

@@ -15,7 +15,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.scan import Scan, scan_files
 from medclip.files.tables.manifest import CAPTION_SEPARATOR, Manifest, ManifestRow
-from medclip.pairs.select.patches import SelectionPrompts, prompts_for
+from medclip.pairs.selection.patches import SelectionPrompts, prompts_for
 from medclip.progress import Progress
 from medclip.sample import Kind, Modality, Study, Unit
 from medclip.settings import Settings

@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import draft_of
 from medclip.imaging.slides import open_slide
 from medclip.models.packs.pack import load_model
-from medclip.pairs.select.patches import choose_patches
+from medclip.pairs.selection.patches import choose_patches
 from medclip.pairs.sources.slides import patch_captions as run_module
 from medclip.pairs.sources.slides.patch_captions import reread_pixels
 from medclip.pairs.sources.slides.pathgen import room_of

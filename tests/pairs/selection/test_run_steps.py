@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.pile import Pile
-from medclip.pairs.select.run_steps import read_steps, run_steps
-from medclip.pairs.select.steps import FILTERS, Context, Filter, FilterSettings, Verdict
+from medclip.pairs.selection.run_steps import read_steps, run_steps
+from medclip.pairs.selection.steps import FILTERS, Context, Filter, FilterSettings, Verdict
 from medclip.settings import Settings
 from tests.kits.piles import pile_of
 
@@ -103,9 +103,9 @@ def test_what_is_kept_is_counted_by_modality_source_and_split() -> None:
 
 def test_a_modality_that_is_dropped_altogether_leads_what_is_said() -> None:
     report = run({"longer": {"than": 2}})
-    assert report.cautions == ("All 1 pair of the modality ct are dropped: 1 by longer.",)
-    assert repr(report).splitlines()[1].startswith("  caution: All 1 pair of the modality ct")
-    assert list(report.to_dict())[0] == "cautions"
+    assert report.cautions == ("Every pair of the modality ct is dropped: 1 by longer.",)
+    assert repr(report).splitlines()[1].startswith("  caution: Every pair of the modality ct")
+    assert next(iter(report.to_dict())) == "cautions"
     json.dumps(report.to_dict())
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError
-from medclip.pairs.select.patches import (
+from medclip.pairs.selection.patches import (
     SelectionOptions,
     attribute_scores,
     choose_patches,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import import_name
 from medclip.pairs.pile import Pile
-from medclip.pairs.select.steps import FILTERS, Context, FilterSettings, Verdict
+from medclip.pairs.selection.steps import FILTERS, Context, FilterSettings, Verdict
 from medclip.progress import Progress, Silent
 from medclip.recipe import invalid_recipe, read_yaml
 from medclip.result import Result, named_counts
@@ -211,6 +211,15 @@ def run_steps(
     return SelectionReport(len(pile), len(rows_M), tuple(reports), by, cautions, notes, selection=selection)
 
 
+def report_of(selection: Selection) -> SelectionReport:
+    """Return what a selection keeps, as far as it says itself: by split."""
+    by = {"split": _kept_by(selection.table.column("split").to_pylist(), selection.kept_N)}
+    num_kept = int(selection.kept_N.sum())
+    dropped_by = selection.table.column("dropped_by").to_numpy()
+    cautions = () if num_kept else (f"Nothing is kept: {_by_step(dropped_by)}.",)
+    return SelectionReport(len(selection), num_kept, (), by, cautions, selection=selection)
+
+
 def _checked(
     name: str, verdict: Verdict, num: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
@@ -238,9 +247,8 @@ def _cautions(
         return (f"Nothing is kept: {_by_step(dropped_by)}.",)
     modalities = np.asarray(pile.cells("modality"), object)
     return tuple(
-        f"All {count(num, 'pair')} of the modality {name or '(blank)'} are dropped: "
-        f"{_by_step(dropped_by[modalities == name])}."
-        for name, (num, kept) in by["modality"].items()
+        f"Every pair of the modality {name or '(blank)'} is dropped: {_by_step(dropped_by[modalities == name])}."
+        for name, (_, kept) in by["modality"].items()
         if not kept
     )
 

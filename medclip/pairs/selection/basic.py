@@ -19,7 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
 from medclip.modalities import MODALITIES
 from medclip.pairs.pile import Pile
-from medclip.pairs.select.steps import Context, FilterSettings, Verdict
+from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.wording import count
 
 if TYPE_CHECKING:

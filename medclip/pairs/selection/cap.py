@@ -10,8 +10,8 @@ from pydantic import Field
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.pairs.pile import Pile
-from medclip.pairs.select.concept import read_labels
-from medclip.pairs.select.steps import Context, FilterSettings, Verdict
+from medclip.pairs.selection.concept import read_labels
+from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.wording import count
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError
-from medclip.pairs.select.cap import CapSettings, cap
+from medclip.pairs.selection.cap import CapSettings, cap
 from tests.kits.piles import context, every_row, pile_of
 from tests.kits.shards import write
 

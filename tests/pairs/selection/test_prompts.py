@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.select.patches import organ_of, own_attributes, prompts_for, read_attributes
+from medclip.pairs.selection.patches import organ_of, own_attributes, prompts_for, read_attributes
 
 
 def test_every_organ_has_several_attributes_each_with_what_it_looks_like():

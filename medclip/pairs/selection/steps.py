@@ -70,19 +70,19 @@ class Filter:
 FILTERS: dict[str, Filter] = {
     "basic": Filter(
         "captions of some words and images of some size",
-        "medclip.pairs.select.basic:BasicSettings",
-        "medclip.pairs.select.basic:basic",
+        "medclip.pairs.selection.basic:BasicSettings",
+        "medclip.pairs.selection.basic:basic",
         opens_images=True,
     ),
     "cap": Filter(
         "at most so many pairs of a patient, or of a patient and concept",
-        "medclip.pairs.select.cap:CapSettings",
-        "medclip.pairs.select.cap:cap",
+        "medclip.pairs.selection.cap:CapSettings",
+        "medclip.pairs.selection.cap:cap",
     ),
     "concept": Filter(
         "pairs whose image shows what is wanted, by a table of labels",
-        "medclip.pairs.select.concept:ConceptSettings",
-        "medclip.pairs.select.concept:concept",
+        "medclip.pairs.selection.concept:ConceptSettings",
+        "medclip.pairs.selection.concept:concept",
     ),
 }
 """Names, as select.yaml has them. A new step is one file and one line here."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from medclip.errors import MedclipError
-from medclip.pairs.select.concept import ConceptSettings, concept
+from medclip.pairs.selection.concept import ConceptSettings, concept
 from tests.kits.piles import context, every_row, pile_of
 
 

@@ -18,7 +18,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import plain_name
 from medclip.pairs.pile import Pile
-from medclip.pairs.select.steps import Context, FilterSettings, Verdict
+from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.wording import count
 
 if TYPE_CHECKING:

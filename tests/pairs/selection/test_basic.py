@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.select.basic import BasicSettings, basic
-from medclip.pairs.select.steps import Verdict
+from medclip.pairs.selection.basic import BasicSettings, basic
+from medclip.pairs.selection.steps import Verdict
 from tests.kits.piles import context, every_row, pile_of
 
 SAYS = "A nodule in the left lobe."
