@@ -109,6 +109,17 @@ def selection_of(
     return Selection(pa.table(columns, names=list(COLUMNS)), pile, steps)
 
 
+def joined(selections: Sequence[Selection]) -> Selection:
+    """Return the selections of several piles, such as those of several shard folders, as one."""
+    import pyarrow as pa
+
+    if len(selections) == 1:
+        return selections[0]
+    table = pa.concat_tables([one.table for one in selections])
+    steps = {"joined": [dict(one.steps) for one in selections]}
+    return Selection(table, " ".join(one.pile for one in selections), steps)
+
+
 def write_selection(selection: Selection, out: Path, *, overwrite: bool = False) -> None:
     """Write the file of a selection, whole or not at all.
 

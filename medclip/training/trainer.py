@@ -17,7 +17,6 @@ from torch import Tensor
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.build import build_clip
 from medclip.progress import Progress, Silent
-from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.loader import Batches, preflight
 from medclip.training.batches.order import Balance, Order, check_sources
 from medclip.training.batches.samples import Drawing
@@ -105,7 +104,7 @@ class Trainer:
     def _begin(self) -> torch.nn.Module:
         """Open the training shards, and return the model that the run begins with, on the device."""
         recipe, d = self.recipe, self.recipe.data
-        self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
+        self.reader = d.open_split(d.train_split)
         if recipe.roles:
             self.world.first(lambda: refuse_lacking_texts(self.reader, recipe))
         started = self.world.first(lambda: begin(recipe, self.folder, self.reader))
@@ -492,7 +491,7 @@ class Trainer:
             max_bad_share=d.max_bad_share,
             **shared,
         )
-        val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
+        val = d.open_split(d.val_split) if d.val_split else None
         if val is None:
             return data, None
         validation = Batches(val, still, max_bad_share=1.0, crew=data.crew, **shared)

@@ -30,7 +30,6 @@ from medclip.files.tables.write import defused_text
 from medclip.models.packs.card import Adaptation, Card, TaskCard, read_card, training_hashes
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
-from medclip.shards.reading.samples import ShardReader
 from medclip.text.vocabulary.find_task import to_yaml
 from medclip.text.vocabulary.task import outcome_word
 from medclip.training.recipe.schema import Recipe
@@ -115,7 +114,7 @@ def _learned_from(recipe: Recipe, text: ClassText, sources: Sequence[str]) -> It
     for role, split in (("train", d.train_split), ("val", d.val_split)):
         if split is None:
             continue
-        with ShardReader(d.shards, split, verify="none", cache=d.cache) as reader:
+        with d.open_split(split, verify="none") as reader:
             for i, row in enumerate(reader.provenance()):
                 if sources and row["source"] not in sources:
                     continue

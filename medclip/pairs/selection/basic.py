@@ -29,43 +29,11 @@ REFERENCE_SIDE_PX, MEDICAL_SIDE_PX = 200, 128
 _BATCH_ROWS = 1 << 16
 _LONGEST_NAME = 8
 """Words of the longest caption that may be a modality's name and nothing else."""
-_PLAIN = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "from",
-        "with",
-        "and",
-        "this",
-        "is",
-        "image",
-        "images",
-        "picture",
-        "pictures",
-        "photo",
-        "photos",
-        "photograph",
-        "photographs",
-        "figure",
-        "fig",
-        "scan",
-        "scans",
-        "slice",
-        "slices",
-        "view",
-        "views",
-        "film",
-        "films",
-        "study",
-        "medical",
-        "clinical",
-        "imaging",
-        "shows",
-        "showing",
-    ]
+_PLAIN = re.compile(
+    r"an?|the|of|from|and|with|this|is|images?|photo(?:graph)?s?|fig(?:ure)?|scans?|slices?|views?|films?|study|medical|"
+    r"clinical|imaging|shows|showing"
 )
+"""Words that say nothing beside the name of a modality."""
 _WORD = re.compile(r"[^\W_]+(?:&[^\W_]+)?")
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Letters of scripts without blanks between words; each counts as a word."""
@@ -148,7 +116,7 @@ def _caption_rules(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSetting
                 num <= _LONGEST_NAME and _is_modality(text) for text, num in zip(texts, num_words, strict=True)
             ]
         rules["another language"][part] = [
-            _says_english(cell) if cell else settings.reference or _is_english(text)
+            _names_english(cell) if cell else settings.reference or _is_english(text)
             for cell, text in zip(named, texts, strict=True)
         ]
     return rules
@@ -161,7 +129,7 @@ def _num_words(text: str) -> int:
 def _is_modality(text: str) -> bool:
     words = _WORD.findall(text.casefold())
     names = _modality_words()
-    return any(word in names for word in words) and all(word in names or word in _PLAIN for word in words)
+    return any(word in names for word in words) and all(word in names or _PLAIN.fullmatch(word) for word in words)
 
 
 @cache
@@ -180,7 +148,7 @@ def _modality_words() -> frozenset[str]:
     }
 
 
-def _says_english(cell: str) -> bool:
+def _names_english(cell: str) -> bool:
     return str(cell).casefold().partition("-")[0].partition("_")[0] in ("en", "eng", "english")
 
 

@@ -187,6 +187,16 @@ class MappedRows:
         first, last = struct.unpack("<2i", os.pread(self._file, 8, start.values + 4 * row))
         return os.pread(self._file, last - first, start.text + first).decode()
 
+    def numbers_of(self, keys: Any) -> NDArray[np.int64]:
+        """Return the number of the row of each of some keys (an Arrow column of M), [M]; -1 for one that no row has."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        with self._batches() as (batches, _, _):
+            every = pa.concat_arrays([batch.column("key") for batch in batches])
+            place: Any = getattr(pc, "index_in")(keys, value_set=every)  # noqa: B009 (no type checker sees it)
+            return place.fill_null(-1).to_numpy().astype(np.int64)
+
     def columns(self) -> Columns:
         """Return shard, source, modality and stratum of every row, each in as few bytes as it needs."""
         coded = (*self._sorted("source"), *self._sorted("modality"), *self._sorted(STRATUM))
@@ -210,6 +220,58 @@ class MappedRows:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _holder=None)
         self._open()
+
+
+class SelectedRows:
+    """Some rows of a split by number, as if there were no others.
+
+    Args:
+        rows: All rows of the split.
+        number_M: Numbers of those that are kept, ascending.
+    """
+
+    def __init__(self, rows: MappedRows, number_M: NDArray[np.int64]) -> None:
+        self._rows, self._number_M = rows, number_M.astype(np.int32)
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self._number_M)
+
+    def place(self, i: int) -> tuple[int, int, int]:
+        """Return number of the shard, offset and size of row i."""
+        return self._rows.place(int(self._number_M[i]))
+
+    def key(self, i: int) -> str:
+        """Return the key of row i."""
+        return self._rows.key(int(self._number_M[i]))
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Return row i, as samples.parquet has it."""
+        return self._rows.row(int(self._number_M[i]))
+
+    def parts(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows as samples.parquet has them, thousands at a time."""
+        start = 0
+        for rows in self._rows.parts():
+            first, last = np.searchsorted(self._number_M, [start, start + len(rows)])
+            yield [rows[number - start] for number in self._number_M[first:last].tolist()]
+            start += len(rows)
+
+    def columns(self) -> Columns:
+        """Return shard, source, modality and stratum of every row; names that no row has are left out."""
+        every, kept = self._rows.columns(), self._number_M
+        assert every.stratum_N is not None  # mapped rows number them always
+        coded = (
+            *_still_used(every.source_N[kept], every.sources),
+            *_still_used(every.modality_N[kept], every.modalities),
+            *_still_used(every.stratum_N[kept], every.strata),
+        )
+        return Columns(every.shard_N[kept], every.num_shards, *coded)
+
+
+def _still_used(number_N: NDArray[np.integer], names: tuple[str, ...]) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+    used, inverse_N = np.unique(number_N, return_inverse=True)
+    return inverse_N.astype(number_N.dtype), tuple(names[i] for i in used)
 
 
 def map_rows(identity: str, split: str, shards: Sequence[str], batches: Callable[[], Iterator[Any]]) -> MappedRows:

@@ -32,10 +32,11 @@ from medclip.shards.folder import (
     shard_folder,
 )
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
-from medclip.shards.reading.mapped_rows import Columns, map_rows
+from medclip.shards.reading.mapped_rows import Columns, MappedRows, SelectedRows, map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import SampleView, from_json, views_of
+from medclip.shards.selection import Selection
 from medclip.shards.stored_data import (
     DRAFT_GAP,
     EXTENSION,
@@ -49,7 +50,7 @@ from medclip.shards.stored_data import (
 )
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
-from medclip.wording import count
+from medclip.wording import count, number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,9 +112,11 @@ class ShardReader:
         verify: Comparison with the index when a shard is first opened: "full" is size and sha256 (and the hash of the
             table of samples), "size" the size only, "none" nothing. What comes out of a store is always hashed.
         cache: Cache on this node for what comes out of a store; 50 GB in `cache/shards` of MEDCLIP_HOME where None.
+        selection: Selection of the samples that are read, as if there were no others; all of them where None.
 
     Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE when the folder or the split is not there;
+        MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE when the folder or the split is not there, or the
+            selection is of other shards; NOTHING_TO_DO when it keeps nothing of the split;
             PREPROCESSING_MISMATCH or PATIENT_OVERLAP when several folders do not go together.
     """
 
@@ -124,6 +127,7 @@ class ShardReader:
         *,
         verify: Verify = "size",
         cache: ShardCache | None = None,
+        selection: Selection | None = None,
     ) -> None:
         self.folders = tuple(map(place_of, [folder] if isinstance(folder, Place | str) else folder))
         self.cache = cache or ShardCache.at()
@@ -151,14 +155,19 @@ class ShardReader:
         if verify == "full":
             for where, index in zip(self.folders, indexes, strict=True):
                 check_samples(where, index, cache=self.cache)
-        self._rows = map_rows(
+        rows = map_rows(
             _identity(self.folders, indexes, split),
             split,
             [s.name for s in shards],
             lambda: _batches(self.folders, indexes, split, self.cache),
         )
-        if not len(self._rows):
+        if not len(rows):
             raise no_split(split, self.folder, indexes)
+        self._rows: MappedRows | SelectedRows = rows
+        self.weight_N: NDArray[np.float32] | None = None
+        """Weights of the selection; None where every sample counts as 1."""
+        if selection is not None:
+            self._rows, self.weight_N = _selected(rows, selection, split, self.folder)
         self._files = ShardFiles(shards, verify, self.cache)
 
     def __len__(self) -> int:
@@ -415,6 +424,34 @@ def _images(parts: Mapping[str, bytes]) -> list[str]:
     if single is None and not views:
         raise MedclipError(Reason.MISSING_FILE, "the sample has no image.")
     return [single] if single is not None else [name for _, name in views]
+
+
+def _selected(
+    rows: MappedRows, selection: Selection, split: str, folder: Place
+) -> tuple[SelectedRows, NDArray[np.float32] | None]:
+    """Return the rows that a selection keeps, and their weights.
+
+    Raises:
+        MedclipError: WRONG_USE for a selection of other samples; NOTHING_TO_DO for one that keeps none.
+    """
+    of_split = selection.rows_of_split(split)
+    number_M = rows.numbers_of(of_split.table.column("key"))
+    num_unknown = int((number_M < 0).sum())
+    num_missing = len(rows) - (len(of_split) - num_unknown)
+    if num_unknown or num_missing:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the selection is of another pile: of its {count(len(of_split), 'pair')} of the split {split!r} "
+            f"{number(num_unknown)} are not in these shards, and {number(num_missing)} of their samples are not in it.",
+            where=folder,
+            hint="Select from these shards: medclip pairs select.",
+        )
+    kept = of_split.kept_N
+    if not kept.any():
+        raise MedclipError(Reason.NOTHING_TO_DO, f"the selection keeps nothing of the split {split!r}.", where=folder)
+    order = np.argsort(number_M[kept])
+    weight_N = of_split.weight_N[kept][order]
+    return SelectedRows(rows, number_M[kept][order]), None if (weight_N == 1).all() else weight_N
 
 
 def _shards(folder: Place, index: Mapping[str, Any], split: str) -> list[ShardFile]:

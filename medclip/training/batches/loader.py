@@ -361,9 +361,12 @@ class Batches:
         return roles
 
     def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:
-        if self._loss_weights is None:
-            return None
-        return self._loss_weights[self.reader.columns.source_N[[index for _, index, _ in rows]]]
+        numbers = [index for _, index, _ in rows]
+        by_source = None if self._loss_weights is None else self._loss_weights[self.reader.columns.source_N[numbers]]
+        if self.reader.weight_N is None:
+            return by_source
+        selected = self.reader.weight_N[numbers]
+        return selected if by_source is None else by_source * selected
 
 
 def _flat(values: NDArray[Any]) -> NDArray[Any]:

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
 from medclip.files.stores import place_of
+from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
+from medclip.shards.reading.shard_files import Verify
+from medclip.shards.selection import Selection, joined, read_selection
 from medclip.training.batches.order import SAMPLING
 from medclip.training.recipe.section import Section, Share
 from medclip.wording import list_of
@@ -42,6 +45,12 @@ class Data(Section):
     shards: tuple[str, ...] = Field(min_length=1)
     """Folders made by `medclip shards build` or `medclip shards index`, here or as URLs in a store (s3://, https://,
     http://); one may stand without brackets."""
+    selection: tuple[Path, ...] = ()
+    """Files of `medclip pairs select`, one for each folder of shards, whose pairs of the training split are trained on;
+    all where there are none. One may stand without brackets. Weights of the selection multiply those of the loss."""
+    selected: str | None = None
+    """Hash of what the selection keeps of the training split. It is filled in as the recipe is read; where it stands
+    there, another selection is refused."""
     train_split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
@@ -119,7 +128,7 @@ class Data(Section):
             raise ValueError(f"{unused[0]} does nothing with policy: {self.policy}; say policy: {taking}")
         return self
 
-    @field_validator("shards", mode="before")
+    @field_validator("shards", "selection", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         places = [value] if isinstance(value, str | Path) else value
@@ -132,6 +141,33 @@ class Data(Section):
             return tuple(str(place_of(place)) for place in places)
         except MedclipError as e:
             raise ValueError(f"{e.where}: {e.message} {e.hint}") from None
+
+    def read_kept(self) -> Selection | None:
+        """Read what the selection says of the training split; None where all of it is trained on.
+
+        Raises:
+            MedclipError: RECIPE_INVALID where the recipe states the hash of another one; as `read_selection`.
+        """
+        if not self.selection:
+            return None
+        kept = joined([read_selection(path) for path in self.selection]).rows_of_split(self.train_split)
+        if self.selected not in (None, kept.digest):
+            raise MedclipError(
+                Reason.RECIPE_INVALID,
+                f"data.selected is {self.selected}, and what data.selection keeps has the hash {kept.digest}.",
+                where=self.selection[0],
+                hint="Name the selection that the recipe was made with, or leave data.selected out.",
+            )
+        return kept
+
+    def open_split(self, split: str, verify: Verify | None = None) -> ShardReader:
+        """Open a split of the shards; of the training split what the selection keeps.
+
+        Raises:
+            MedclipError: As `ShardReader`.
+        """
+        selection = self.read_kept() if split == self.train_split else None
+        return ShardReader(self.shards, split, verify=verify or self.verify, cache=self.cache, selection=selection)
 
     @property
     def cache(self) -> ShardCache:

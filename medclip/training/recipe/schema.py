@@ -36,6 +36,7 @@ _FREE = (
     "out",
     "card",
     "data.shard",
+    "data.selection",
     "data.cache_mb",
     "data.worker",
     "data.verify",
@@ -84,6 +85,7 @@ _CAME_LATER = (
     ("data.num_negatives", 1),
     ("data.tags", []),
     ("data.num_repeats", 1),
+    ("data.selected", None),
     ("model.lens.token_anchor", 0.0),
     ("model.lens.anchor_form", "mse"),
 )
@@ -365,10 +367,13 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         given = {n: v for n in names if n in part.model_fields_set and (v := getattr(part, n)) is not None}
         return part.model_copy(update={n: type(v)(place(Path(v))) for n, v in given.items()})
 
+    lie: dict[str, Any] = {"shards": tuple(p if is_url(p) else str(place(Path(p))) for p in recipe.data.shards)}
+    if recipe.data.selection:
+        lie["selection"] = tuple(map(place, recipe.data.selection))
+    data = recipe.data.model_copy(update=lie)
+    kept = data.read_kept()
     parts: dict[str, Any] = {
-        "data": recipe.data.model_copy(
-            update={"shards": tuple(p if is_url(p) else str(place(Path(p))) for p in recipe.data.shards)}
-        ),
+        "data": data if kept is None else data.model_copy(update={"selected": kept.digest}),
         "text": placed(recipe.text, "tokenizer"),
         "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights", "preset"),
     }
