@@ -67,5 +67,21 @@ class Filter:
     opens_images: bool = False
 
 
-FILTERS: dict[str, Filter] = {}
+FILTERS: dict[str, Filter] = {
+    "text": Filter(
+        "texts that name something of a list of concepts",
+        "medclip.pairs.select.text:TextSettings",
+        "medclip.pairs.select.text:names_an_entry",
+    ),
+    "balance": Filter(
+        "texts by how rare the concepts are that they name (MetaCLIP)",
+        "medclip.pairs.select.balance:BalanceSettings",
+        "medclip.pairs.select.balance:balance",
+    ),
+    "rebalance": Filter(
+        "texts that several views call rare: words, concepts, pairs of them, questions (ADR)",
+        "medclip.pairs.select.rebalance:RebalanceSettings",
+        "medclip.pairs.select.rebalance:rebalance",
+    ),
+}
 """Names, as select.yaml has them. A new step is one file and one line here."""

@@ -2,7 +2,7 @@
 
 An entry is in a text if it stands there between blanks: MetaCLIP's rule (Xu et al., ICLR 2024), whose naive loop over
 entries this equals. The automaton (Aho and Corasick, 1975) is that of ahocorasick_rs, which takes a text once however
-many entries there are. Texts are joined before they are handed over: a call for each of them costs more than the search.
+many entries there are. Many texts are handed over as one: a call for each costs more than the search.
 """
 
 from __future__ import annotations

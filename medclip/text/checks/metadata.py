@@ -1,9 +1,9 @@
 """Entries that captions are held against: wordings of concepts, how they are spaced, and which are taken.
 
 Two kinds. Reference metadata are MetaCLIP's (Xu et al., ICLR 2024): entries as they stand, matched letter by letter,
-each its own concept. Medical metadata are wordings of concepts in one form (NFKC, lower case, brackets, slashes, hyphens
-and quotes as blanks), of which those are left out that match what they do not mean; abbreviations keep their case,
-because they collide with words (PE, MS, RA).
+each its own concept. Medical metadata are wordings of concepts in one form (NFKC, lower case, brackets, slashes,
+hyphens and quotes as blanks), of which those are left out that match what they do not mean; abbreviations keep their
+case, because they collide with words (PE, MS, RA).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import without_article
 
 BUILT_IN = "built-in"
-STOP_WORDS = frozenset("left right normal image figure patient year".split())
+STOP_WORDS = frozenset({"left", "right", "normal", "image", "figure", "patient", "year"})
 """Words that say nothing of a concept when they stand alone."""
 MOST_WORDS, LEAST_LETTERS = 6, 3
 _SPACED = ",.;:?!`"
