@@ -9,27 +9,9 @@ import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
+from medclip.text.checks.negation import denied
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task, spoken_labels
-
-_DENIES_BEFORE = re.compile(
-    r"\b(no|not|without|nor|neither|never|absence of|free of|clear of|negative for|rather than|instead of|excludes?"
-    r"|ruled? out|resolved|resolution of|lacks?|lacking|lack of|hardly|scarcely|unlikely|doubtful|dismiss(?:es|ed))\b"
-    r"[^.;:]*$"
-)
-_DENIES_AFTER = re.compile(
-    r"^[^.;:,]{0,40}\b(absent"
-    r"|not (seen|present|visible|identified|detected|found|observed|evident|demonstrated|made out)"
-    r"|ruled out|excluded|unlikely|doubtful|lacking|dismissed)\b"
-)
-_DENIES_NOTHING = re.compile(
-    r"\b(?:no doubt|without (?:any )?doubt|not only|no shortage of"
-    r"|(?:cannot|can't|can not|could not)(?: \w+){0,2} (?:excluded|ruled out|exclude|rule out)"
-    r"|not (?:excluded|ruled out))\b"
-)
-"""Where the word of a denial stands in what is none."""
-_TURNS = re.compile(r"\b(but|however|although|except|with|suggesting|indicating)\b")
-"""Words after which an earlier "no" no longer reaches."""
 
 
 @cache
@@ -57,7 +39,8 @@ def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
     lowered = sentence.lower()
     answers: dict[str, bool] = {}
     for name, match in _mentions(task_name, lowered):
-        answers[name] = answers.get(name, False) or not denied(lowered, match)
+        denies = denied(lowered[: match.start()], lowered[match.end() :])
+        answers[name] = answers.get(name, False) or not denies
     return answers
 
 
@@ -71,20 +54,6 @@ def _mentions(task_name: str, lowered: str) -> list[tuple[str, re.Match[str]]]:
         return outer.start() <= inner.start() and inner.end() <= outer.end() and outer.span() != inner.span()
 
     return [(name, m) for name, m in spans if not any(lies_in(m, other) for _, other in spans)]
-
-
-def denied(lowered: str, match: re.Match[str]) -> bool:
-    """Return whether a mention is denied.
-
-    Args:
-        lowered: The whole sentence in lower case.
-        match: Match of the mention in the sentence.
-    """
-    before = _DENIES_NOTHING.sub(" ", lowered[: match.start()])
-    denial = _DENIES_BEFORE.search(before)
-    if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):
-        return True
-    return bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", lowered[match.end() :])))
 
 
 def contradicts(sentence: str, labels: Mapping[str, str | Mapping[str, int]]) -> bool:

@@ -84,5 +84,20 @@ FILTERS: dict[str, Filter] = {
         "medclip.pairs.selection.concept:ConceptSettings",
         "medclip.pairs.selection.concept:concept",
     ),
+    "text": Filter(
+        "texts that name something of a list of concepts",
+        "medclip.pairs.selection.text:TextSettings",
+        "medclip.pairs.selection.text:names_an_entry",
+    ),
+    "balance": Filter(
+        "texts by how rare the concepts are that they name (MetaCLIP)",
+        "medclip.pairs.selection.balance:BalanceSettings",
+        "medclip.pairs.selection.balance:balance",
+    ),
+    "rebalance": Filter(
+        "texts that several views call rare: words, concepts, pairs of them, questions (ADR)",
+        "medclip.pairs.selection.rebalance:RebalanceSettings",
+        "medclip.pairs.selection.rebalance:rebalance",
+    ),
 }
 """Names, as select.yaml has them. A new step is one file and one line here."""

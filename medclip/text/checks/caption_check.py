@@ -37,7 +37,8 @@ from medclip.text.checks.closed_words import (
     any_modality_words,
     modality_words,
 )
-from medclip.text.mentions import NONE, all_absent, asserted, denied
+from medclip.text.checks.negation import denied
+from medclip.text.mentions import NONE, all_absent, asserted
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import without_article
 
@@ -183,7 +184,7 @@ def claims(text: str) -> frozenset[tuple[str, bool]]:
     for match in _pattern().finditer(lowered):
         term = match["stem"] or match["word"].removesuffix("s")
         if match[0] not in _NO_FINDING:
-            findings.add((term, not denied(lowered, match)))
+            findings.add((term, not denied(lowered[: match.start()], lowered[match.end() :])))
     return frozenset(findings)
 
 

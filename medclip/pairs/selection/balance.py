@@ -1,0 +1,249 @@
+"""Balance a pile over the concepts that its texts name: frequent ones are thinned, rare ones stay (MetaCLIP).
+
+Xu et al., "Demystifying CLIP Data" (ICLR 2024): an entry that c texts name is kept with probability t / max(c, t). With
+`reference: true` numbers are those of its published code. The medical default counts concepts and not their wordings,
+tells affirmed from denied ones, and counts a concept once a patient: of a patient's texts the first that names it
+carries it, images of one text together. Balance last, after steps that drop: counts are of what is left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from medclip.pairs.pile import Pile
+from medclip.pairs.selection.metadata_files import read_metadata
+from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
+from medclip.text.checks.matching import Matches, match_texts
+from medclip.text.checks.metadata import BUILT_IN, Metadata
+from medclip.wording import count, number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAST_T = 20
+"""Where t is chosen by the share of the tail, it is not lower: in a small pile nothing is thinned."""
+_MOST_BARS = 20
+DENIED = "no "
+"""Begins the name of a concept that is denied."""
+
+Polarity = Literal["all", "affirmed", "split"]
+
+
+class BalanceSettings(FilterSettings):
+    """How a pile is balanced."""
+
+    metadata: str = BUILT_IN
+    t: float | None = Field(None, gt=0)
+    """Texts of a concept above which it is thinned, .inf keeps each text that names one; None chooses it by
+    `tail_share`."""
+    tail_share: float = Field(0.06, ge=0, le=1)
+    """Share of all mentions that are of concepts below t."""
+    rule: Literal["pair", "text"] = "text"
+    """One draw for each concept of a text, or one for the text: the same in the mean."""
+    polarity: Polarity = "split"
+    """`all` does not tell affirmed from denied, `affirmed` leaves denied ones out, `split` counts them apart."""
+    reference: bool = False
+
+
+def entry_counts(index_M2: NDArray[np.integer[Any]], num_entries: int) -> NDArray[np.uint64]:
+    """Count the texts of each entry, uint64 [E]."""
+    return np.bincount(index_M2[:, 0], minlength=num_entries).astype(np.uint64)
+
+
+def probabilities(counts_E: NDArray[np.uint64], t: float) -> NDArray[np.float64]:
+    """Compute with which probability a mention of each entry is kept.
+
+    Example:
+        >>> probabilities(np.array([10, 2], np.uint64), 4).tolist()
+        [0.4, 1.0]
+    """
+    counts = counts_E.astype(np.float64)
+    return np.ones(len(counts)) if math.isinf(t) else t / np.maximum(counts, t)
+
+
+def tail_share(counts_E: NDArray[np.uint64], t: float) -> float:
+    """Compute the share of all mentions that are of entries below t."""
+    return float(counts_E[counts_E < t].sum() / counts_E.sum()) if counts_E.any() else 0.0
+
+
+def t_of_share(counts_E: NDArray[np.uint64], share: float) -> int:
+    """Choose the count t below which about `share` of all mentions lie: the first of the nearest ones."""
+    ascending = np.sort(counts_E)
+    shares = np.cumsum(ascending) / max(1, int(counts_E.sum()))
+    return int(ascending[np.argmin(np.abs(shares - share))])
+
+
+def keep_probabilities(
+    index_M2: NDArray[np.integer[Any]], p_E: NDArray[np.float64], num_texts: int
+) -> NDArray[np.float64]:
+    """Compute with which probability each text is kept; 0 for one that names no entry.
+
+    Example:
+        >>> keep_probabilities(np.array([[0, 0], [1, 0]]), np.array([0.4, 0.4]), 2).round(2).tolist()
+        [0.64, 0.0]
+    """
+    misses = np.ones(num_texts)
+    np.multiply.at(misses, index_M2[:, 1], 1 - p_E[index_M2[:, 0]])
+    return 1 - misses
+
+
+def kept_by_pairs(
+    index_M2: NDArray[np.integer[Any]], p_E: NDArray[np.float64], u_M: NDArray[np.float64], num_texts: int
+) -> NDArray[np.bool_]:
+    """Keep texts of which one entry is drawn.
+
+    Args:
+        index_M2: Entry and text of each mention.
+        p_E: Probability of each entry.
+        u_M: Draws from 0 to 1, one for each mention.
+        num_texts: Number of texts.
+    """
+    kept_N = np.zeros(num_texts, bool)
+    kept_N[index_M2[u_M < p_E[index_M2[:, 0]], 1]] = True
+    return kept_N
+
+
+@dataclass(frozen=True, eq=False)
+class Mentions:
+    """Which concepts are named by which units: texts, or in the medical way texts of patients."""
+
+    index_M2: NDArray[np.int32]
+    """Number of the concept and number of the unit, sorted by unit and then by concept."""
+    names: tuple[str, ...]
+    """Names of the concepts; of split ones the denied ones stand behind the affirmed ones."""
+
+
+def concept_mentions(matches: Matches, metadata: Metadata, polarity: Polarity) -> Mentions:
+    """Turn entries into concepts, and into affirmed and denied ones where that is asked for."""
+    num = len(metadata.concepts)
+    concept_M = metadata.concept_E[matches.index_M2[:, 0]].astype(np.int64)
+    text_M = matches.index_M2[:, 1].astype(np.int64)
+    names = metadata.concepts
+    if polarity != "all":
+        affirmed_M, denied_M = matches.affirmed_M, matches.denied_M & (polarity == "split")
+        concept_M = np.concatenate([concept_M[affirmed_M], concept_M[denied_M] + num])
+        text_M = np.concatenate([text_M[affirmed_M], text_M[denied_M]])
+        if polarity == "split":
+            names = (*names, *(DENIED + name for name in names))
+    key_M = np.unique(text_M * len(names) + concept_M)
+    return Mentions(np.stack([key_M % len(names), key_M // len(names)], axis=1).astype(np.int32), names)
+
+
+def once_a_patient(mentions: Mentions, patient_N: NDArray[np.intp]) -> Mentions:
+    """Leave the first text of each patient that names a concept.
+
+    Args:
+        mentions: Concepts of N texts.
+        patient_N: Number of the patient of each text.
+    """
+    key_M = patient_N[mentions.index_M2[:, 1]].astype(np.int64) * len(mentions.names) + mentions.index_M2[:, 0]
+    _, first = np.unique(key_M, return_index=True)
+    return Mentions(mentions.index_M2[np.sort(first)], mentions.names)
+
+
+def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], list[str], NDArray[np.intp]]:
+    """Put images of one patient with one text together: they are of one study, and share their fate.
+
+    Returns:
+        The unit of each row; the text of each unit; the patient of each unit, a number of its own where unknown.
+    """
+    unit_of: dict[tuple[str | int, str], int] = {}
+    patients: dict[str | int, int] = {}
+    unit_M = np.empty(len(rows_M), np.intp)
+    cells = zip(pile.cells("patient", rows_M), pile.cells("text", rows_M), strict=True)
+    for i, (patient, text) in enumerate(cells):
+        unit_M[i] = unit_of.setdefault((patient or i, text), len(unit_of))
+    patient_U = np.array([patients.setdefault(patient, len(patients)) for patient, _ in unit_of], np.intp)
+    return unit_M, [text for _, text in unit_of], patient_U
+
+
+def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, context: Context, step: int) -> Verdict:
+    """Keep texts by how rare the concepts are that they name; one that names none is dropped.
+
+    Returns:
+        Verdict whose value is the probability with which a row is kept.
+
+    Raises:
+        MedclipError: Refusals of `read_metadata`.
+    """
+    metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
+    polarity: Polarity = "all" if settings.reference else settings.polarity
+    if settings.reference:
+        unit_M = np.arange(len(rows_M))
+        texts: Any = pile.table.column("text").take(rows_M)
+    else:
+        unit_M, texts, patient_U = units_of(pile, rows_M)
+    matches = match_texts(texts, metadata, polarity=polarity != "all", progress=context.progress)
+    every = concept_mentions(matches, metadata, polarity)
+    mentions = every if settings.reference else once_a_patient(every, patient_U)
+    counts_E = entry_counts(mentions.index_M2, len(mentions.names))
+    t = settings.t
+    if t is None:
+        t = t_of_share(counts_E[counts_E > 0], settings.tail_share) if counts_E.any() else 0
+        t = t if settings.reference else max(LEAST_T, t)
+    p_E = probabilities(counts_E, t) if t else np.ones(len(counts_E))
+    keep_U = keep_probabilities(mentions.index_M2, p_E, len(texts))
+    rng = context.rng("balance", step)
+    if settings.rule == "pair":
+        kept_U = kept_by_pairs(mentions.index_M2, p_E, rng.random(len(mentions.index_M2)), len(texts))
+    else:
+        kept_U = (keep_U >= rng.random(len(texts))) & (keep_U > 0)
+    matched_U = np.zeros(len(texts), bool)
+    matched_U[every.index_M2[:, 1]] = True
+    facts = metadata.about() | {
+        "t": None if math.isinf(t) else t,
+        "tail_share": tail_share(counts_E, t),
+        "without_concept": int((~matched_U[unit_M]).sum()),
+        "repeats_of_a_patient": int((matched_U & (keep_U == 0))[unit_M].sum()),
+        "expected": float(keep_U[unit_M].sum()),
+        "histogram": histogram(mentions, kept_U),
+    }
+    notes = _notes(len(unit_M), int(matched_U[unit_M].sum()), counts_E, t)
+    return Verdict(kept_U[unit_M], keep_U[unit_M], facts=facts, notes=notes)
+
+
+def histogram(mentions: Mentions, kept_N: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return how often concepts are named before and after: those that are named most and least, and how many are."""
+    num = len(mentions.names)
+    before_E = entry_counts(mentions.index_M2, num).astype(np.int64)
+    after_E = entry_counts(mentions.index_M2[kept_N[mentions.index_M2[:, 1]]], num).astype(np.int64)
+    order = [e for e in np.argsort(-before_E, kind="stable").tolist() if before_E[e]]
+    bars = [{"concept": mentions.names[e], "before": int(before_E[e]), "after": int(after_E[e])} for e in order]
+    return {
+        "named_before": len(order),
+        "named_after": int((after_E > 0).sum()),
+        "gini_before": gini(before_E[order]),
+        "gini_after": gini(after_E[order]),
+        "top": bars[:_MOST_BARS],
+        "tail": bars[max(_MOST_BARS, len(bars) - _MOST_BARS) :],
+    }
+
+
+def gini(counts_E: NDArray[np.int64]) -> float:
+    """Compute the Gini coefficient of counts: 0 where all are equal, near 1 where one has all.
+
+    Example:
+        >>> gini(np.array([3, 3])), gini(np.array([0, 0, 0, 4]))
+        (0.0, 0.75)
+    """
+    if not counts_E.any():
+        return 0.0
+    ascending = np.sort(counts_E)
+    ranks = np.arange(1, len(counts_E) + 1)
+    return float((2 * ranks - len(counts_E) - 1) @ ascending / (len(counts_E) * ascending.sum()))
+
+
+def _notes(num_rows: int, num_matched: int, counts_E: NDArray[np.uint64], t: float) -> tuple[str, ...]:
+    notes = []
+    if num_matched < num_rows:
+        pairs = count(num_rows - num_matched, "pair")
+        notes.append(f"{pairs} of {number(num_rows)} name no concept of the metadata, and are dropped.")
+    if num_matched and t >= int(counts_E.max()):
+        highest = number(int(counts_E.max()))
+        notes.append(f"No concept is named more often than t allows (at most {highest} times): nothing is thinned.")
+    return tuple(notes)

@@ -1,0 +1,51 @@
+"""Keep pairs whose text names something of the metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from medclip.pairs.pile import Pile
+from medclip.pairs.selection.metadata_files import read_metadata
+from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
+from medclip.text.checks.matching import match_texts
+from medclip.text.checks.metadata import BUILT_IN
+from medclip.wording import count, number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class TextSettings(FilterSettings):
+    """What a text is to name."""
+
+    metadata: str = BUILT_IN
+    polarity: Literal["all", "affirmed"] = "all"
+    """`affirmed`: a concept that is denied wherever it stands does not count."""
+    reference: bool = False
+    """Entries are matched as they stand, as MetaCLIP does."""
+
+
+def names_an_entry(
+    pile: Pile, rows_M: NDArray[np.int64], settings: TextSettings, context: Context, step: int
+) -> Verdict:
+    """Keep texts that name an entry.
+
+    Returns:
+        Verdict whose value is the number of concepts that a text names.
+
+    Raises:
+        MedclipError: Refusals of `read_metadata`.
+    """
+    metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
+    affirmed = settings.polarity == "affirmed" and not settings.reference
+    texts = pile.table.column("text").take(rows_M)
+    matches = match_texts(texts, metadata, polarity=affirmed, progress=context.progress)
+    counted_M2 = matches.index_M2[matches.affirmed_M]
+    concept_M = metadata.concept_E[counted_M2[:, 0]].astype(np.int64)
+    keys = np.unique(counted_M2[:, 1].astype(np.int64) * len(metadata.concepts) + concept_M)
+    num_M = np.bincount(keys // len(metadata.concepts), minlength=len(rows_M)).astype(np.float64)
+    dropped = int((num_M == 0).sum())
+    notes = (f"{count(dropped, 'pair')} of {number(len(rows_M))} name no concept of the metadata.",) if dropped else ()
+    return Verdict(num_M > 0, num_M, facts=metadata.about(), notes=notes)

@@ -1,0 +1,80 @@
+"""Whether a report denies what it mentions: words that deny before and after a mention, and how far they reach.
+
+After NegEx (Chapman et al., J. Biomed. Inform. 34, 2001): triggers before and after, phrases that only look like one,
+and words that end a scope. Its window of five words is not used: in reports a denial reaches to the end of its list
+("No displaced rib fracture, pneumothorax, or large pleural effusion."), which is longer.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+_DENIES_BEFORE = re.compile(
+    r"\b(no|not|without|nor|neither|never|absence of|free of|clear of|negative for|rather than|instead of|excludes?"
+    r"|ruled? out|resolved|resolution of|lacks?|lacking|lack of|hardly|scarcely|unlikely|doubtful|dismiss(?:es|ed))\b"
+    r"[^.;:]*$"
+)
+_DENIES_AFTER = re.compile(
+    r"^[^.;:,]{0,40}\b(absent"
+    r"|not (seen|present|visible|identified|detected|found|observed|evident|demonstrated|made out)"
+    r"|ruled out|excluded|unlikely|doubtful|lacking|dismissed)\b"
+)
+_DENIES_NOTHING = re.compile(
+    r"\b(?:no doubt|without (?:any )?doubt|not only|no shortage of"
+    r"|(?:cannot|can't|can not|could not)(?: \w+){0,2} (?:excluded|ruled out|exclude|rule out)"
+    r"|not (?:excluded|ruled out))\b"
+)
+"""Where the word of a denial stands in what is none."""
+_TURNS = re.compile(r"\b(but|however|although|except|with|suggesting|indicating)\b")
+"""Words after which an earlier "no" no longer reaches."""
+
+
+def denied(before: str, after: str) -> bool:
+    """Return whether a mention is denied.
+
+    Args:
+        before: Start of the sentence up to the mention, in lower case.
+        after: Rest of the sentence behind the mention, in lower case.
+
+    Example:
+        >>> denied("no focal consolidation, ", " or pneumothorax"), denied("no doubt an ", "")
+        (True, False)
+    """
+    before = _DENIES_NOTHING.sub(" ", before)
+    denial = _DENIES_BEFORE.search(before)
+    if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):
+        return True
+    return bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", after)))
+
+
+_TRIGGER = re.compile(f"{_DENIES_BEFORE.pattern.removesuffix('[^.;:]*$')}|{_DENIES_AFTER.pattern.partition('}')[2]}")
+"""What is in every text that denies something: most captions have nothing of it, and are passed over."""
+_END = re.compile(r"[?!;:\n]|\.(?!(?<=\d\.)\d)(?!(?<=\d \.) \d)")
+"""End of a sentence or clause; a decimal point, with or without blanks around it, is none."""
+
+
+def denied_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Return of each mention whether its text denies it: no denial reaches into another sentence or line.
+
+    Args:
+        text: Text of any number of sentences, in lower case.
+        spans: Begin and end of each mention.
+
+    Example:
+        >>> text = "no effusion. nodule of 1.5 cm"
+        >>> denied_spans(text, [(3, 11), (13, 19)])
+        [True, False]
+    """
+    if not _TRIGGER.search(text):
+        return [False] * len(spans)
+    ends = [match.start() for match in _END.finditer(text)]
+    answers = []
+    for start, end in spans:
+        last, following = bisect_right(ends, start - 1) - 1, bisect_left(ends, end)
+        before = text[ends[last] + 1 if last >= 0 else 0 : start]
+        after = text[end : ends[following] if following < len(ends) else len(text)]
+        # What points are left are those of decimals, and end nothing.
+        answers.append(denied(before.replace(".", " "), after.replace(".", " ")))
+    return answers
