@@ -79,8 +79,34 @@ class Pile:
             column: Name of a column.
             rows_M: int64 [M], numbers of rows.
         """
+        import pyarrow as pa
+
         cells = self.table.column(column)
-        return (cells if rows_M is None else cells.take(rows_M)).to_pylist()
+        if rows_M is None:
+            return [cell for chunk in cells.chunks for cell in _as_list(chunk)]
+        # Arrow's `take` copies all chunks into one: 700 MB for the captions of five million pairs.
+        ends = np.cumsum([len(chunk) for chunk in cells.chunks])
+        order = np.argsort(rows_M, kind="stable")
+        firsts = np.searchsorted(rows_M[order], [0, *ends])
+        gathered = [
+            cell
+            for chunk, end, first, last in zip(cells.chunks, ends, firsts[:-1], firsts[1:], strict=True)
+            if last > first
+            for cell in _as_list(chunk.take(pa.array(rows_M[order[first:last]] - (end - len(chunk)))))
+        ]
+        place_M = np.empty(len(order), np.int64)
+        place_M[order] = np.arange(len(order))
+        return gathered if (place_M[1:] > place_M[:-1]).all() else [gathered[place] for place in place_M.tolist()]
+
+
+def _as_list(chunk: Any) -> list[Any]:
+    """Return the cells of an Arrow array; equal ones of a coded column are one object."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(chunk.type):
+        return chunk.to_pylist()
+    values = chunk.dictionary.to_pylist()
+    return [values[code] for code in chunk.indices.to_numpy(zero_copy_only=False).tolist()]
 
 
 def read_pile(
@@ -218,12 +244,16 @@ def _table_pile(path: Path, split: str | None, images: Path | None, settings: Se
     captions = [name for name in _CAPTIONS if name in read.names]
     if not captions and "report" not in read.names:
         read.need("caption", "the text of each image")
+    pa.default_memory_pool().release_unused()
     columns = {"key": _keys(read, str(file))}
-    for name in ("split", "patient", "modality", "source", "license"):
+    columns["split"] = _coded_column(read, "split")
+    patients = [_texts(read, "patient")] if "patient" in read.names else []
+    columns["patient"] = _joined(patients, read.num_rows).cast(pa.string())
+    for name in ("modality", "source", "license"):
         columns[name] = _coded_column(read, name)
     columns["text"] = _joined([_texts(read, name) for name in captions], read.num_rows)
     columns["report"] = _joined([_texts(read, "report")] if "report" in read.names else [], read.num_rows)
-    others = {name: read.arrow.column(name) for name in read.names if name not in COLUMNS}
+    others = {name: read.arrow.column(name) for name in read.names if name not in (*COLUMNS, *_CAPTIONS)}
     table = pa.table({**columns, **others})
     if split is not None:
         splits = sorted({str(name) for name in _coded_column(read, "split").dictionary.to_pylist()})
@@ -256,10 +286,25 @@ def _keys(read: Table, file: str) -> Any:
     for name in ("key", file):
         if name in read.names:
             cells = _texts(read, name).cast(pa.string())
-            distinct = _compute().unique(cells)
-            if len(distinct) == len(cells) and not _compute().is_in("", value_set=distinct).as_py():
+            if _are_distinct(cells):
                 return cells
     return pa.array([str(row) for row in range(read.num_rows)], pa.string())
+
+
+def _are_distinct(cells: Any) -> bool:
+    """Return whether no cell is empty, or there twice; a set of five million texts would take half a gigabyte."""
+    parts = (batch.column(0).to_pylist() for batch in _batches(cells))
+    hash_N = np.concatenate([np.fromiter(map(hash, part), np.int64, len(part)) for part in parts])
+    is_blank = bool(_compute().any(_compute().equal(cells, "")).as_py())
+    hash_N.sort()
+    are_distinct = bool((hash_N[1:] != hash_N[:-1]).all())  # two texts of one hash are compared themselves
+    return not is_blank and (are_distinct or len(_compute().unique(cells)) == len(cells))
+
+
+def _batches(column: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table([column], ["cells"]).to_batches(_BATCH_ROWS)
 
 
 def _texts(read: Table, name: str) -> Any:
@@ -271,7 +316,16 @@ def _texts(read: Table, name: str) -> Any:
         column = _compute().binary_join(column.cast(pa.large_list(pa.string())), "\n")
     elif not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         column = pa.chunked_array([pa.array(read.texts(name), pa.large_string())])
-    return _compute().utf8_trim_whitespace(column.cast(pa.large_string()).fill_null(""))
+    column = column.cast(pa.large_string()).fill_null("")
+    return pa.chunked_array(
+        [_trimmed(batch.column(0)) for batch in pa.table([column], ["texts"]).to_batches(_BATCH_ROWS)]
+    )
+
+
+def _trimmed(texts: Any) -> Any:
+    """Return texts without blanks around them; those that have none stay in the memory where they are."""
+    trimmed = _compute().utf8_trim_whitespace(texts)
+    return texts if trimmed.equals(texts) else trimmed
 
 
 def _joined(columns: Sequence[Any], num_rows: int) -> Any:

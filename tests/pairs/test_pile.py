@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.pile import COLUMNS, FACTS, read_pile
+from medclip.pairs.pile import COLUMNS, FACTS, Pile, read_pile
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.foreign import ForeignSet
@@ -97,7 +99,7 @@ def test_the_columns_of_few_values_are_numbers(folder: Path) -> None:
 
 def test_pairs_of_a_table_are_its_rows_with_its_other_columns_behind(folder: Path) -> None:
     pile = read_pile(folder / "t.csv", settings=ONE)
-    assert pile.table.column_names == [*COLUMNS, "file", "caption", "captions"]
+    assert pile.table.column_names == [*COLUMNS, "file"]
     assert pile.cells("key") == [f"{i}.png" for i in range(8)]
     assert pile.cells("text")[:3] == ["Caption number 0.", "Caption number 1.\nOne more of 1.", "Caption number 2."]
     assert pile.cells("patient")[0] == "Doe^0"
@@ -117,6 +119,16 @@ def test_a_table_whose_files_repeat_is_numbered(tmp_path: Path) -> None:
     assert pile.cells("text") == ["x\n y", "", ""]
     assert pile.cells("license") == [""] * 3
     assert pile.cells("width") == [1, 2, 3]
+
+
+@given(st.lists(st.integers(0, 11), max_size=30), st.booleans())
+def test_cells_of_some_rows_stand_in_the_order_of_the_rows(rows: list[int], is_coded: bool) -> None:
+    values = [f"cell {i % 5}" for i in range(12)]
+    column = pa.chunked_array([pa.array(values[:5]), pa.array([], pa.string()), pa.array(values[5:])])
+    table = pa.table({"x": column.dictionary_encode() if is_coded else column})
+    pile = Pile(table, Path("pile"), "", lambda rows: ())
+    assert pile.cells("x", np.array(rows, np.int64)) == [values[row] for row in rows]
+    assert pile.cells("x") == values
 
 
 def test_a_table_without_files_or_texts_is_refused(tmp_path: Path) -> None:

@@ -37,11 +37,12 @@ _PLAIN = re.compile(
 _WORD = re.compile(r"[^\W_]+(?:&[^\W_]+)?")
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Letters of scripts without blanks between words; each counts as a word."""
-_ENGLISH = re.compile(r"\b(?:the|of|and|with|in|no|is|are|there|shows?|from|to|at|by|for|left|right)\b")
-_OTHER = re.compile(
-    r"\b(?:der|die|das|und|mit|kein|keine|ist|im|von|links|rechts|le|la|les|des|du|et|avec|sans|est|une|el|los|las|y|"
-    r"con|sin|en|un|una|il|lo|gli|e|di|del|della|senza|o|os|do|da|com|sem|och|ej|med|inga|av|een|het|van|geen)\b"
+_ENGLISH = frozenset("the of and with in no is are there shows from to at by for left right".split())  # noqa: SIM905
+_OTHER = frozenset(  # German, French, Spanish, Italian, Portuguese, Swedish, Dutch
+    "der die das und mit kein keine ist im von links rechts le la les des du et avec sans est une el los las y con sin "  # noqa: SIM905
+    "en un una il lo gli e di del della senza o os do da com sem och ej med inga av een het van geen".split()
 )
+"""Small words, by which a language is told."""
 _NOT_LATIN = re.compile(r"[^\W\d_\u0041-\u024f]")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -123,7 +124,7 @@ def _caption_rules(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSetting
 
 
 def _num_words(text: str) -> int:
-    return len(text.split()) + len(_IDEOGRAPH.findall(text))
+    return len(text.split()) + (0 if text.isascii() else len(_IDEOGRAPH.findall(text)))
 
 
 def _is_modality(text: str) -> bool:
@@ -154,11 +155,10 @@ def _names_english(cell: str) -> bool:
 
 def _is_english(text: str) -> bool:
     """Return whether nothing speaks against English: neither its letters nor its small words."""
-    letters = len(_LETTER.findall(text))
-    if len(_NOT_LATIN.findall(text)) * 4 > letters:
+    if not text.isascii() and len(_NOT_LATIN.findall(text)) * 4 > len(_LETTER.findall(text)):
         return False
-    lower = text.lower()
-    return len(_OTHER.findall(lower)) <= len(_ENGLISH.findall(lower))
+    words = set(text.lower().split())
+    return len(words & _OTHER) <= len(words & _ENGLISH)
 
 
 def _header_rules(pile: Pile, rows_M: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:

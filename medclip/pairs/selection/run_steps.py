@@ -157,7 +157,7 @@ def _step(step: Mapping[str, Mapping[str, Any]], place: int, path: Path | None) 
             f"step {place} names {list_of([repr(name) for name in step]) or 'nothing'}; a step is one name with its "
             "settings.",
             where=path,
-            hint="Begin each with a dash: - basic: {}",
+            hint="Begin each with a dash, such as - basic: {} in a line of its own.",
         )
     ((name, settings),) = step.items()
     if name not in FILTERS:
