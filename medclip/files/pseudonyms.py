@@ -109,7 +109,7 @@ def match_patients(patients: Iterable[str], others: Iterable[str], key: bytes | 
 def _forms(patient: str, key: bytes | None) -> set[str]:
     """Return all that a patient may be written as."""
     plain = patient.strip().casefold().lstrip("0") or patient
-    ways = {patient, plain, patient.upper()}
+    ways = {patient, plain, patient.strip().upper()}
     return {patient, plain} | ({keyed_hash("patient", way, key) for way in ways} if key else set())
 
 

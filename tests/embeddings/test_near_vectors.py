@@ -24,7 +24,7 @@ def drawn(seed: int, num: int, dim: int = 16, spread: float = 1.0) -> NDArray[np
 def test_all_pairs_at_the_limit_are_found_and_no_other_whatever_the_ceiling(seed: int, n: int, m: int, memory: int):
     one, other = drawn(seed, n), drawn(seed + 1, m)
     for against in (None, other):
-        products = (one.astype(np.float64) @ (one if against is None else against).T.astype(np.float64))
+        products = one.astype(np.float64) @ (one if against is None else against).T.astype(np.float64)
         clear = np.abs(products - 0.7) > 1e-5
         expected = np.argwhere((np.triu(products, 1) if against is None else products) >= 0.7)
         near = near_vectors(one, against, cosine=0.7, memory_bytes=memory)

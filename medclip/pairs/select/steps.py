@@ -67,5 +67,12 @@ class Filter:
     opens_images: bool = False
 
 
-FILTERS: dict[str, Filter] = {}
+FILTERS: dict[str, Filter] = {
+    "deduplicate": Filter(
+        "one of several pairs with one image, and none with an image or a patient of evaluation",
+        "medclip.pairs.select.deduplicate:DeduplicateSettings",
+        "medclip.pairs.select.deduplicate:deduplicate",
+        opens_images=True,
+    ),
+}
 """Names, as select.yaml has them. A new step is one file and one line here."""

@@ -1,0 +1,122 @@
+"""Step `deduplicate`: copies, images and patients of evaluation, and what is no copy."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.pairs.pile import Pile
+from medclip.pairs.select.deduplicate import DeduplicateSettings, deduplicate
+from medclip.pairs.select.steps import Verdict
+from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg
+from tests.kits.piles import context_of, pile_of
+
+
+@pytest.fixture(scope="module")
+def films() -> list[Pixels]:
+    return [film(seed, 120, 110) for seed in range(40)]
+
+
+def run(pile: Pile, folder: Path, rows: Sequence[int] | None = None, **settings: Any) -> Verdict:
+    chosen = np.arange(len(pile)) if rows is None else np.array(rows, np.int64)
+    return deduplicate(pile, chosen, DeduplicateSettings(**settings), context_of(folder), 0)
+
+
+def held_out(monkeypatch: pytest.MonkeyPatch, piles: Mapping[str, Pile]) -> None:
+    """Have evaluation sets read from these piles."""
+    monkeypatch.setattr("medclip.pairs.pile.read_pile", lambda place, **_: piles[place.name], raising=False)
+
+
+def test_copies_go_and_the_longest_caption_stays_whatever_the_way_of_copying(films: list[Pixels], tmp_path: Path):
+    copies = [films[3], resized_jpeg(films[7]), cropped(films[11]), brighter(films[20]), cropped(films[30], 0.08)]
+    texts = ["a film"] * 40 + ["a film with two captions\nshort", "x", "x", "x", "x"]
+    verdict = run(pile_of([*films, *copies], text=texts), tmp_path)
+    assert np.flatnonzero(~verdict.kept_M).tolist() == [3, 41, 42, 43, 44]
+    assert sum(verdict.facts["dropped"].values()) == 5
+    assert verdict.facts["dropped"]["pixels"] == 1
+    assert verdict.value_M is not None
+    assert verdict.value_M[3] == 0
+    assert np.isnan(verdict.value_M[verdict.kept_M]).all()
+
+
+def test_a_tie_of_captions_is_broken_by_key_and_not_by_place(films: list[Pixels], tmp_path: Path):
+    verdict = run(pile_of([films[0]] * 3, key=["c", "a", "b"], text=["same"] * 3), tmp_path)
+    assert verdict.kept_M.tolist() == [False, True, False]
+
+
+def test_only_the_rows_that_are_asked_are_compared(films: list[Pixels], tmp_path: Path):
+    pile = pile_of([films[0], films[1], films[0], films[0]])
+    assert run(pile, tmp_path, [1, 2]).kept_M.tolist() == [True, True]
+    assert run(pile, tmp_path, [1, 2, 3]).kept_M.tolist() == [True, True, False]
+    assert run(pile, tmp_path, []).kept_M.tolist() == []
+
+
+def test_an_image_that_cannot_be_read_goes_with_its_reason_and_tiny_ones_are_compared_by_pixels(tmp_path: Path):
+    tiny = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    pile = pile_of([tiny, MedclipError(Reason.CORRUPT, "no image."), tiny, tiny + 1])
+    verdict = run(pile, tmp_path)
+    assert verdict.kept_M.tolist() == [True, False, False, True]
+    assert verdict.facts["unread"] == {"corrupt": 1}
+    assert verdict.value_M is not None
+    assert np.isnan(verdict.value_M[1])
+    assert any("corrupt 1" in note for note in verdict.notes)
+
+
+def test_what_links_to_evaluation_goes_mirrored_too_and_so_do_its_patients_under_any_name(
+    films: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hashed = keyed_hash("patient", "P9", load_key(context_of(tmp_path).settings))
+    images = [*films[:30], resized_jpeg(films[30]), films[31][:, ::-1], films[32], films[33], films[34]]
+    patients = [f"own{n}" for n in range(30)] + ["one", "two", "one", hashed, "P8"]
+    images.append(resized_jpeg(films[33]))  # the image of an evaluation patient, under another name
+    patients.append("three")
+    sets = {"a": pile_of(films[30:32], patient=["x", "y"]), "b": pile_of(films[36:38], patient=["P9", ""])}
+    held_out(monkeypatch, sets)
+    verdict = run(pile_of(images, patient=patients), tmp_path, evaluation=("a", "b"))
+    assert np.flatnonzero(~verdict.kept_M).tolist() == [30, 31, 32, 33, 35]
+    assert verdict.facts["dropped"]["evaluation_image"] == 2
+    assert verdict.facts["dropped"]["evaluation_patient"] == 3
+    assert run(pile_of(images, patient=patients), tmp_path).kept_M[30:35].all()
+
+
+def test_a_chain_of_frames_each_alike_to_the_next_keeps_what_is_not_alike(films: list[Pixels], tmp_path: Path):
+    steps = [(films[n] * (1 - share), films[n + 1] * share) for n in range(5) for share in np.linspace(0, 1, 12)]
+    frames = [(one + other).astype(np.uint8) for one, other in steps]
+    verdict = run(pile_of(frames, patient=["P1"] * 60), tmp_path, cropped=False)
+    assert 5 <= verdict.kept_M.sum() <= 15
+    assert np.diff(np.flatnonzero(verdict.kept_M), prepend=0, append=59).max() <= 24
+
+
+def test_a_blank_image_under_many_patients_is_a_caution(tmp_path: Path):
+    blank = np.zeros((16, 16), np.uint8)
+    verdict = run(pile_of([blank] * 12, patient=[f"P{n}" for n in range(12)]), tmp_path)
+    assert verdict.kept_M.sum() == 1
+    assert any(note.startswith("Caution: linked images of 12 patients") for note in verdict.notes)
+
+
+@pytest.mark.shared
+def test_films_of_different_patients_stay_and_planted_copies_go(shared: Path, tmp_path: Path):
+    images, patients = nih_films(shared, 120)
+    planted = [resized_jpeg(image, 1.0, 85) for image in images[:10]] + [cropped(i, 0.02) for i in images[10:20]]
+    verdict = run(pile_of([*images, *images[20:30], *planted], patient=[*patients, *["copy"] * 30]), tmp_path)
+    assert verdict.kept_M[:120].all() or set(patients) == {
+        p for p, kept in zip(patients, verdict.kept_M, strict=False) if kept
+    }
+    assert (~verdict.kept_M[120:]).sum() >= 28
+
+
+def nih_films(shared: Path, num: int) -> tuple[list[Pixels], list[str]]:
+    """Read one film each of some patients."""
+    folder = shared / "data" / "nih_cxr"
+    with (folder / "labels.csv").open() as table:
+        rows = {row["patient_id"]: row["file"] for row in csv.DictReader(table)}
+    files = dict(list(rows.items())[:num])
+    return [np.asarray(Image.open(folder / file).convert("L")) for file in files.values()], [*files]
