@@ -74,5 +74,17 @@ FILTERS: dict[str, Filter] = {
         "medclip.pairs.select.deduplicate:deduplicate",
         opens_images=True,
     ),
+    "clip_score": Filter(
+        "pairs whose image and words a pack finds alike, by a threshold or as a share",
+        "medclip.pairs.select.clip_score:ClipScoreSettings",
+        "medclip.pairs.select.clip_score:clip_score",
+        opens_images=True,
+    ),
+    "image": Filter(
+        "pairs whose image lies where images of a target's training split lie",
+        "medclip.pairs.select.image:ImageSettings",
+        "medclip.pairs.select.image:image",
+        opens_images=True,
+    ),
 }
 """Names, as select.yaml has them. A new step is one file and one line here."""
