@@ -170,7 +170,7 @@ def _chosen(
         if settings.reference:
             kept_M[rows] = scores_M[rows] >= reference_threshold(scores_M[rows], settings.fraction)
         else:
-            kept_M[rows] = best_share(scores_M[rows], [keys[row] for row in rows], settings.fraction)
+            kept_M[rows] = best_share(scores_M[rows], [keys[row] for row in rows.tolist()], settings.fraction)
         for modality in names if name is None else [name]:
             thresholds[modality] = float(scores_M[rows][kept_M[rows]].min())
     if settings.threshold is not None:
@@ -186,7 +186,7 @@ def _chosen(
 
 def _threshold_of(threshold: float | Mapping[str, float], modality: str) -> float:
     """Return the least score of a modality; all stay of one that is not named."""
-    return threshold if isinstance(threshold, float) else threshold.get(modality, -math.inf)
+    return threshold if isinstance(threshold, float | int) else threshold.get(modality, -math.inf)
 
 
 def _facts_of(

@@ -44,7 +44,7 @@ class ImageSettings(FilterSettings):
     """Split of these that is looked at; a test split is refused."""
     model: str = DEFAULT_MODEL
     """Pack that makes vectors; a folder or a built-in pack."""
-    clusters: int | None = Field(None, ge=1)
+    clusters: int | None = Field(default=None, ge=1)
     """Number of centroids; one for each 100 pairs where None, at most 100,000."""
     reference: bool = False
     """Whether captions and nearest centroids follow DataComp's rules."""
@@ -126,7 +126,8 @@ def compute_centroids(vectors_ND: NDArray[np.float32], num_clusters: int, seed: 
     from sklearn.exceptions import ConvergenceWarning
 
     num = min(num_clusters, len(np.unique(vectors_ND, axis=0)))
-    means: Any = KMeans(num, init="random", n_init=1, max_iter=_ITERATIONS, random_state=seed)
+    start: Any = 1
+    means: Any = KMeans(num, init="random", n_init=start, max_iter=_ITERATIONS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 20 rounds are what is wanted
         means.fit(np.asarray(vectors_ND, np.float32))

@@ -90,9 +90,21 @@ def test_what_links_to_evaluation_goes_mirrored_too_and_so_do_its_patients_under
 def test_a_chain_of_frames_each_alike_to_the_next_keeps_what_is_not_alike(films: list[Pixels], tmp_path: Path):
     steps = [(films[n] * (1 - share), films[n + 1] * share) for n in range(5) for share in np.linspace(0, 1, 12)]
     frames = [(one + other).astype(np.uint8) for one, other in steps]
-    verdict = run(pile_of(frames, patient=["P1"] * 60), tmp_path, cropped=False)
+    of_one = run(pile_of(frames, patient=["P1"] * 60), tmp_path, cropped=False)
+    assert of_one.kept_M.sum() > 20
+    verdict = run(pile_of(frames), tmp_path, cropped=False)
     assert 5 <= verdict.kept_M.sum() <= 15
     assert np.diff(np.flatnonzero(verdict.kept_M), prepend=0, append=59).max() <= 24
+
+
+def test_the_next_film_of_a_patient_stays_also_where_a_copy_of_one_lies_between(tmp_path: Path):
+    first, other = film(1, 120, 110).astype(float), film(2, 120, 110)
+    second = (0.7 * first + 0.3 * other).astype(np.uint8)
+    images = [first.astype(np.uint8), second, resized_jpeg((0.85 * first + 0.15 * other).astype(np.uint8))]
+    apart = run(pile_of(images, patient=["P1", "P2", "P3"], text=["long", "x", "x"]), tmp_path)
+    assert apart.kept_M.tolist() == [True, False, False]
+    of_one = run(pile_of(images, patient=["P1", "P1", "P3"], text=["long", "x", "x"]), tmp_path)
+    assert of_one.kept_M.tolist() == [True, True, False]
 
 
 def test_a_blank_image_under_many_patients_is_a_caution(tmp_path: Path):

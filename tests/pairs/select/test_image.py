@@ -77,8 +77,8 @@ def test_only_what_lies_beside_the_target_stays(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_reference_compares_products_and_asks_for_words_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    centroids = np.float32([[1, 0], [3, 0]])
-    vectors = np.float32([[1.1, 0], [-1, 0]])
+    centroids = np.array([[1, 0], [3, 0]], np.float32)
+    vectors = np.array([[1.1, 0], [-1, 0]], np.float32)
     assert nearest_centroids(vectors, centroids).tolist() == [0, 0]
     assert nearest_centroids(vectors, centroids, reference=True).tolist() == [1, 0]
     pile = pile_of(text=["two words", "word", "a b c", ""])
