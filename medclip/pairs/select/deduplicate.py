@@ -12,7 +12,8 @@ Links are joined to sets of images (connected components), of which the pair wit
 a loop and slices of a volume make chains, each alike to the next and the last one nothing like the first: so a pair
 goes with the one that stays only where no more than one other lies between them, and the search begins again among the
 rest. Two exposures of one patient are alike beyond chance between patients (three of 420 films of nih_cxr would go as
-their neighbours of the same week): within a patient only equal pixels and hashes within 16 bits link.
+their neighbours of the same week): within a patient only equal pixels and hashes within 16 bits link. Where neither
+patient is known, two slices of one CT may be the pair, and only these and registered copies of 0.97 and more link.
 
 A pair goes, too, where its image or a copy of it is an evaluation set's, mirrored or inverted as well, or where its
 patient, by identifier or keyed hash, is one of those or has an image there.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,8 @@ _MANY_PATIENTS = 10
 """Patients that one set of linked images may have before a caution is due."""
 _BITS_WITHIN_PATIENT = 16
 """Bits up to which two images of one patient are one: of brain_mri's pairs those are, and beyond are next slices."""
+_CORRELATION_OF_UNKNOWN = 0.97
+"""Least correlation of registered images of which no patient is known: next slices of covid_ct have up to 0.96."""
 _READ_AT_ONCE = 64
 
 
@@ -246,7 +249,7 @@ def _links_inside(pool: _Pool, least_cosine: float, context: Context, seed: int)
             pairs = near_vectors(vectors, cosine=cosines[modality], seed=seed, progress=context.progress)
             parts.append((of[pairs.one_K], of[pairs.other_K], 3, pairs.cosine_K))
             met = min(met, pairs.met_share)
-    return _of_two_exposures(_links(*parts), codes_M), _Alike(chance, correlation, cosines), met
+    return _of_two_exposures(_links(*parts), pool.patients), _Alike(chance, correlation, cosines), met
 
 
 def _both_ways(
@@ -262,10 +265,14 @@ def _both_ways(
     return Registered(pairs.one_K[kept_K], pairs.other_K[kept_K], pairs.correlation_K[kept_K])
 
 
-def _of_two_exposures(links: _Links, codes_M: NDArray[np.int32]) -> _Links:
-    """Leave out links within a patient that two exposures, frames or slices have just as well."""
-    apart_K = codes_M[links.one_K] != codes_M[links.other_K]
-    kept_K = apart_K | ((links.way_K <= 1) & (links.value_K <= _BITS_WITHIN_PATIENT))
+def _of_two_exposures(links: _Links, patients: Sequence[str]) -> _Links:
+    """Leave out links that two exposures, frames or slices of one patient have just as well."""
+    names = np.array(patients, object)
+    one_K, other_K = names[links.one_K], names[links.other_K]
+    same_K, unknown_K = (one_K == other_K) & (one_K != ""), (one_K == "") & (other_K == "")
+    near_K = (links.way_K <= 1) & (links.value_K <= _BITS_WITHIN_PATIENT)
+    turned_K = (links.way_K == 2) & (links.value_K >= _CORRELATION_OF_UNKNOWN)
+    kept_K = near_K | ~(same_K | unknown_K) | (unknown_K & turned_K)
     return _Links(links.one_K[kept_K], links.other_K[kept_K], links.way_K[kept_K], links.value_K[kept_K])
 
 

@@ -38,13 +38,21 @@ def held_out(monkeypatch: pytest.MonkeyPatch, piles: Mapping[str, Pile]) -> None
 def test_copies_go_and_the_longest_caption_stays_whatever_the_way_of_copying(films: list[Pixels], tmp_path: Path):
     copies = [films[3], resized_jpeg(films[7]), cropped(films[11]), brighter(films[20]), cropped(films[30], 0.08)]
     texts = ["a film"] * 40 + ["a film with two captions\nshort", "x", "x", "x", "x"]
-    verdict = run(pile_of([*films, *copies], text=texts), tmp_path)
+    verdict = run(pile_of([*films, *copies], text=texts, patient=[f"P{n}" for n in range(45)]), tmp_path)
     assert np.flatnonzero(~verdict.kept_M).tolist() == [3, 41, 42, 43, 44]
     assert sum(verdict.facts["dropped"].values()) == 5
     assert verdict.facts["dropped"]["pixels"] == 1
     assert verdict.value_M is not None
     assert verdict.value_M[3] == 0
     assert np.isnan(verdict.value_M[verdict.kept_M]).all()
+
+
+def test_without_patients_what_may_be_the_next_slice_stays(films: list[Pixels], tmp_path: Path):
+    next_slice = (0.7 * films[5] + 0.3 * films[6]).astype(np.uint8)
+    pile = [*films, films[3], resized_jpeg(films[7], 1.0, 90), next_slice]
+    assert np.flatnonzero(~run(pile_of(pile), tmp_path).kept_M).tolist() == [40, 41]
+    known = run(pile_of(pile, patient=[f"P{n}" for n in range(43)]), tmp_path)
+    assert np.flatnonzero(~known.kept_M).tolist() == [40, 41, 42]
 
 
 def test_a_tie_of_captions_is_broken_by_key_and_not_by_place(films: list[Pixels], tmp_path: Path):
@@ -92,7 +100,7 @@ def test_a_chain_of_frames_each_alike_to_the_next_keeps_what_is_not_alike(films:
     frames = [(one + other).astype(np.uint8) for one, other in steps]
     of_one = run(pile_of(frames, patient=["P1"] * 60), tmp_path, cropped=False)
     assert of_one.kept_M.sum() > 20
-    verdict = run(pile_of(frames), tmp_path, cropped=False)
+    verdict = run(pile_of(frames, patient=[f"P{n}" for n in range(60)]), tmp_path, cropped=False)
     assert 5 <= verdict.kept_M.sum() <= 15
     assert np.diff(np.flatnonzero(verdict.kept_M), prepend=0, append=59).max() <= 24
 
@@ -115,14 +123,24 @@ def test_a_blank_image_under_many_patients_is_a_caution(tmp_path: Path):
 
 
 @pytest.mark.shared
-def test_films_of_different_patients_stay_and_planted_copies_go(shared: Path, tmp_path: Path):
-    images, patients = nih_films(shared, 120)
-    planted = [resized_jpeg(image, 1.0, 85) for image in images[:10]] + [cropped(i, 0.02) for i in images[10:20]]
-    verdict = run(pile_of([*images, *images[20:30], *planted], patient=[*patients, *["copy"] * 30]), tmp_path)
-    assert verdict.kept_M[:120].all() or set(patients) == {
-        p for p, kept in zip(patients, verdict.kept_M, strict=False) if kept
-    }
-    assert (~verdict.kept_M[120:]).sum() >= 28
+def test_planted_copies_and_links_to_evaluation_all_go_and_no_film_of_another_patient(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    films, patients = nih_films(shared, 60)
+    pool, theirs = films[:50], films[50:]
+    copies = [films[n] if n < 8 else resized_jpeg(films[n]) if n < 16 else cropped(films[n], 0.05) for n in range(24)]
+    links = [*theirs[:2], resized_jpeg(theirs[2]), cropped(theirs[3])[:, ::-1], *films[54:56]]
+    held_out(
+        monkeypatch,
+        {"a": pile_of(theirs[:4], patient=patients[50:54]), "b": pile_of(theirs[6:8], patient=patients[54:56])},
+    )
+    names = [*patients[:50], *(f"copy {n}" for n in range(28)), *patients[54:56]]
+    pile = pile_of([*pool, *copies, *links], patient=names, text=["an own caption"] * 50 + ["copy"] * 30)
+    verdict = run(pile, tmp_path, evaluation=("a", "b"))
+    wrongly_dropped, missed = (~verdict.kept_M[:50]).sum(), verdict.kept_M[50:].sum()
+    assert (wrongly_dropped, missed) == (0, 0)
+    dropped = verdict.facts["dropped"]
+    assert (dropped["pixels"], dropped["evaluation_image"], dropped["evaluation_patient"]) == (8, 4, 2)
 
 
 def nih_films(shared: Path, num: int) -> tuple[list[Pixels], list[str]]:
