@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.pile import Pile
-from medclip.pairs.select import clip_score as step
-from medclip.pairs.select.clip_score import ClipScoreSettings, best_share, clip_score, reference_threshold
-from medclip.pairs.select.pack_vectors import PackVectors
-from medclip.pairs.select.steps import Verdict
+from medclip.pairs.selection import clip_score as step
+from medclip.pairs.selection.clip_score import ClipScoreSettings, best_share, clip_score, reference_threshold
+from medclip.pairs.selection.pack_vectors import PackVectors
+from medclip.pairs.selection.steps import Verdict
+from tests.kits.image_piles import context_of, pile_of
 from tests.kits.leakage import film
-from tests.kits.piles import context_of, pile_of
 
 
 def of_scores(monkeypatch: pytest.MonkeyPatch, scores: Any, pile: Pile, **settings: Any) -> Verdict:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from medclip.models.model import Model
     from medclip.pairs.pile import Pile
-    from medclip.pairs.select.steps import Context
+    from medclip.pairs.selection.steps import Context
 
 _AT_ONCE = 32
 """Images that are read for one call of the model, or so many batches as fill it."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
 from medclip.pairs.pile import COLUMNS, Pile
-from medclip.pairs.select.steps import Context
+from medclip.pairs.selection.steps import Context
 from medclip.settings import Settings
 
 Image = NDArray[np.uint8] | MedclipError

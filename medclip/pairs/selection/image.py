@@ -20,15 +20,15 @@ from pydantic import Field, field_validator
 
 from medclip.errors import MedclipError, Reason
 from medclip.lazy import import_name
-from medclip.pairs.select.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
-from medclip.pairs.select.steps import FilterSettings, Verdict
+from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
+from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medclip.pairs.pile import Pile
-    from medclip.pairs.select.steps import Context
+    from medclip.pairs.selection.steps import Context
 
 _ROWS_AT_ONCE = 4096
 _PAIRS_PER_CLUSTER, _MOST_CLUSTERS = 100, 100_000
@@ -75,8 +75,9 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
             raises.
     """
     model = load_pack(settings.model, context)
+    place = settings.target if "://" in settings.target else context.folder / settings.target
     target = import_name("medclip.pairs.pile:read_pile")(
-        context.folder / settings.target,
+        place,
         split=settings.target_split,
         settings=context.settings,
         progress=context.progress,
@@ -84,9 +85,7 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
     aim = encode_pile(model, target, np.arange(len(target)), context)
     aim_TD = aim.vectors_MD[np.isfinite(aim.vectors_MD[:, 0])]
     if not len(aim_TD):
-        raise MedclipError(
-            Reason.NOTHING_TO_DO, "no image of the target could be read.", where=context.folder / settings.target
-        )
+        raise MedclipError(Reason.NOTHING_TO_DO, "no image of the target could be read.", where=place)
     pool = encode_pile(model, pile, rows_M, context)
     read_M = np.isfinite(pool.vectors_MD[:, 0])
     if settings.reference:

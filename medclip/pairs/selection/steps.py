@@ -70,20 +70,20 @@ class Filter:
 FILTERS: dict[str, Filter] = {
     "deduplicate": Filter(
         "one of several pairs with one image, and none with an image or a patient of evaluation",
-        "medclip.pairs.select.deduplicate:DeduplicateSettings",
-        "medclip.pairs.select.deduplicate:deduplicate",
+        "medclip.pairs.selection.deduplicate:DeduplicateSettings",
+        "medclip.pairs.selection.deduplicate:deduplicate",
         opens_images=True,
     ),
     "clip_score": Filter(
         "pairs whose image and words a pack finds alike, by a threshold or as a share",
-        "medclip.pairs.select.clip_score:ClipScoreSettings",
-        "medclip.pairs.select.clip_score:clip_score",
+        "medclip.pairs.selection.clip_score:ClipScoreSettings",
+        "medclip.pairs.selection.clip_score:clip_score",
         opens_images=True,
     ),
     "image": Filter(
         "pairs whose image lies where images of a target's training split lie",
-        "medclip.pairs.select.image:ImageSettings",
-        "medclip.pairs.select.image:image",
+        "medclip.pairs.selection.image:ImageSettings",
+        "medclip.pairs.selection.image:image",
         opens_images=True,
     ),
 }

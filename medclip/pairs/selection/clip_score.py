@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import model_validator
 
 from medclip.models.packs.words import no_words
-from medclip.pairs.select.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
-from medclip.pairs.select.steps import FilterSettings, Verdict
+from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
+from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.settings import DEFAULT_MODEL
 from medclip.wording import count
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from medclip.models.model import Model
     from medclip.pairs.pile import Pile
-    from medclip.pairs.select.steps import Context
+    from medclip.pairs.selection.steps import Context
 
 UNKNOWN = "unknown"
 """How pairs without a modality are called in thresholds and facts."""

@@ -37,8 +37,8 @@ from medclip.imaging.near_duplicates import Chance, Limits, measure_chance, near
 from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, look_of
 from medclip.imaging.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.lazy import import_name
-from medclip.pairs.select.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
-from medclip.pairs.select.steps import FilterSettings, Verdict
+from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
+from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from medclip.models.model import Model
     from medclip.pairs.pile import Pile
-    from medclip.pairs.select.steps import Context
+    from medclip.pairs.selection.steps import Context
 
 MOST_IMAGES = int(MOST_PAIRS**0.5)
 """Images up to which copies that were cropped or turned are looked for."""
@@ -284,7 +284,7 @@ def _evaluation(
     theirs: set[str] = set()
     for place in settings.evaluation:
         held_out = import_name("medclip.pairs.pile:read_pile")(
-            context.folder / place,
+            place if "://" in place else context.folder / place,
             split=settings.evaluation_split,
             settings=context.settings,
             progress=context.progress,

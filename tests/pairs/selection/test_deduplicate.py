@@ -14,10 +14,10 @@ from PIL import Image
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.pairs.pile import Pile
-from medclip.pairs.select.deduplicate import DeduplicateSettings, deduplicate
-from medclip.pairs.select.steps import Verdict
+from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
+from medclip.pairs.selection.steps import Verdict
+from tests.kits.image_piles import context_of, pile_of
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg
-from tests.kits.piles import context_of, pile_of
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.pile import Pile
-from medclip.pairs.select import image as step
-from medclip.pairs.select.image import ImageSettings, compute_centroids, has_words, image, nearest_centroids
-from medclip.pairs.select.pack_vectors import PackVectors
-from medclip.pairs.select.steps import Verdict
-from tests.kits.piles import context_of, pile_of
+from medclip.pairs.selection import image as step
+from medclip.pairs.selection.image import ImageSettings, compute_centroids, has_words, image, nearest_centroids
+from medclip.pairs.selection.pack_vectors import PackVectors
+from medclip.pairs.selection.steps import Verdict
+from tests.kits.image_piles import context_of, pile_of
 
 
 @pytest.mark.golden
