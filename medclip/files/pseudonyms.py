@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, printable
@@ -89,6 +90,27 @@ def keyed_hash(kind: str, value: str, key: bytes) -> str:
         16 hex characters.
     """
     return hashlib.blake2b(f"{kind}\0{value}".encode("utf-8", "surrogateescape"), key=key, digest_size=8).hexdigest()
+
+
+def match_patients(patients: Iterable[str], others: Iterable[str], key: bytes | None) -> set[str]:
+    """Return the patients that are among others, as identifiers or as keyed hashes on either side.
+
+    Case, blanks around and leading zeros do not count: tables that came through a spreadsheet have lost them.
+
+    Args:
+        patients: Identifiers or keyed hashes; empty ones match nothing.
+        others: Identifiers or keyed hashes of another set.
+        key: Identity key, from `load_key`; None where hashes can be met by equal hashes alone.
+    """
+    forms = {form for other in others if other for form in _forms(other, key)}
+    return {patient for patient in patients if patient and not forms.isdisjoint(_forms(patient, key))}
+
+
+def _forms(patient: str, key: bytes | None) -> set[str]:
+    """Return all that a patient may be written as."""
+    plain = patient.strip().casefold().lstrip("0") or patient
+    ways = {patient, plain, patient.strip().upper()}
+    return {patient, plain} | ({keyed_hash("patient", way, key) for way in ways} if key else set())
 
 
 _PATH = "path:"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.files.pseudonyms import keyed_hash, load_key, match_patients
 from medclip.settings import Settings
 
 
@@ -70,3 +70,14 @@ def test_hashes_depend_on_kind_value_and_key() -> None:
     assert len(hashes) == 8
     assert all(len(value) == 16 for value in hashes)
     assert keyed_hash("patient", "1", b"a" * 32) == keyed_hash("patient", "1", b"a" * 32)
+
+
+def test_patients_are_matched_whichever_side_is_hashed_and_whatever_a_spreadsheet_did_to_them() -> None:
+    key, other_key = bytes(32), bytes(range(32))
+    hashed = keyed_hash("patient", "P0017", key)
+    assert match_patients([hashed, "x", ""], ["P0017", ""], key) == {hashed}
+    assert match_patients(["P0017", "p0017 ", "17"], [hashed], key) == {"P0017", "p0017 "}
+    assert match_patients(["007", "8"], ["7", "9"], None) == {"007"}
+    assert match_patients([hashed], [hashed], None) == {hashed}
+    assert not match_patients([hashed], ["P0017"], None)
+    assert not match_patients([hashed], ["P0017"], other_key)

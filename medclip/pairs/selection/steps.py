@@ -99,5 +99,23 @@ FILTERS: dict[str, Filter] = {
         "medclip.pairs.selection.rebalance:RebalanceSettings",
         "medclip.pairs.selection.rebalance:rebalance",
     ),
+    "deduplicate": Filter(
+        "one of several pairs with one image, and none with an image or a patient of evaluation",
+        "medclip.pairs.selection.deduplicate:DeduplicateSettings",
+        "medclip.pairs.selection.deduplicate:deduplicate",
+        opens_images=True,
+    ),
+    "clip_score": Filter(
+        "pairs whose image and words a pack finds alike, by a threshold or as a share",
+        "medclip.pairs.selection.clip_score:ClipScoreSettings",
+        "medclip.pairs.selection.clip_score:clip_score",
+        opens_images=True,
+    ),
+    "image": Filter(
+        "pairs whose image lies where images of a target's training split lie",
+        "medclip.pairs.selection.image:ImageSettings",
+        "medclip.pairs.selection.image:image",
+        opens_images=True,
+    ),
 }
 """Names, as select.yaml has them. A new step is one file and one line here."""

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.checks.leakage.file_hashes import HashedFiles, burned_in_row
-from medclip.auditing.checks.leakage.near_duplicates import FINE_BITS, Chance, Limits, measure_chance, near_duplicates
-from medclip.auditing.checks.leakage.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.auditing.checks.leakage.training_data import TrainingData, of_pack, of_shards, of_table
 from medclip.auditing.checks.table import CheckRows
 from medclip.auditing.input.read import patient_column
-from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.files.pseudonyms import load_key, match_patients
 from medclip.files.tables.table import PATIENTS, is_blank
+from medclip.imaging.near_duplicates import Chance, Limits, measure_chance, near_duplicates
+from medclip.imaging.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.progress import Progress
 from medclip.statistics.cohort import Cohort
 from medclip.wording import count, list_of
@@ -193,7 +193,7 @@ def _shared_patients(
     if not cohort.identities:
         return _untested(name, "the audit set does not name its patients.")
     whose = {p for p in cohort.identities if not is_blank(p)}
-    shared = _met(whose, data.patients, key)
+    shared = match_patients(whose, data.patients, key)
     if shared:
         sentence = (
             f"{len(shared)} of {len(whose)} patients are also in {data.name}. The model has seen other images of "
@@ -201,7 +201,7 @@ def _shared_patients(
         )
         theirs = ((i, "", "the same patient") for i, patient in enumerate(cohort.identities) if patient in shared)
         return _row(name, len(shared), len(whose), sentence, red=True, named=theirs)
-    if data.hashed and not files_shared and (proof := _met({*everybody} - whose, data.patients, key)):
+    if data.hashed and not files_shared and (proof := match_patients({*everybody} - whose, data.patients, key)):
         sentence = (
             f"None of {len(whose)} patients is among {data.name}. The key is right: {len(proof)} other patients of the "
             "table of labels are."
@@ -222,21 +222,6 @@ def _shared_patients(
         return _untested(name, why)
     sentence = f"None of {len(whose)} patients is in {data.name}, as far as both write identifiers alike."
     return _row(name, 0, len(whose), sentence)
-
-
-def _met(patients: Iterable[str], identifiers: frozenset[str], key: bytes | None) -> set[str]:
-    """Return the patients that are known by identifier or hash under the key, whatever their case and leading zeros."""
-    folded = identifiers | {_plain(p) for p in identifiers}
-    return {
-        p
-        for p in patients
-        if not folded.isdisjoint((p, _plain(p)))
-        or (key and any(keyed_hash("patient", way, key) in identifiers for way in {p, _plain(p), p.upper()}))
-    }
-
-
-def _plain(patient: str) -> str:
-    return patient.strip().casefold().lstrip("0") or patient
 
 
 def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.float32] | None) -> Chance | None:
@@ -285,17 +270,8 @@ def _shared_images(
         )
     else:
         sentence = f"None of {len(ours)} images looks like one of the {len(theirs)} of {data.name}.{left_out}"
-    sentence = f"{sentence} {_lowered(limits)}".rstrip() + searched
+    sentence = f"{sentence} {limits.caution}".rstrip() + searched
     return _row(name, len(shared), len(ours), sentence, red=bool(shared), named=named)
-
-
-def _lowered(limits: Limits) -> str:
-    if limits.fine >= FINE_BITS:
-        return ""
-    return (
-        f"Images of different patients are so alike here that only hashes of at most {limits.fine} different bits of "
-        "255 can be told from chance."
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -453,12 +429,12 @@ def _near_copies(
     apart = sum(bool(patients[i] != patients[j]) for i, j in alike)
     together = len(alike) - apart
     if not apart + together:
-        sentence = f"No two of {len(rows)} images look alike enough to be one image. {_lowered(limits)}"
+        sentence = f"No two of {len(rows)} images look alike enough to be one image. {limits.caution}"
         return _row(name, 0, len(rows), sentence.rstrip())
     sentence = (
         f"Pairs that look like one image, among {len(rows)} images: {together} of one patient, which is no "
         f"leakage, and {apart} under two patients, who may be one person or whose image was used twice. "
-        f"Copies with the same bytes are not counted here. {_lowered(limits)}"
+        f"Copies with the same bytes are not counted here. {limits.caution}"
     ).rstrip()
     named = ((i, _key(cohort, j), how) for (i, j), how in sorted(alike.items()))
     return _row(name, apart + together, len(rows), sentence, named=named)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.checks.leakage.registration import MOST_IMAGES
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.imaging.perceptual_hash import FINE_WORDS, SMALL_PX, VARIANTS, ImageHashes, Look, look_of
+from medclip.imaging.registration import MOST_IMAGES
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source

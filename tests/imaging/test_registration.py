@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.auditing.checks.leakage import registration
-from medclip.auditing.checks.leakage.registration import (
+from medclip.imaging import registration
+from medclip.imaging.geometry import letterbox
+from medclip.imaging.perceptual_hash import SMALL_PX, small_image
+from medclip.imaging.registration import (
     LEAST_CORRELATION,
     Registered,
     candidates,
     limit,
     register,
 )
-from medclip.imaging.geometry import letterbox
-from medclip.imaging.perceptual_hash import SMALL_PX, small_image
 from medclip.progress import Silent
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg, rotated
 

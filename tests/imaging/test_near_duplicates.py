@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.auditing.checks.leakage.near_duplicates import (
+from medclip.imaging.near_duplicates import (
     FINE_BITS,
     Chance,
     Limits,

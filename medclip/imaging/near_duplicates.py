@@ -79,6 +79,16 @@ class Limits:
     confirmed: int = FINE_BITS_CONFIRMED
     """Where embeddings agree, too."""
 
+    @property
+    def caution(self) -> str:
+        """Sentence on limits that were lowered; blank where they were not."""
+        if self.fine >= FINE_BITS:
+            return ""
+        return (
+            f"Images of different patients are so alike here that only hashes of at most {self.fine} different bits of "
+            "255 can be told from chance."
+        )
+
 
 @dataclass(frozen=True)
 class Chance:

@@ -1,0 +1,152 @@
+"""Step `deduplicate`: copies, images and patients of evaluation, and what is no copy."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.pairs.pile import Pile
+from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
+from medclip.pairs.selection.steps import Verdict
+from tests.kits.image_piles import context_of, pile_of
+from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg
+
+
+@pytest.fixture(scope="module")
+def films() -> list[Pixels]:
+    return [film(seed, 120, 110) for seed in range(40)]
+
+
+def run(pile: Pile, folder: Path, rows: Sequence[int] | None = None, **settings: Any) -> Verdict:
+    chosen = np.arange(len(pile)) if rows is None else np.array(rows, np.int64)
+    return deduplicate(pile, chosen, DeduplicateSettings(**settings), context_of(folder), 0)
+
+
+def held_out(monkeypatch: pytest.MonkeyPatch, piles: Mapping[str, Pile]) -> None:
+    """Have evaluation sets read from these piles."""
+    monkeypatch.setattr("medclip.pairs.pile.read_pile", lambda place, **_: piles[place.name], raising=False)
+
+
+def test_copies_go_and_the_longest_caption_stays_whatever_the_way_of_copying(films: list[Pixels], tmp_path: Path):
+    copies = [films[3], resized_jpeg(films[7]), cropped(films[11]), brighter(films[20]), cropped(films[30], 0.08)]
+    texts = ["a film"] * 40 + ["a film with two captions\nshort", "x", "x", "x", "x"]
+    verdict = run(pile_of([*films, *copies], text=texts, patient=[f"P{n}" for n in range(45)]), tmp_path)
+    assert np.flatnonzero(~verdict.kept_M).tolist() == [3, 41, 42, 43, 44]
+    assert sum(verdict.facts["dropped"].values()) == 5
+    assert verdict.facts["dropped"]["pixels"] == 1
+    assert verdict.value_M is not None
+    assert verdict.value_M[3] == 0
+    assert np.isnan(verdict.value_M[verdict.kept_M]).all()
+
+
+def test_without_patients_what_may_be_the_next_slice_stays(films: list[Pixels], tmp_path: Path):
+    next_slice = (0.7 * films[5] + 0.3 * films[6]).astype(np.uint8)
+    pile = [*films, films[3], resized_jpeg(films[7], 1.0, 90), next_slice]
+    assert np.flatnonzero(~run(pile_of(pile), tmp_path).kept_M).tolist() == [40, 41]
+    known = run(pile_of(pile, patient=[f"P{n}" for n in range(43)]), tmp_path)
+    assert np.flatnonzero(~known.kept_M).tolist() == [40, 41, 42]
+
+
+def test_a_tie_of_captions_is_broken_by_key_and_not_by_place(films: list[Pixels], tmp_path: Path):
+    verdict = run(pile_of([films[0]] * 3, key=["c", "a", "b"], text=["same"] * 3), tmp_path)
+    assert verdict.kept_M.tolist() == [False, True, False]
+
+
+def test_only_the_rows_that_are_asked_are_compared(films: list[Pixels], tmp_path: Path):
+    pile = pile_of([films[0], films[1], films[0], films[0]])
+    assert run(pile, tmp_path, [1, 2]).kept_M.tolist() == [True, True]
+    assert run(pile, tmp_path, [1, 2, 3]).kept_M.tolist() == [True, True, False]
+    assert run(pile, tmp_path, []).kept_M.tolist() == []
+
+
+def test_an_image_that_cannot_be_read_goes_with_its_reason_and_tiny_ones_are_compared_by_pixels(tmp_path: Path):
+    tiny = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    pile = pile_of([tiny, MedclipError(Reason.CORRUPT, "no image."), tiny, tiny + 1])
+    verdict = run(pile, tmp_path)
+    assert verdict.kept_M.tolist() == [True, False, False, True]
+    assert verdict.facts["unread"] == {"corrupt": 1}
+    assert verdict.value_M is not None
+    assert np.isnan(verdict.value_M[1])
+    assert any("corrupt 1" in note for note in verdict.notes)
+
+
+def test_what_links_to_evaluation_goes_mirrored_too_and_so_do_its_patients_under_any_name(
+    films: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hashed = keyed_hash("patient", "P9", load_key(context_of(tmp_path).settings))
+    images = [*films[:30], resized_jpeg(films[30]), films[31][:, ::-1], films[32], films[33], films[34]]
+    patients = [f"own{n}" for n in range(30)] + ["one", "two", "one", hashed, "P8"]
+    images.append(resized_jpeg(films[33]))  # the image of an evaluation patient, under another name
+    patients.append("three")
+    sets = {"a": pile_of(films[30:32], patient=["x", "y"]), "b": pile_of(films[36:38], patient=["P9", ""])}
+    held_out(monkeypatch, sets)
+    verdict = run(pile_of(images, patient=patients), tmp_path, evaluation=("a", "b"))
+    assert np.flatnonzero(~verdict.kept_M).tolist() == [30, 31, 32, 33, 35]
+    assert verdict.facts["dropped"]["evaluation_image"] == 2
+    assert verdict.facts["dropped"]["evaluation_patient"] == 3
+    assert run(pile_of(images, patient=patients), tmp_path).kept_M[30:35].all()
+
+
+def test_a_chain_of_frames_each_alike_to_the_next_keeps_what_is_not_alike(films: list[Pixels], tmp_path: Path):
+    steps = [(films[n] * (1 - share), films[n + 1] * share) for n in range(5) for share in np.linspace(0, 1, 12)]
+    frames = [(one + other).astype(np.uint8) for one, other in steps]
+    of_one = run(pile_of(frames, patient=["P1"] * 60), tmp_path, cropped=False)
+    assert of_one.kept_M.sum() > 20
+    verdict = run(pile_of(frames, patient=[f"P{n}" for n in range(60)]), tmp_path, cropped=False)
+    assert 5 <= verdict.kept_M.sum() <= 15
+    assert np.diff(np.flatnonzero(verdict.kept_M), prepend=0, append=59).max() <= 24
+
+
+def test_the_next_film_of_a_patient_stays_also_where_a_copy_of_one_lies_between(tmp_path: Path):
+    first, other = film(1, 120, 110).astype(float), film(2, 120, 110)
+    second = (0.7 * first + 0.3 * other).astype(np.uint8)
+    images = [first.astype(np.uint8), second, resized_jpeg((0.85 * first + 0.15 * other).astype(np.uint8))]
+    apart = run(pile_of(images, patient=["P1", "P2", "P3"], text=["long", "x", "x"]), tmp_path)
+    assert apart.kept_M.tolist() == [True, False, False]
+    of_one = run(pile_of(images, patient=["P1", "P1", "P3"], text=["long", "x", "x"]), tmp_path)
+    assert of_one.kept_M.tolist() == [True, True, False]
+
+
+def test_a_blank_image_under_many_patients_is_a_caution(tmp_path: Path):
+    blank = np.zeros((16, 16), np.uint8)
+    verdict = run(pile_of([blank] * 12, patient=[f"P{n}" for n in range(12)]), tmp_path)
+    assert verdict.kept_M.sum() == 1
+    assert any(note.startswith("Caution: linked images of 12 patients") for note in verdict.notes)
+
+
+@pytest.mark.shared
+def test_planted_copies_and_links_to_evaluation_all_go_and_no_film_of_another_patient(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    films, patients = nih_films(shared, 60)
+    pool, theirs = films[:50], films[50:]
+    copies = [films[n] if n < 8 else resized_jpeg(films[n]) if n < 16 else cropped(films[n], 0.05) for n in range(24)]
+    links = [*theirs[:2], resized_jpeg(theirs[2]), cropped(theirs[3])[:, ::-1], *films[54:56]]
+    held_out(
+        monkeypatch,
+        {"a": pile_of(theirs[:4], patient=patients[50:54]), "b": pile_of(theirs[6:8], patient=patients[54:56])},
+    )
+    names = [*patients[:50], *(f"copy {n}" for n in range(28)), *patients[54:56]]
+    pile = pile_of([*pool, *copies, *links], patient=names, text=["an own caption"] * 50 + ["copy"] * 30)
+    verdict = run(pile, tmp_path, evaluation=("a", "b"))
+    wrongly_dropped, missed = (~verdict.kept_M[:50]).sum(), verdict.kept_M[50:].sum()
+    assert (wrongly_dropped, missed) == (0, 0)
+    dropped = verdict.facts["dropped"]
+    assert (dropped["pixels"], dropped["evaluation_image"], dropped["evaluation_patient"]) == (8, 4, 2)
+
+
+def nih_films(shared: Path, num: int) -> tuple[list[Pixels], list[str]]:
+    """Read one film each of some patients."""
+    folder = shared / "data" / "nih_cxr"
+    with (folder / "labels.csv").open() as table:
+        rows = {row["patient_id"]: row["file"] for row in csv.DictReader(table)}
+    files = dict(list(rows.items())[:num])
+    return [np.asarray(Image.open(folder / file).convert("L")) for file in files.values()], [*files]
