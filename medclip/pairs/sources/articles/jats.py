@@ -34,8 +34,8 @@ _FORMULAE = frozenset({"disp-formula", "inline-formula"})
 _PANELS = re.compile(
     r"\d\s*[(\[]?([A-Za-z](?:\s*(?:,|and|&)?\s*[A-Za-z]\b)*(?:\s*[-\u2013\u2014]\s*[A-Za-z]\b)?)[)\]]?$"
 )
-_PANELS_BEHIND = re.compile(r"^([A-Z](?:\s*,\s*[A-Z]\b)*(?:\s*[-\u2013\u2014]\s*[A-Z]\b)?)(?![A-Za-z])")
-_RANGE = re.compile(r"([A-Za-z])\s*[-\u2013\u2014]\s*([A-Za-z])")
+_PANELS_BEHIND = re.compile(rf"^([A-Z](?:\s*,\s*[A-Z]\b)*(?:\s*{_DASH}\s*[A-Z]\b)?)(?![A-Za-z])")
+_RANGE = re.compile(rf"([A-Za-z])\s*{_DASH}\s*([A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def _abstract(meta: Element | None) -> str:
 
 
 def _date(meta: Element | None) -> str:
-    """Return the earliest day that the article was published on, as far as it is stated: 2024, 2024-06 or 2024-06-01."""
+    """Return the earliest day of publication, as far as it is stated: 2024, 2024-06 or 2024-06-01."""
     days = []
     for one in [] if meta is None else meta.findall("pub-date"):
         parts = [_first(one, name) for name in ("year", "month", "day")]
@@ -342,7 +342,8 @@ def _license(meta: Element | None) -> str:
     """Return all that the article states of its licence: addresses, then words."""
     stated = [] if meta is None else [*meta.findall("permissions//license"), *meta.findall("permissions//license_ref")]
     links = [_link(inner) for one in stated for inner in one.iter()]
-    return " ".join(dict.fromkeys(filter(None, (*links, *(_text(one) for one in stated)))))
+    kinds = (one.get("license-type", "") for one in stated)
+    return " ".join(dict.fromkeys(filter(None, (*links, *kinds, *(_text(one) for one in stated)))))
 
 
 def _link(element: Element) -> str:

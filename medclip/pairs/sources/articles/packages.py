@@ -63,7 +63,7 @@ class Package:
     def stamp(self) -> list[Any]:
         """What changes when the package does: what the list says, and sizes and times of its files."""
         try:
-            paths = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
+            paths = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
             states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
         except OSError:
             states = []
@@ -164,8 +164,8 @@ def open_package(package: Package) -> Opened:
 
     Raises:
         MedclipError: MISSING_FILE where there is no package or no article in it; LINK_OUTSIDE for one that leads
-            outside of its folder or that of the list; CORRUPT, TRUNCATED or TOO_LARGE for a tar; WRONG_USE for several
-            articles; READ_ERROR.
+            outside of its folder or that of the list; CORRUPT, TRUNCATED or TOO_LARGE for a tar; OTHER_INPUT for
+            several articles; READ_ERROR.
     """
     if package.name.startswith(("/", "~")) or ".." in Path(package.name).parts:
         raise MedclipError(Reason.LINK_OUTSIDE, "the list names a file outside of its own folder.")
@@ -206,7 +206,7 @@ def _only_article(articles: Mapping[str, Any]) -> str:
         if len(names) == 1:
             return names[0]
         if names:
-            raise MedclipError(Reason.WRONG_USE, f"the package holds {count(len(names), 'article')}, not one.")
+            raise MedclipError(Reason.OTHER_INPUT, f"the package holds {count(len(names), 'article')}, not one.")
     raise MedclipError(Reason.MISSING_FILE, "the package holds no article (.nxml or .xml).")
 
 
