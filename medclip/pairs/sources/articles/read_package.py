@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from medclip.adapters.base import Source, source_of
 from medclip.adapters.generic import GenericAdapter
@@ -73,6 +73,11 @@ class ReadPackage:
     figures: tuple[ReadFigure, ...] = ()
     rejects: tuple[Reject, ...] = ()
 
+    @classmethod
+    def rejected(cls, problem: Problem) -> Self:
+        """Return the result of a package of which nothing can be read."""
+        return cls({}, (), (Reject("", "", problem),))
+
 
 def preprocessing() -> str:
     """Return the hash of what decides the pixels of figures."""
@@ -93,13 +98,13 @@ def read_package(package: Package, form: ReadForm, settings: Settings) -> ReadPa
     """
     try:
         if (stated := package.stated.get("license")) and (problem := _not_kept(license_of(stated), form)):
-            return _rejected(problem)  # it need not be opened
+            return ReadPackage.rejected(problem)  # it need not be opened
         opened = open_package(package)
         article = read_article(opened.article)
     except MedclipError as e:
-        return _rejected(e.problem())
+        return ReadPackage.rejected(e.problem())
     except MemoryError:
-        return _rejected(Problem(Reason.TOO_LARGE, "the package does not fit into memory."))
+        return ReadPackage.rejected(Problem(Reason.TOO_LARGE, "the package does not fit into memory."))
     facts = _facts(package, article)
     if not article.figures:
         return ReadPackage(facts, (), (Reject("", "", Problem(Reason.NO_PIXELS, "the article has no figure.")),))
@@ -110,10 +115,6 @@ def read_package(package: Package, form: ReadForm, settings: Settings) -> ReadPa
         for result in _read_figures(article.figures, problem, opened, folder, form, settings):
             rejects.append(result) if isinstance(result, Reject) else figures.append(result)
     return ReadPackage(facts, tuple(figures), tuple(rejects))
-
-
-def _rejected(problem: Problem) -> ReadPackage:
-    return ReadPackage({}, (), (Reject("", "", problem),))
 
 
 def _not_kept(license_name: str, form: ReadForm) -> Problem | None:
