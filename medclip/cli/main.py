@@ -88,6 +88,10 @@ COMMANDS = {
         "medclip.cli.captions:captions",
         "Turn a table of labels, or of a published set, into one with captions.",
     ),
+    "pairs from-articles": (
+        "medclip.cli.articles:from_articles",
+        "Turn figures of open-access articles into shards.",
+    ),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",

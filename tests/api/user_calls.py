@@ -54,6 +54,7 @@ def calls() -> list[Path | float | str | int | None]:
     indexed = medclip.shards.index(images, source="a set", license_="CC0", keep_textless=True)
     checked = medclip.shards.check(out, patient="patient").ok
     captioned = medclip.pairs.captions(labels, out, from_="ecg", num_captions=2, language="de")
+    figures = medclip.pairs.from_articles(images, out, license=["commercial"], splits={"train": 1.0}).num_samples
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(
         images,
@@ -124,6 +125,7 @@ def calls() -> list[Path | float | str | int | None]:
         tuned,
         health,
         pairs,
+        figures,
         places,
         tissue,
         answers,

@@ -202,16 +202,16 @@ class _Writing:
     def _sides(self, packages: Sequence[Package], journal: ArticleJournal) -> list[str]:
         """Return the split of each package; "" for one that is no sample. Of two with one article the first counts."""
         sides: list[str] = []
-        first_of: dict[str, str] = {}
+        first_of: dict[str, int] = {}
         for package in packages:
             accession = journal.accession_id(package)
-            first = first_of.setdefault(accession, package.name) if accession else ""
+            first = first_of.setdefault(accession, package.number) if accession else 0
             if not accession:
                 self._reject_all(package, journal.result(package))
-            elif first != package.name:
+            elif first != package.number:
                 sentence = f"{accession} is in an earlier package, too."
                 self._reject(package, "", "", Problem(Reason.DUPLICATE, sentence))
-            is_used = bool(accession) and first == package.name
+            is_used = first == package.number
             sides.append(split_of(accession, self.form.splits, self.form.seed) if is_used else "")
         return sides
 

@@ -31,9 +31,8 @@ _SILENT = frozenset({"tex-math", "annotation", "annotation-xml", "alt-text", "lo
 _FLOATS = frozenset({"fig", "fig-group", "table-wrap", "boxed-text", "disp-formula-group", "supplementary-material"})
 """What may stand within a paragraph and is no part of its text."""
 _FORMULAE = frozenset({"disp-formula", "inline-formula"})
-_PANELS = re.compile(
-    r"\d\s*[(\[]?([A-Za-z](?:\s*(?:,|and|&)?\s*[A-Za-z]\b)*(?:\s*[-\u2013\u2014]\s*[A-Za-z]\b)?)[)\]]?$"
-)
+_DASH = "[-\u2013\u2014]"
+_PANELS = re.compile(rf"\d\s*[(\[]?([A-Za-z](?:\s*(?:,|and|&)?\s*[A-Za-z]\b)*(?:\s*{_DASH}\s*[A-Za-z]\b)?)[)\]]?$")
 _PANELS_BEHIND = re.compile(rf"^([A-Z](?:\s*,\s*[A-Z]\b)*(?:\s*{_DASH}\s*[A-Z]\b)?)(?![A-Za-z])")
 _RANGE = re.compile(rf"([A-Za-z])\s*{_DASH}\s*([A-Za-z])")
 

@@ -15,14 +15,8 @@ from medclip.imaging.geometry import fit
 from medclip.imaging.intensity import to_uint8
 from medclip.imaging.raster import read_raster
 from medclip.pairs.sources.articles.jats import Article, Figure, read_article
-from medclip.pairs.sources.articles.packages import (
-    LICENSE_CLASSES,
-    Opened,
-    Package,
-    class_of_license,
-    license_of,
-    open_package,
-)
+from medclip.pairs.sources.articles.licenses import LICENSE_CLASSES, class_of_license, license_of
+from medclip.pairs.sources.articles.packages import Opened, Package, open_package
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.shards.stored_data import Format, encode
