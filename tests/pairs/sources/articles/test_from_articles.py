@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def test_every_figure_and_every_package_ends_in_one_row(tmp_path, make) -> None:
     write_folder(root / "h", article(body, pmc="1"), files)
     report = make(root, splits=ALL_TRAIN)
     assert list(_samples(report.folder)) == ["PMC1-0004"]
-    rows = {message.split(": ")[0] if message[1] != ":" or message.count(": ") < 2 else message.split(": ")[1]: reason
-            for message, reason in _rejects(report.folder).items()}  # fmt: skip
+    rejects = _rejects(report.folder).items()
+    rows = {message.split(": ")[message.startswith("a: ")]: reason for message, reason in rejects}
     assert rows == {
         "gone": "missing_file",
         "small": "too_small",
@@ -237,6 +238,18 @@ def test_a_package_that_changed_since_the_stop_is_read_again(tmp_path, make, mon
     (root / "p0" / "article.nxml").write_bytes(plain_article(0).replace(b"An opacity", b"Two opacities"))
     report = make(root)
     assert any(b"Two opacities" in parts["txt"] for parts in _samples(report.folder).values())
+
+
+def test_a_run_that_was_killed_when_nothing_was_left_to_do_has_ended(tmp_path, make, monkeypatch) -> None:
+    root, remove = write_many(tmp_path / "in", 2), shutil.rmtree
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path, **more: None if "unfinished" in path.name else remove(path, **more)
+    )
+    report = make(root)
+    assert list(tmp_path.glob("*.unfinished"))
+    monkeypatch.undo()
+    assert make(root).to_dict() == report.to_dict()
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_a_folder_without_packages_and_one_without_usable_figures_are_refused(tmp_path, make) -> None:

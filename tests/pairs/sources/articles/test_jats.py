@@ -56,8 +56,9 @@ def test_a_file_is_found_whatever_prefix_its_reference_has_and_however_deep_it_l
 
 
 def test_one_reference_to_two_figures_is_context_of_both() -> None:
-    body = f"<p>Both {cite(1, 2, words='Figs. 1 and 2')} agree.</p>{figure(1, 'a', '<p>A.</p>')}{figure(2, 'b', '<p>B.</p>')}"
-    assert [one.context for one in _figures(body)] == [("Both [FIG:a b|Figs. 1 and 2] agree.",)] * 2
+    both = figure(1, "a", "<p>A.</p>") + figure(2, "b", "<p>B.</p>")
+    figures = _figures(f"<p>Both {cite(1, 2, words='Figs. 1 and 2')} agree.</p>{both}")
+    assert [one.context for one in figures] == [("Both [FIG:a b|Figs. 1 and 2] agree.",)] * 2
 
 
 def test_a_paragraph_that_cites_a_figure_twice_is_its_context_once() -> None:
@@ -73,7 +74,8 @@ def test_a_figure_within_a_paragraph_is_not_read_into_it_nor_its_caption_taken_f
 
 
 def test_words_of_a_formula_are_read_once() -> None:
-    formula = "<inline-formula><alternatives><tex-math>\\alpha</tex-math><math><mi>a</mi></math></alternatives></inline-formula>"
+    forms = "<tex-math>\\alpha</tex-math><math><mi>a</mi></math>"
+    formula = f"<inline-formula><alternatives>{forms}</alternatives></inline-formula>"
     (one,) = _figures(figure(1, "a", f"<title>Of</title><p>H<sub>2</sub>O, {formula}.</p>"))
     assert one.caption == "Of H2O, a."
 
