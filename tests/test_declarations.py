@@ -84,6 +84,7 @@ OWN_SENTENCES = {
     "workers",
     "seed",
     "name",
+    "license",
     "compare",
     "dataset",
     "format",

@@ -42,7 +42,7 @@ class FromArticlesOptions(Told, Limits, Recipe, StoredImages, Chance, Identity, 
         choices=LICENSE_CLASSES,
         often=True,
     )
-    source: str = option("Name of the set, which samples carry.", default="articles", form="NAME")
+    source: str = option("Name of the set.", default="articles", form="NAME", often=True)
     splits: str | Sequence[str] | Mapping[str, float] = option(
         "Shares of the articles that come to each split. Default: train=0.7,val=0.1,test=0.2. In Python also a "
         "mapping.",
