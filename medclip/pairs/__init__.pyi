@@ -1,6 +1,7 @@
 """What type checkers see of `medclip.pairs`: every public name as what it is; see `medclip/runs/__init__.pyi`."""
 
 from medclip.api.captions import captions
+from medclip.api.clusters import cluster, label
 from medclip.api.from_articles import from_articles
 
-__all__ = ["captions", "from_articles"]
+__all__ = ["captions", "cluster", "from_articles", "label"]
