@@ -1,7 +1,7 @@
 """Where image-text pairs come from, are chosen and get their words; what training draws of them is in `text`.
 
-As `medclip.pairs`: `captions`, `from_articles`, `cluster` and `label` do what the commands do. `medclip.pathgen` makes patches of slides
-with captions.
+As `medclip.pairs`: `captions`, `from_articles`, `cluster` and `label` do what the commands do. `medclip.pathgen` makes
+patches of slides with captions.
 """
 
 from __future__ import annotations

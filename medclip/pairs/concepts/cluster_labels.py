@@ -72,8 +72,8 @@ class ClusterLabels(Result):
             "table": self.out,
         }
 
-    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        return [asdict(row) for row in self.precision[:most]] or list(super()._rows(most))
+    def _rows(self, most: int | None = None) -> Sequence[Mapping[str, Any]]:
+        return [asdict(row) for row in self.precision[:most]] or super()._rows(most)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as plain data for JSON."""
@@ -138,8 +138,8 @@ def label_images(
     check = None if num_drawn is None else out.with_name(f"{out.stem}_check.csv")
     if check is not None:
         claim_file(check, overwrite=overwrite)
-    known, table = read_clusters(clusters)
-    terms_of = _labels_of(read_table(labels), read_taxonomy(taxonomy), known.num_clusters)
+    grouped, table = read_clusters(clusters)
+    terms_of = _labels_of(read_table(labels), read_taxonomy(taxonomy), grouped.num_clusters)
     keys, cluster_N = table.column("key").to_pylist(), table.column("cluster").to_numpy()
     blank: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, ())
     rows = [terms_of.get(int(cluster), blank) for cluster in cluster_N]
@@ -151,7 +151,7 @@ def label_images(
     write_file(out, parquet_bytes(pa.table(columns)))
     drawn: list[dict[str, Any]] = []
     if check is not None and num_drawn is not None:
-        for members in draw_members(cluster_N, known.num_clusters, num_drawn, seed):
+        for members in draw_members(cluster_N, grouped.num_clusters, num_drawn, seed):
             for n in members.tolist():
                 facts = {"key": keys[n], "cluster": int(cluster_N[n])}
                 drawn += [{**facts, "kind": k, "term": t, "right": ""} for k in KINDS for t in rows[n][k]]
@@ -162,8 +162,8 @@ def label_images(
         out,
         len(rows),
         sum(any(row.values()) for row in rows),
-        known.num_clusters,
-        known.num_clusters - len(labelled),
+        grouped.num_clusters,
+        grouped.num_clusters - len(labelled),
         {kind: dict(sorted(Counter(term for row in rows for term in row[kind]).items())) for kind in KINDS},
         check,
         len({row["key"] for row in drawn}),

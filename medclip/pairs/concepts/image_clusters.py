@@ -7,7 +7,6 @@ Reference: Lozano et al., "BIOMEDICA", CVPR 2025: 45 components, 2,000 clusters,
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import save
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
@@ -38,13 +38,15 @@ if TYPE_CHECKING:
 
 ASSIGNMENTS, MODEL, FACTS, LABELS, PAGE = (
     "assignments.parquet",
-    "clusters.npz",
+    "clusters.safetensors",
     "clusters.json",
     "labels.csv",
     "clusters.html",
 )
 NUM_SHOWN = 20
-"""Images of each cluster on the page."""
+"""Images of each cluster on a page."""
+CLUSTERS_OF_PAGE = 250
+"""More stand on pages of their own: 5,000 small images take some 20 MB."""
 THUMBNAIL_PX = 96
 _MOST_FITTED = 200_000
 """Vectors that the components are computed of; all are grouped."""
@@ -146,7 +148,7 @@ def cluster_shards(
         num_clusters: Number of clusters.
         components: Number of components of the PCA.
         seed: Seed of the PCA, of k-means and of the images that are shown.
-        render: Function that makes the page.
+        render: Function that makes a page of some clusters.
         progress: Progress bar of the images.
 
     Raises:
@@ -165,8 +167,7 @@ def cluster_shards(
     places, vectors_ND, unread = _encode(readers, model, progress)
     _refuse_more(num_clusters, len(places), shards)
     arrays, labels_N, explained = _group(vectors_ND, num_clusters, min(components, *vectors_ND.shape), seed)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    content = save(arrays)
     sizes = np.bincount(labels_N, minlength=num_clusters)
     clusters = Clusters(
         out,
@@ -177,7 +178,7 @@ def cluster_shards(
         seed,
         {"name": model.name, "version": str(model.card.version), "sha256": pack_digest(model.path)},
         {"place": str(shards), "samples": str(index["tables"]["samples.parquet"])},
-        hashlib.sha256(buffer.getvalue()).hexdigest(),
+        hashlib.sha256(content).hexdigest(),
         tuple(sizes.tolist()),
         dict(sorted(unread.items())),
     )
@@ -194,9 +195,13 @@ def cluster_shards(
     facts = {name: value for name, value in clusters.to_dict().items() if name != "folder"}
     with new_folder(out) as draft:
         write_file(draft / ASSIGNMENTS, parquet_bytes(table))
-        write_file(draft / MODEL, buffer.getvalue())
-        write_file(draft / LABELS, csv_bytes(pa.table({"cluster": range(num_clusters), "size": sizes, **to_fill})))
-        write_file(draft / PAGE, render(clusters, sheets))
+        write_file(draft / MODEL, content)
+        write_file(
+            draft / LABELS, csv_bytes(pa.table({"cluster": list(range(num_clusters)), "size": sizes, **to_fill}))
+        )
+        for number, start in enumerate(range(0, num_clusters, CLUSTERS_OF_PAGE), 1):
+            name = PAGE if number == 1 else PAGE.replace(".", f"_{number}.")
+            write_file(draft / name, render(clusters, sheets[start : start + CLUSTERS_OF_PAGE]))
         write_file(draft / FACTS, json.dumps(facts, indent=1, sort_keys=True) + "\n")
     return clusters
 
@@ -251,8 +256,13 @@ def _group(
     fitted_ND = vectors_ND if few else vectors_ND[np.sort(rng.choice(len(vectors_ND), _MOST_FITTED, replace=False))]
     pca = PCA(components, svd_solver="full" if len(fitted_ND) <= 500 else "randomized", random_state=seed)
     reduced_NC = pca.fit(fitted_ND).transform(vectors_ND).astype(np.float32)
-    grouping = MiniBatchKMeans(num_clusters, random_state=seed, n_init=3, batch_size=max(1024, 3 * num_clusters))
-    labels_N = grouping.fit_predict(reduced_NC)
+    grouping: Any = MiniBatchKMeans(  # its stub has n_init as a text alone
+        num_clusters,
+        random_state=seed,
+        n_init=3,
+        batch_size=max(1024, 3 * num_clusters),  # pyright: ignore[reportArgumentType]
+    )
+    labels_N: NDArray[Any] = grouping.fit_predict(reduced_NC)
     arrays = {
         "mean": pca.mean_.astype(np.float32),
         "components": pca.components_.astype(np.float32),

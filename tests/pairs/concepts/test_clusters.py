@@ -1,4 +1,4 @@
-"""Images are grouped, groups are labelled, images have the labels of their group, and a sample says how often rightly."""
+"""Images are grouped, groups are labelled, images have the labels of their group, and a sample says how rightly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 import medclip
 from medclip.cli.main import main
@@ -49,7 +50,7 @@ def test_every_image_of_every_split_is_in_one_cluster(shards: Path, clusters: Pa
     facts, _ = read_clusters(clusters)
     assert np.bincount(table["cluster"].to_numpy(), minlength=NUM).tolist() == list(facts.sizes)
     assert sum(facts.sizes) == facts.num_images == 12
-    arrays = np.load(clusters / "clusters.npz", allow_pickle=False)
+    arrays = load_file(clusters / "clusters.safetensors")
     assert arrays["centres"].shape == (NUM, 5)
 
 
@@ -64,7 +65,7 @@ def test_the_page_shows_each_cluster_and_loads_nothing(clusters: Path) -> None:
     assert page.count('class="sheet"') == NUM
     assert page.count("data:image/jpeg") == 12
     assert "http" not in page.replace("http-equiv", "")
-    assert len(list(csv.reader((clusters / "labels.csv").open()))) == NUM + 1
+    assert len((clusters / "labels.csv").read_text().splitlines()) == NUM + 1
 
 
 def test_more_clusters_than_images_are_refused(shards: Path, tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_more_clusters_than_images_are_refused(shards: Path, tmp_path: Path) -> 
 
 def test_arrays_that_were_changed_are_refused(shards: Path, tmp_path: Path) -> None:
     folder = medclip.pairs.cluster(shards, tmp_path / "out", clusters=2).folder
-    (folder / "clusters.npz").write_bytes(b"other")
+    (folder / "clusters.safetensors").write_bytes(b"other")
     with pytest.raises(MedclipError) as refused:
         read_clusters(folder)
     assert refused.value.reason is Reason.TABLE_INVALID
@@ -119,7 +120,7 @@ def test_a_checked_sheet_gives_the_precision_of_each_label(clusters: Path, tmp_p
     words = ["pairs", "label", str(clusters), "--labels", str(labels), "--out", str(tmp_path / "out.parquet")]
     assert main([*words, "--sample", "2"]) == 0
     path = tmp_path / "out_check.csv"
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     drawn = sum(min(2, size) for size in read_clusters(clusters)[0].sizes)
     assert len(rows) == 2 * drawn
     asked = [row for row in rows if row["kind"] == "primary"]

@@ -64,13 +64,18 @@ def test_words_and_pixels_come_back_as_they_were_written(tmp_path, make) -> None
     stored = json.loads(parts["json"])
     assert parts["txt"].decode() == "Ä \u00b5m \u2265 5." == stored["record"]["texts"][0]
     assert stored["record"]["long_captions"] == ["See Fig. 1B."]
-    told = stored["article"]
-    assert told["context"] == ["See [FIG:a.tif|Fig. 1B]."]
-    assert (told["image_id"], told["file"], told["panels"], told["label"]) == ("a.tif", "a.jpg", ["B"], "Figure 1")
-    assert tuple(told["size"]) == Image.open(io.BytesIO(parts["png"])).size == (288, 19)
-    assert told["source_size"] == [600, 40]
-    assert told["article"]["accession_id"] == "PMC1"
-    assert stored["meta"]["license"] == told["article"]["license"] == "CC BY"
+    fields = stored["article"]
+    assert fields["context"] == ["See [FIG:a.tif|Fig. 1B]."]
+    assert (fields["image_id"], fields["file"], fields["panels"], fields["label"]) == (
+        "a.tif",
+        "a.jpg",
+        ["B"],
+        "Figure 1",
+    )
+    assert tuple(fields["size"]) == Image.open(io.BytesIO(parts["png"])).size == (288, 19)
+    assert fields["source_size"] == [600, 40]
+    assert fields["article"]["accession_id"] == "PMC1"
+    assert stored["meta"]["license"] == fields["article"]["license"] == "CC BY"
     assert check_shards(report.folder).ok
 
 
