@@ -25,8 +25,8 @@ class ClusterOptions(Told, Limits, Recipe, WithModel, Device, Chance):
         named=True,
         place=True,
     )
-    clusters: int = option("Number of clusters.", default=2000, least=1, often=True)
-    components: int = option("Number of components that vectors are reduced to.", default=45, least=1)
+    num_clusters: int = option("Number of clusters.", default=2000, least=1, often=True, word="clusters", form="K")
+    num_components: int = option("Number of components that vectors are reduced to.", default=45, least=1)
 
 
 @verb(ClusterOptions)
@@ -44,7 +44,7 @@ def cluster(options: ClusterOptions) -> Clusters:
 
     Example:
         >>> import medclip
-        >>> medclip.pairs.cluster("figures", "clusters", clusters=200).sizes  # doctest: +SKIP
+        >>> medclip.pairs.cluster("figures", "clusters", num_clusters=200).sizes  # doctest: +SKIP
     """
     from medclip.models.packs.pack import load_model
     from medclip.pairs.concepts.image_clusters import cluster_shards
@@ -55,8 +55,8 @@ def cluster(options: ClusterOptions) -> Clusters:
         Path(options.shards),
         Path(options.out),
         load_model(options.model, device=options.device),
-        num_clusters=options.clusters,
-        components=options.components,
+        num_clusters=options.num_clusters,
+        components=options.num_components,
         seed=options.seed,
         render=render_clusters,
         progress=options.progress or Silent(),

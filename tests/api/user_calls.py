@@ -55,6 +55,8 @@ def calls() -> list[Path | float | str | int | None]:
     checked = medclip.shards.check(out, patient="patient").ok
     captioned = medclip.pairs.captions(labels, out, from_="ecg", num_captions=2, language="de")
     figures = medclip.pairs.from_articles(images, out, license=["commercial"], splits={"train": 1.0}).num_samples
+    grouped = medclip.pairs.cluster("figures", out, model="medclip-mini", num_clusters=200).sizes
+    labelled = medclip.pairs.label(out, labels, "labels.parquet", sample=5, checked="checked.csv").precision
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(
         images,
@@ -126,6 +128,8 @@ def calls() -> list[Path | float | str | int | None]:
         health,
         pairs,
         figures,
+        grouped,
+        labelled,
         places,
         tissue,
         answers,

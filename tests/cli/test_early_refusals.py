@@ -50,6 +50,8 @@ def test_a_mistyped_path_is_refused_before_torch_is_imported(tmp_path: Path) -> 
         ["shards", "index", "nowhere", "--source", "a", "--license", "b"],
         ["pairs", "captions", "nowhere", "--from", "labels", "--out", f"{out}.csv"],
         ["pairs", "from-articles", "nowhere", "--out", out],
+        ["pairs", "cluster", "nowhere", "--out", out],
+        ["pairs", "label", "nowhere", "--labels", here, "--out", f"{out}.parquet"],
         ["evaluate", "--data", "nowhere"],
         ["evaluate", "--data", str(tmp_path), "--suite", "nowhere"],
         ["adapt", "--labels", "nowhere", *adapt],

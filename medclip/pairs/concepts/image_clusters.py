@@ -190,15 +190,13 @@ def cluster_shards(
             "cluster": labels_N.astype(np.int64),
         }
     )
-    blank = pa.array([""] * num_clusters)
-    to_fill = dict.fromkeys(("panel_type", "panel_subtype", "primary", "secondary"), blank)
+    blank = dict.fromkeys(("panel_type", "panel_subtype", "primary", "secondary"), [""] * num_clusters)
+    to_fill = pa.table({"cluster": list(range(num_clusters)), "size": sizes, **blank})
     facts = {name: value for name, value in clusters.to_dict().items() if name != "folder"}
     with new_folder(out) as draft:
         write_file(draft / ASSIGNMENTS, parquet_bytes(table))
         write_file(draft / MODEL, content)
-        write_file(
-            draft / LABELS, csv_bytes(pa.table({"cluster": list(range(num_clusters)), "size": sizes, **to_fill}))
-        )
+        write_file(draft / LABELS, csv_bytes(to_fill))
         for number, start in enumerate(range(0, num_clusters, CLUSTERS_OF_PAGE), 1):
             name = PAGE if number == 1 else PAGE.replace(".", f"_{number}.")
             write_file(draft / name, render(clusters, sheets[start : start + CLUSTERS_OF_PAGE]))
@@ -256,19 +254,19 @@ def _group(
     fitted_ND = vectors_ND if few else vectors_ND[np.sort(rng.choice(len(vectors_ND), _MOST_FITTED, replace=False))]
     pca = PCA(components, svd_solver="full" if len(fitted_ND) <= 500 else "randomized", random_state=seed)
     reduced_NC = pca.fit(fitted_ND).transform(vectors_ND).astype(np.float32)
-    grouping: Any = MiniBatchKMeans(  # its stub has n_init as a text alone
+    grouping = MiniBatchKMeans(
         num_clusters,
         random_state=seed,
-        n_init=3,
-        batch_size=max(1024, 3 * num_clusters),  # pyright: ignore[reportArgumentType]
-    )
-    labels_N: NDArray[Any] = grouping.fit_predict(reduced_NC)
+        n_init=3,  # pyright: ignore[reportArgumentType] (the stub knows its word alone)
+        batch_size=max(1024, 3 * num_clusters),
+    ).fit(reduced_NC)
+    labels_N = np.asarray(grouping.labels_, np.int64)
     arrays = {
         "mean": pca.mean_.astype(np.float32),
         "components": pca.components_.astype(np.float32),
         "centres": grouping.cluster_centers_.astype(np.float32),
     }
-    return arrays, labels_N.astype(np.int64), float(np.sum(pca.explained_variance_ratio_))
+    return arrays, labels_N, float(np.sum(pca.explained_variance_ratio_))
 
 
 def draw_members(labels_N: NDArray[np.int64], num_clusters: int, most: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -36,7 +36,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clusters(shards: Path) -> Path:
-    return medclip.pairs.cluster(shards, shards.parent / "clusters", clusters=NUM, components=5, seed=1).folder
+    return medclip.pairs.cluster(shards, shards.parent / "clusters", num_clusters=NUM, num_components=5, seed=1).folder
 
 
 def _write(path: Path, *rows: str) -> Path:
@@ -55,7 +55,7 @@ def test_every_image_of_every_split_is_in_one_cluster(shards: Path, clusters: Pa
 
 
 def test_the_same_seed_gives_the_same_bytes(shards: Path, clusters: Path) -> None:
-    again = medclip.pairs.cluster(shards, shards.parent / "again", clusters=NUM, components=5, seed=1).folder
+    again = medclip.pairs.cluster(shards, shards.parent / "again", num_clusters=NUM, num_components=5, seed=1).folder
     for path in clusters.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -70,14 +70,14 @@ def test_the_page_shows_each_cluster_and_loads_nothing(clusters: Path) -> None:
 
 def test_more_clusters_than_images_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as refused:
-        medclip.pairs.cluster(shards, tmp_path / "out", clusters=13)
+        medclip.pairs.cluster(shards, tmp_path / "out", num_clusters=13)
     assert refused.value.reason is Reason.WRONG_USE
     assert "13 clusters cannot be made of 12 images" in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_arrays_that_were_changed_are_refused(shards: Path, tmp_path: Path) -> None:
-    folder = medclip.pairs.cluster(shards, tmp_path / "out", clusters=2).folder
+    folder = medclip.pairs.cluster(shards, tmp_path / "out", num_clusters=2).folder
     (folder / "clusters.safetensors").write_bytes(b"other")
     with pytest.raises(MedclipError) as refused:
         read_clusters(folder)
