@@ -83,7 +83,7 @@ class LabelOptions(Told, Limits, Recipe, Chance, Overwriting):
         "Number of images of each cluster to check, in a table beside the labels.", default=None, least=1, often=True
     )
     checked: str | Path | None = option(
-        "Table of drawn images whose column `right` is filled in with yes or no: how often is each label right?",
+        "Table of drawn images whose column `right` is filled in with yes or no, of which the precision is counted.",
         default=None,
         form="TABLE",
         often=True,
