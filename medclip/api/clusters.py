@@ -46,6 +46,9 @@ def cluster(options: ClusterOptions) -> Clusters:
         >>> import medclip
         >>> medclip.pairs.cluster("figures", "clusters", num_clusters=200).sizes  # doctest: +SKIP
     """
+    from medclip.shards.folder import read_index
+
+    read_index(Path(options.shards))  # before torch is imported for a path that is mistyped
     from medclip.models.packs.pack import load_model
     from medclip.pairs.concepts.image_clusters import cluster_shards
     from medclip.progress import Silent

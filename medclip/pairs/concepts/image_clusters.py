@@ -254,7 +254,7 @@ def _group(
     fitted_ND = vectors_ND if few else vectors_ND[np.sort(rng.choice(len(vectors_ND), _MOST_FITTED, replace=False))]
     pca = PCA(components, svd_solver="full" if len(fitted_ND) <= 500 else "randomized", random_state=seed)
     reduced_NC = pca.fit(fitted_ND).transform(vectors_ND).astype(np.float32)
-    grouping = MiniBatchKMeans(
+    grouping: Any = MiniBatchKMeans(
         num_clusters,
         random_state=seed,
         n_init=3,  # pyright: ignore[reportArgumentType] (the stub knows its word alone)
