@@ -96,9 +96,14 @@ class Clusters(Result):
             "folder": self.folder,
         }
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What the folder's own file says: all but where it lies."""
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data for JSON."""
-        return {**asdict(self), "folder": str(self.folder)}
+        return {"folder": str(self.folder), **self.stored}
 
 
 def read_clusters(folder: Path) -> tuple[Clusters, pa.Table]:
@@ -192,7 +197,6 @@ def cluster_shards(
     )
     blank = dict.fromkeys(("panel_type", "panel_subtype", "primary", "secondary"), [""] * num_clusters)
     to_fill = pa.table({"cluster": list(range(num_clusters)), "size": sizes, **blank})
-    facts = {name: value for name, value in clusters.to_dict().items() if name != "folder"}
     with new_folder(out) as draft:
         write_file(draft / ASSIGNMENTS, parquet_bytes(table))
         write_file(draft / MODEL, content)
@@ -200,7 +204,7 @@ def cluster_shards(
         for number, start in enumerate(range(0, num_clusters, CLUSTERS_OF_PAGE), 1):
             name = PAGE if number == 1 else PAGE.replace(".", f"_{number}.")
             write_file(draft / name, render(clusters, sheets[start : start + CLUSTERS_OF_PAGE]))
-        write_file(draft / FACTS, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        write_file(draft / FACTS, json.dumps(clusters.stored, indent=1, sort_keys=True) + "\n")
     return clusters
 
 
@@ -252,7 +256,7 @@ def _group(
     rng = np.random.default_rng(seed)
     few = len(vectors_ND) <= _MOST_FITTED
     fitted_ND = vectors_ND if few else vectors_ND[np.sort(rng.choice(len(vectors_ND), _MOST_FITTED, replace=False))]
-    pca = PCA(components, svd_solver="full" if len(fitted_ND) <= 500 else "randomized", random_state=seed)
+    pca: Any = PCA(components, svd_solver="full" if len(fitted_ND) <= 500 else "randomized", random_state=seed)
     reduced_NC = pca.fit(fitted_ND).transform(vectors_ND).astype(np.float32)
     grouping: Any = MiniBatchKMeans(
         num_clusters,
