@@ -119,7 +119,10 @@ def read_clusters(folder: Path) -> tuple[Clusters, pa.Table]:
         table = pq.read_table(folder / ASSIGNMENTS)
     except FileNotFoundError:
         raise MedclipError(
-            Reason.MISSING_FILE, "there are no clusters here.", where=folder, hint="medclip pairs cluster makes them."
+            Reason.MISSING_FILE,
+            "there are no clusters here.",
+            where=folder,
+            hint="Make them with medclip pairs cluster.",
         ) from None
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as e:
         raise MedclipError(Reason.TABLE_INVALID, f"clusters cannot be read ({type(e).__name__}).", where=folder) from e
