@@ -206,6 +206,20 @@ def test_no_split_cuts_an_article_and_tars_are_full(tmp_path, make) -> None:
     assert len({row["key"] for row in rows}) == len(rows) == 24
 
 
+def test_an_article_keeps_its_split_whatever_its_package_is_called_and_whoever_joins_it(tmp_path, make) -> None:
+    splits = {"train": 0.5, "test": 0.5}
+    few = pq.read_table(make(write_many(tmp_path / "in", 6), "few", splits=splits).folder / "samples.parquet")
+    write_many(tmp_path / "in" / "zz", 12)  # the first six are there already
+    for n in (0, 2, 4):
+        (tmp_path / "in" / f"p{n}").rename(tmp_path / "in" / f"renamed{n}")
+    many = pq.read_table(make(tmp_path / "in", "many", splits=splits).folder / "samples.parquet")
+    sides = dict(zip(many["key"].to_pylist(), many["split"].to_pylist(), strict=True))
+    assert len(sides) == 24
+    assert {key: sides[key] for key in few["key"].to_pylist()} == dict(
+        zip(few["key"].to_pylist(), few["split"].to_pylist(), strict=True)
+    )
+
+
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(tmp_path, make, monkeypatch, at: int) -> None:
     from medclip.pairs.sources.articles.journal import ArticleJournal
