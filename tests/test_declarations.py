@@ -85,6 +85,7 @@ OWN_SENTENCES = {
     "workers",
     "seed",
     "name",
+    "license",
     "compare",
     "dataset",
     "format",

@@ -662,6 +662,17 @@ class ImageFormat:
     )
 
 
+@options
+class StoredImages(ImageFormat):
+    """How shards of images are written."""
+
+    heading = "What shards hold"
+
+    max_side_px: int = option("Longest side of stored images, in pixels.", default=288, least=16, often=True)
+    quality: int = option("Quality of JPEG.", default=95, least=1, most=100)
+    samples_per_shard: int = option("Number of samples in one tar.", default=500, least=1)
+
+
 # Captions, shards, search, heat maps, monitor.
 
 

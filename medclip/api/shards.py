@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from medclip.api.groups import (
     Chance,
     Identity,
-    ImageFormat,
     ImageRoot,
     Limits,
     Machine,
@@ -16,6 +15,7 @@ from medclip.api.groups import (
     PatientColumn,
     Recipe,
     Splits,
+    StoredImages,
     Told,
     settings_of,
 )
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @options
-class BuildOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, ImageFormat, Chance, Identity, Machine):
+class BuildOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, StoredImages, Chance, Identity, Machine):
     """What `shards.build` is asked."""
 
     table: Any = argument(
@@ -43,11 +43,6 @@ class BuildOptions(Told, Limits, Recipe, Splits, ImageRoot, PatientColumn, Image
     out: str | Path = argument(
         "Folder to write; one that holds something else is refused.", form="DIR", named=True, place=True
     )
-    max_side_px: int = option(
-        "Longest side of stored images, in pixels.", default=288, least=16, often=True, heading="What shards hold"
-    )
-    quality: int = option("Quality of JPEG.", default=95, least=1, most=100, heading="What shards hold")
-    samples_per_shard: int = option("Number of samples in one tar.", default=500, least=1, heading="What shards hold")
     volumes: bool = option(
         "Store volumes and loops whole, for models of volumes; reject images. Voxels are stored as they are read (HU "
         "of CT), at their own spacing, whatever the longest side is; a tar is closed at 1 GB.",

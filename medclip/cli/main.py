@@ -94,6 +94,12 @@ COMMANDS = {
     ),
     "pairs intersect": ("medclip.cli.select_pairs:intersect", "Keep the pairs that all of some selections keep."),
     "pairs union": ("medclip.cli.select_pairs:union", "Keep the pairs that any of some selections keeps."),
+    "pairs from-articles": (
+        "medclip.cli.articles:from_articles",
+        "Turn figures of open-access articles into shards.",
+    ),
+    "pairs cluster": ("medclip.cli.clusters:cluster", "Group images of shards, for experts to label."),
+    "pairs label": ("medclip.cli.clusters:label", "Hand images the labels of their clusters."),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",

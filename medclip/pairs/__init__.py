@@ -1,6 +1,6 @@
 """Where image-text pairs come from, are chosen and get their words; what training draws of them is in `text`.
 
-As `medclip.pairs`: `captions`, `select`, `intersect` and `union` do what the commands do. `medclip.pathgen` makes
+As `medclip.pairs`: what the commands `medclip pairs` do, by their names. `medclip.pathgen` makes
 patches of slides with captions.
 """
 
@@ -10,7 +10,10 @@ from medclip.lazy import lazy_names
 
 __all__ = [  # they stand in __init__.pyi
     "captions",  # pyright: ignore[reportUnsupportedDunderAll]
+    "cluster",  # pyright: ignore[reportUnsupportedDunderAll]
+    "from_articles",  # pyright: ignore[reportUnsupportedDunderAll]
     "intersect",  # pyright: ignore[reportUnsupportedDunderAll]
+    "label",  # pyright: ignore[reportUnsupportedDunderAll]
     "select",  # pyright: ignore[reportUnsupportedDunderAll]
     "union",  # pyright: ignore[reportUnsupportedDunderAll]
 ]
@@ -22,5 +25,8 @@ __getattr__, __dir__ = lazy_names(
         "intersect": "medclip.api.select_pairs:intersect",
         "select": "medclip.api.select_pairs:select",
         "union": "medclip.api.select_pairs:union",
+        "cluster": "medclip.api.clusters:cluster",
+        "label": "medclip.api.clusters:label",
+        "from_articles": "medclip.api.from_articles:from_articles",
     },
 )

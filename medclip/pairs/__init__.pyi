@@ -1,6 +1,8 @@
 """What type checkers see of `medclip.pairs`: every public name as what it is; see `medclip/runs/__init__.pyi`."""
 
 from medclip.api.captions import captions
+from medclip.api.clusters import cluster, label
+from medclip.api.from_articles import from_articles
 from medclip.api.select_pairs import intersect, select, union
 
-__all__ = ["captions", "intersect", "select", "union"]
+__all__ = ["captions", "cluster", "from_articles", "intersect", "label", "select", "union"]

@@ -57,6 +57,9 @@ def calls() -> list[Path | float | str | int | None]:
     kept = medclip.pairs.select(out, steps="select.yaml", out="kept.parquet", split="train", workers=2).num_kept
     both = medclip.pairs.intersect(["a.parquet", "b.parquet"], out="both.parquet", overwrite=True)
     either = medclip.pairs.union(["a.parquet", Path("b.parquet")], out="either.parquet").selection
+    figures = medclip.pairs.from_articles(images, out, license=["commercial"], splits={"train": 1.0}).num_samples
+    grouped = medclip.pairs.cluster("figures", out, model="medclip-mini", num_clusters=200).sizes
+    labelled = medclip.pairs.label(out, labels, "labels.parquet", sample=5, checked="checked.csv").precision
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(
         images,
@@ -130,6 +133,9 @@ def calls() -> list[Path | float | str | int | None]:
         tuned,
         health,
         pairs,
+        figures,
+        grouped,
+        labelled,
         places,
         tissue,
         answers,

@@ -1,0 +1,1 @@
+"""What images show, by clusters of their vectors that experts label."""
