@@ -1,7 +1,7 @@
 """Where image-text pairs come from, are chosen and get their words; what training draws of them is in `text`.
 
-As `medclip.pairs`: what the commands `medclip pairs` do, by their names. `medclip.pathgen` makes
-patches of slides with captions.
+As `medclip.pairs`: what the commands `medclip pairs` do, by their names. `medclip.pathgen` makes patches of slides with
+captions.
 """
 
 from __future__ import annotations
