@@ -107,7 +107,9 @@ def run_anew(setup: str, *values: Any, seconds: float, python: str = sys.executa
     """
     code = _ANEW.format(setup=setup, seconds=seconds)
     command = [python, "-c", code, json.dumps([str(value) for value in values])]
-    return not subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode == 0
 
 
 def left_behind(out: Path) -> dict[str, bytes]:
