@@ -19,8 +19,10 @@ from medclip.files.dicomweb.spool import DicomwebFiles
 from medclip.progress import Silent
 from medclip.settings import Settings
 from tests.kits.kills import left_behind, run_anew
+from tests.kits.loaded_python import Programs
 from tests.kits.pacs import INSTALL, ORTHANC, ask, dicomweb, fill, free_port, orthanc
 from tests.kits.scoring import PLANTED, STUDY_UID, write_dicom
+from tests.kits.size import sized
 
 pytest.importorskip("dicomweb_client")
 pytestmark = [
@@ -30,7 +32,9 @@ pytestmark = [
     pytest.mark.skipif(ORTHANC is None, reason=INSTALL),
 ]
 QUERY = "ModalitiesInStudy=DX"
-NUM_STUDIES = 12
+NUM_STUDIES = sized(12, least=6)
+MOMENTS = (0.4, 0.8, 1.0, 0.2, 0.6, 0.9, 1.1)[: sized(7, least=3)]
+"""When runs are killed, as parts of what one takes that sends nothing."""
 
 
 def write_studies(folder: Path, studies: range = range(NUM_STUDIES)) -> list[Path]:
@@ -166,26 +170,53 @@ from medclip.runs.units import chunk
 listing.WINDOW_FILES = look.WINDOW_FILES = 4
 plan.CHUNK_FILES, chunk.READ_AHEAD = 2, 3
 from medclip.api.score import score
-def run(url, out, pack, query):
-    score(url, out, query=query, model=pack, prompt=["a fracture"], min_confidence=0.0, workers=2, export="sr=" + url)
+import dicomweb_client, medclip.models.packs.pack, medclip.reports.score.report, medclip.scoring.scoring_run
+import open_clip, pyarrow.parquet, torch
+def run(url, out, pack, query, forms):
+    to = [f"{form}={url}" for form in forms.split()]
+    score(url, out, query=query, model=pack, prompt=["a fracture"], min_confidence=0.0, workers=2, export=to)
 """
 
 
+def assert_kills_change_no_byte_and_send_each_result_once(
+    programs: Programs, pacs: str, pack: Path, folder: Path, forms: dict[str, str]
+) -> None:
+    """Kill a run at moments of it, from its first look at the archive to the sending.
+
+    Args:
+        programs: What starts the runs.
+        pacs: URL of the archive.
+        pack: The model.
+        folder: For outputs.
+        forms: What is sent, and its modality in the archive.
+    """
+
+    def num_sent() -> dict[str, int]:
+        queries = {form: f'{{"Level": "Instance", "Query": {{"Modality": "{of}"}}}}' for form, of in forms.items()}
+        return {form: len(ask(f"{pacs}/tools/find", query.encode())) for form, query in queries.items()}
+
+    def has_ended(name: str, seconds: float = 300, sent: str = " ".join(forms)) -> bool:
+        values = (dicomweb(pacs), folder / name, pack, QUERY, sent)
+        return run_anew(_SETUP, *values, seconds=seconds, python=programs.python)
+
+    began = time.monotonic()
+    assert has_ended("timed", sent="")
+    seconds = time.monotonic() - began
+    num_kills = sum(not has_ended("killed", part * seconds) for part in MOMENTS)
+    assert num_kills
+    assert has_ended("killed")
+    assert not (folder / "killed" / "spool").exists()
+    assert num_sent() == dict.fromkeys(forms, NUM_STUDIES)
+    assert has_ended("undisturbed")
+    assert left_behind(folder / "killed") == left_behind(folder / "undisturbed")
+    assert num_sent() == dict.fromkeys(forms, NUM_STUDIES)
+
+
 def test_runs_that_are_killed_go_on_to_the_same_bytes_and_send_each_report_once(
-    pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")
-    values = (dicomweb(pacs), tmp_path / "killed", pack, QUERY)
-    num_kills = 0
-    for seconds in (2.5, 3.0, 3.5, 4.0, 5.0):
-        num_kills += not run_anew(_SETUP, *values, seconds=seconds)
-    assert num_kills
-    assert run_anew(_SETUP, *values, seconds=300)
-    assert not (tmp_path / "killed" / "spool").exists()
-    assert run_anew(_SETUP, dicomweb(pacs), tmp_path / "undisturbed", pack, QUERY, seconds=300)
-    assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "undisturbed")
-    reports = ask(f"{pacs}/tools/find", b'{"Level": "Instance", "Query": {"Modality": "SR"}}')
-    assert len(reports) == NUM_STUDIES
+    assert_kills_change_no_byte_and_send_each_result_once(programs, pacs, pack, tmp_path, {"sr": "SR"})
 
 
 def test_a_server_that_was_away_is_gone_on_with(
@@ -282,23 +313,11 @@ def test_heat_maps_of_a_pacs_are_those_of_a_folder_of_its_files_and_go_back_with
     assert run(pacs, tmp_path / "out", pack, export=to).already_finished, "maps in the studies are no images that came"
 
 
-_MAPS_SETUP = _SETUP.replace('export="sr=" + url', 'export=["sr=" + url, "sc=" + url]')
-
-
 def test_runs_that_are_killed_while_they_draw_go_on_to_the_same_bytes_and_send_each_map_once(
-    pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, pacs: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764288000")
-    values = (dicomweb(pacs), tmp_path / "killed", pack, QUERY)
-    num_kills = sum(not run_anew(_MAPS_SETUP, *values, seconds=seconds) for seconds in (3.0, 4.0, 5.0, 6.0, 8.0))
-    assert num_kills
-    assert run_anew(_MAPS_SETUP, *values, seconds=300)
-    assert not (tmp_path / "killed" / "spool").exists()
-    assert run_anew(_MAPS_SETUP, dicomweb(pacs), tmp_path / "undisturbed", pack, QUERY, seconds=300)
-    assert left_behind(tmp_path / "killed") == left_behind(tmp_path / "undisturbed")
-    for modality in ("SR", "OT"):
-        query = f'{{"Level": "Instance", "Query": {{"Modality": "{modality}"}}}}'
-        assert len(ask(f"{pacs}/tools/find", query.encode())) == NUM_STUDIES
+    assert_kills_change_no_byte_and_send_each_result_once(programs, pacs, pack, tmp_path, {"sr": "SR", "sc": "OT"})
 
 
 def test_a_report_of_a_study_that_grew_names_the_one_that_was_sent(pacs: str, pack: Path, tmp_path: Path) -> None:

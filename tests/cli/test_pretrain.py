@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import medclip
 from medclip.models.packs.pack import pack_card, verify_pack
+from tests.kits.loaded_python import Programs
 from tests.kits.training import make_shards, tiny_recipe
 
 
 @pytest.mark.slow  # starts two ranks
-def test_the_first_of_two_ranks_measures_what_one_process_measures(tmp_path: Path) -> None:
+def test_the_first_of_two_ranks_measures_what_one_process_measures(programs: Programs, tmp_path: Path) -> None:
     recipe = tiny_recipe(make_shards(tmp_path / "data", num_test=12))
     recipe["model"] |= {"image_tower": "test_vit"}
     recipe["train"] |= {"max_steps": 2, "ema": 0.0}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     command = ["-m", "medclip.cli.main", "pretrain", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "two")]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", programs.python]
     done = subprocess.run(
-        [sys.executable, *launcher, *command, "--json"],
+        [programs.python, *launcher, *command, "--json"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -14,6 +14,7 @@ import medclip
 from medclip.settings import Settings
 from medclip.training.result import read_log
 from tests.kits.finetuning import FAST, KEY, TOWER, labelled_films
+from tests.kits.loaded_python import Programs
 
 # Each test starts two ranks.
 pytestmark = pytest.mark.slow
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 PLAIN = {**FAST, "model.drop_path": 0, "train.epochs": 1}
 
 
-def _two_ranks(films: Path, out: Path, *more: str, **overrides: int) -> subprocess.CompletedProcess[str]:
+def _two_ranks(python: str, films: Path, out: Path, *more: str, **overrides: int) -> subprocess.CompletedProcess[str]:
     settings = [part for key, value in (PLAIN | overrides).items() for part in ("--set", f"{key}={value}")]
     command = [
         "-m",
@@ -42,9 +43,9 @@ def _two_ranks(films: Path, out: Path, *more: str, **overrides: int) -> subproce
         *settings,
         *more,
     ]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", python]
     return subprocess.run(
-        [sys.executable, *launcher, *command],
+        [python, *launcher, *command],
         capture_output=True,
         text=True,
         timeout=300,
@@ -59,7 +60,7 @@ def _losses(out: Path) -> list[float]:
 
 def test_two_ranks_build_once_and_learn_what_one_process_learns(tmp_path: Path) -> None:
     films = labelled_films(tmp_path / "films")
-    done = _two_ranks(films, tmp_path / "two", "--json")
+    done = _two_ranks(sys.executable, films, tmp_path / "two", "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     values = json.loads(done.stdout)  # one rank speaks
     alone = medclip.finetune(
@@ -78,9 +79,9 @@ def test_two_ranks_build_once_and_learn_what_one_process_learns(tmp_path: Path) 
     assert Path(values["report"]).is_file()
 
 
-def test_what_the_first_rank_cannot_build_ends_all_with_one_sentence(tmp_path: Path) -> None:
+def test_what_the_first_rank_cannot_build_ends_all_with_one_sentence(programs: Programs, tmp_path: Path) -> None:
     films = labelled_films(tmp_path / "films")
-    done = _two_ranks(films, tmp_path / "two", **{"model.size_px": 50})
+    done = _two_ranks(programs.python, films, tmp_path / "two", **{"model.size_px": 50})
     assert done.returncode != 0
     assert done.stderr.count("no multiple of its patches") == 1
     assert not (tmp_path / "two" / "shards").exists()

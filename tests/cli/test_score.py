@@ -333,7 +333,9 @@ def test_a_standard_error_that_takes_nothing_does_not_stop_a_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.nightly)]
+)
 def test_a_scheduler_and_a_person_stop_a_run_alike_and_it_goes_on(pack: Path, tmp_path: Path, number: int) -> None:
     for n in range(600):
         write_dicom(tmp_path / "in" / f"{n}.dcm", n)

@@ -20,6 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.export import results_folder
 from medclip.export.source_headers import GONE, NO_HEADER, encode_study
 from medclip.export.study_result import StudyResult
+from tests.kits.loaded_python import Programs
 from tests.kits.results import bytes_of, in_folder
 from tests.kits.scoring import PLANTED, digests, write_dicom, write_png
 
@@ -106,7 +107,7 @@ def test_a_call_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_while_it_writes_results_is_gone_on_with_to_the_same_bytes(
-    pack: Path, tmp_path: Path
+    programs: Programs, pack: Path, tmp_path: Path
 ) -> None:
     for number in range(16):
         write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.3.{number + 1}")
@@ -115,7 +116,7 @@ def test_a_process_that_is_killed_while_it_writes_results_is_gone_on_with_to_the
     def command(out: str, to: str) -> list[str]:
         asked = [argument for form in in_folder(tmp_path / to, *ALL) for argument in ("--export", form)]
         where = ["--out", str(tmp_path / out)]
-        start = [sys.executable, "-m", "medclip.cli.main", "score", str(tmp_path / "in"), "--model", str(pack)]
+        start = [programs.python, "-m", "medclip.cli.main", "score", str(tmp_path / "in"), "--model", str(pack)]
         return [*start, *where, *asked, "--workers", "1"]
 
     subprocess.run(command("out", "whole"), env=env, check=True, capture_output=True)
@@ -125,7 +126,7 @@ def test_a_process_that_is_killed_while_it_writes_results_is_gone_on_with_to_the
         while process.poll() is None and len(bytes_of(tmp_path / "to")) <= least:
             time.sleep(0.005)
         num_kills += process.poll() is None
-        process.kill()
+        process.kill()  # and with it the fork that works for it
         process.wait()
     assert num_kills >= 2
     subprocess.run(command("out2", "to"), env=env, check=True, capture_output=True)

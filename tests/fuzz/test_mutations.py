@@ -43,7 +43,7 @@ def test_inspection_never_raises(originals: list[Seed], place: Path, data: st.Da
 
 @pytest.mark.slow
 def test_each_of_many_damaged_files_ends_in_a_row() -> None:
-    number = sized(500, least=100)
+    number = sized(500)
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.run", "--files", f"{number}", "--minutes", "10", "--seed", "7"],
         capture_output=True,

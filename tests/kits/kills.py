@@ -96,17 +96,20 @@ class Forks:
         return code == 0
 
 
-def run_anew(setup: str, *values: Any, seconds: float) -> bool:
+def run_anew(setup: str, *values: Any, seconds: float, python: str = sys.executable) -> bool:
     """Run once in a process of its own, killed some seconds after its setup; return whether it ended.
 
     Args:
         setup: As `Forks` takes it; what it does not import, the run has to.
         values: What `run` is called with.
         seconds: Until the kill.
+        python: The interpreter: that of the fixture `programs` forks where everything is imported already.
     """
     code = _ANEW.format(setup=setup, seconds=seconds)
-    command = [sys.executable, "-c", code, json.dumps([str(value) for value in values])]
-    return not subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
+    command = [python, "-c", code, json.dumps([str(value) for value in values])]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode == 0
 
 
 def left_behind(out: Path) -> dict[str, bytes]:

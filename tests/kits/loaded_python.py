@@ -87,7 +87,8 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 answer = connection.recv(4)
 code = int.from_bytes(answer, "little", signed=True) if len(answer) == 4 else 99
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 os._exit(code)
 """

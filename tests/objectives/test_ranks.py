@@ -12,10 +12,12 @@ import pytest
 
 from tests.kits.rank_cases import SIZE, cases, run_cases, run_towers
 
+pytestmark = pytest.mark.slow  # starts ranks
+
 Found = list[dict[str, np.ndarray]]
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.nightly)])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Found:
     """What each rank found. Starting processes takes longest, so one run computes all cases."""
     folder, count = tmp_path_factory.mktemp("ranks"), request.param

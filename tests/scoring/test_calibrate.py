@@ -400,6 +400,7 @@ def _chosen(calibrated: Calibration, choice: str, folder: Path) -> Path:
     return folder / choice
 
 
+@pytest.mark.slow  # on every push, whatever it takes: figures of another machine are never used
 def test_a_calibration_of_another_pack_processor_or_library_is_refused(
     pack: Path, calibrated: Calibration, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from medclip.runs.units.unit_rows import public_body_part
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from tests.kits.files import write_image
+from tests.kits.loaded_python import Programs
 from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, rows, small_folder, texture, write_dicom, write_png
 from tests.kits.stops import Budget, Stopped
 from tests.kits.volumes import write_nifti
@@ -296,7 +297,9 @@ def test_nothing_personal_but_hashes_and_file_names_is_in_any_output(pack: Path,
 
 
 @pytest.mark.slow
-def test_kills_in_the_middle_change_no_byte(pack: Path, studies: Path, stored: Path, tmp_path: Path) -> None:
+def test_kills_in_the_middle_change_no_byte(
+    programs: Programs, pack: Path, studies: Path, stored: Path, tmp_path: Path
+) -> None:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
@@ -314,7 +317,7 @@ def test_kills_in_the_middle_change_no_byte(pack: Path, studies: Path, stored: P
         "ledger.Ledger.commit = dying\n"
         "embed(sys.argv[1], sys.argv[2], model=sys.argv[3], workers=2, min_confidence=0.0)\n"
     )
-    command = [sys.executable, "-c", code, studies, tmp_path / "e", pack]
+    command = [programs.python, "-c", code, studies, tmp_path / "e", pack]
     codes = [subprocess.run([*command, left], check=False).returncode for left in ("2", "1", "0")]
     assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0]
     assert digests(tmp_path / "e") == digests(stored)

@@ -17,6 +17,7 @@ from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.settings import Settings
 from tests.kits.files import CR, nested_dicom, ramp, write_dicom, write_image
+from tests.kits.size import sized
 from tests.kits.slides import draw_section, make_pathology_pack, write_dicom_slide, write_pyramid
 
 SETTINGS = Settings()
@@ -160,15 +161,17 @@ def test_a_slide_in_tiles_may_be_larger_than_the_limit_since_it_is_never_read_wh
 
 
 @pytest.mark.slow
-def test_a_slide_of_five_gigabytes_is_scanned_and_embedded(tmp_path: Path) -> None:
+def test_a_slide_of_gigabytes_over_the_limit_of_a_file_is_scanned_and_embedded(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     path = write_pyramid(tmp_path / "in" / "a.tiff", draw_section(600, 700))
-    os.truncate(path, 5 * 1024**3)  # a hole: it takes no room
+    limit = sized(5) * 1024**3 - 1024**2
+    os.truncate(path, limit + 1024**2)  # a hole: it takes no room
     assert path.stat().st_blocks * 512 < 1 << 20
-    (scanned,) = medclip.scan(tmp_path / "in", settings=Settings(workers=1)).files
+    settings = Settings(workers=1, max_file_bytes=limit)
+    (scanned,) = medclip.scan(tmp_path / "in", settings=settings).files
     assert scanned.status == "readable"
     pack = make_pathology_pack(tmp_path / "pack")
-    embedded = medclip.embed(tmp_path / "in", tmp_path / "o", model=pack, settings=Settings(workers=1))
+    embedded = medclip.embed(tmp_path / "in", tmp_path / "o", model=pack, settings=settings)
     assert embedded.counts["embedded"] == 1
 
 

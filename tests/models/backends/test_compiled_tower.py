@@ -51,6 +51,7 @@ def test_a_compiled_tower_gives_the_vectors_of_torch_in_any_batch_and_from_any_t
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache)
 
 
+@pytest.mark.nightly  # of a card
 def test_a_tower_in_bfloat16_is_compiled_as_one_in_float32(models: dict[str, Model]) -> None:
     on_cpu = replace(BACKENDS["bf16-compiled"], devices=("cpu",))  # it is for cards; the processor computes it as well
     model, images = load_backend(models["conv"], on_cpu), images_of(8)

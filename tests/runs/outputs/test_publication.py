@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medclip.runs.outputs import publication, results
 from medclip.runs.outputs.publication import MARKER
 from medclip.runs.outputs.results import RUN, output_files
 from tests.kits.kills import run_anew
+from tests.kits.loaded_python import Programs
 from tests.kits.scoring import pack, small_folder, studies, write_png
 from tests.kits.stores import memory_store as store
 
@@ -246,22 +248,28 @@ def bucket(client: Any, prefix: str) -> dict[str, bytes]:
 @pytest.mark.enable_socket
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_runs_that_are_killed_end_in_the_same_objects_of_s3(
-    s3: str, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: str, programs: Programs, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import boto3
+
+    def has_ended(name: str, seconds: float = 300) -> bool:
+        values = (root, f"s3://results/{name}", tmp_path / name, pack)
+        return run_anew(_SETUP, *values, seconds=seconds, python=programs.python)
 
     monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path / "home"))
     client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1")
     client.create_bucket(Bucket="results")
     root = small_folder(tmp_path / "in")
-    assert run_anew(_SETUP, root, "s3://results/calm", tmp_path / "calm", pack, seconds=300)
+    began = time.monotonic()
+    assert has_ended("calm")
+    seconds = time.monotonic() - began
     num_kills = 0
-    for seconds in (2.0, 2.5, 3.0, 3.5, 4.0, 5.0):
-        num_kills += not run_anew(_SETUP, root, "s3://results/killed", tmp_path / "killed", pack, seconds=seconds)
+    for part in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
+        num_kills += not has_ended("killed", part * seconds)
         there = bucket(client, "killed/")
         assert RUN not in there or there == bucket(client, "calm/"), "run.json stands beside what is not finished"
     assert num_kills
-    assert run_anew(_SETUP, root, "s3://results/killed", tmp_path / "killed", pack, seconds=300)
+    assert has_ended("killed")
     assert bucket(client, "killed/") == bucket(client, "calm/") == outputs(tmp_path / "calm")
     with pytest.raises(MedclipError, match="there is no such file or folder"):
         score(root, "s3://no-such-bucket/x", work=tmp_path / "none", model=pack, **ASKED)
