@@ -244,7 +244,7 @@ def _table_pile(path: Path, split: str | None, images: Path | None, settings: Se
     captions = [name for name in _CAPTIONS if name in read.names]
     if not captions and "report" not in read.names:
         read.need("caption", "the text of each image")
-    pa.default_memory_pool().release_unused()
+    pa.default_memory_pool().release_unused()  # what unpacking took
     columns = {"key": _keys(read, str(file))}
     columns["split"] = _coded_column(read, "split")
     patients = [_texts(read, "patient")] if "patient" in read.names else []

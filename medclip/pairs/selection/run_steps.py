@@ -198,8 +198,12 @@ def run_steps(
         verdict: Verdict = import_name(FILTERS[name].target)(pile, rows_M, chosen, context, place)
         kept_M, measured_M, weights_M = _checked(name, verdict, len(rows_M))
         # A value is that of the step that dropped the pair, also where it measured nothing, or of the last that did.
-        value_N[rows_M] = np.where(kept_M & np.isnan(measured_M), value_N[rows_M], measured_M)
-        weight_N[rows_M] *= np.where(kept_M, weights_M, 1)
+        if measured_M is None:
+            value_N[rows_M[~kept_M]] = np.nan
+        else:
+            value_N[rows_M] = np.where(kept_M & np.isnan(measured_M), value_N[rows_M], measured_M)
+        if weights_M is not None:
+            weight_N[rows_M] *= np.where(kept_M, weights_M, 1)
         dropped_by[rows_M[~kept_M]] = name
         reports.append(StepReport(name, len(rows_M), int(kept_M.sum()), verdict.facts, verdict.notes))
         rows_M = rows_M[kept_M]
@@ -222,13 +226,13 @@ def report_of(selection: Selection) -> SelectionReport:
 
 def _checked(
     name: str, verdict: Verdict, num: int
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Return what a step answered, with blanks filled; ValueError for what no step may answer."""
+) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return what a step answered as arrays; ValueError for what no step may answer."""
     kept = np.asarray(verdict.kept_M)
-    values = np.full(num, np.nan) if verdict.value_M is None else np.asarray(verdict.value_M, np.float64)
-    weights = np.ones(num) if verdict.weight_M is None else np.asarray(verdict.weight_M, np.float64)
-    is_form = kept.dtype == bool and kept.shape == values.shape == weights.shape == (num,)
-    if not is_form or not (np.isfinite(weights).all() and (weights >= 0).all()):
+    values = None if verdict.value_M is None else np.asarray(verdict.value_M, np.float64)
+    weights = None if verdict.weight_M is None else np.asarray(verdict.weight_M, np.float64)
+    is_form = kept.dtype == bool and all(one is None or one.shape == (num,) for one in (kept, values, weights))
+    if not is_form or not (weights is None or (np.isfinite(weights).all() and (weights >= 0).all())):
         raise ValueError(f"the step {name!r} must answer a bool, and a finite weight of 0 and more, for each of {num}")
     return kept, values, weights
 
