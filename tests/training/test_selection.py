@@ -126,6 +126,7 @@ def test_weights_of_a_selection_multiply_those_of_the_loss(shards: Path, pile: P
     of_key = dict(zip(pile.cells("key"), weights.astype(np.float32), strict=True))
     for loss_weights, factor in ((None, 1), ({"made here": 2.0}, 2)):
         batch = next(batches_of(reader, batch_size=5, loss_weights=loss_weights, **PIXELS).training(0, 1))
+        assert batch.weights is not None
         np.testing.assert_allclose(batch.weights, [factor * of_key[key] for key in batch.keys])
 
 
