@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Chance, Device, Limits, Overwriting, Recipe, Told, WithModel
+from medclip.api.groups import Chance, Device, Limits, Overwriting, Recipe, Told, WithModel, settings_of
 from medclip.options import argument, option, options
 from medclip.verbs import verb
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class ClusterOptions(Told, Limits, Recipe, WithModel, Device, Chance):
     """What `pairs.cluster` is asked."""
 
-    shards: str | Path = argument("Shard folder whose images are clustered, of all splits.", place=True)
+    pairs: str | Path = argument(
+        "Folder of shards, whose images of all splits are clustered; or a table with the column file.", place=True
+    )
     out: str | Path = argument(
         "Folder to write; one that holds something else is refused. It gets the assignments, a page and labels.csv.",
         form="DIR",
@@ -46,23 +48,24 @@ def cluster(options: ClusterOptions) -> Clusters:
         >>> import medclip
         >>> medclip.pairs.cluster("figures", "clusters", num_clusters=200).sizes  # doctest: +SKIP
     """
-    from medclip.shards.folder import read_index
-
-    read_index(Path(options.shards))  # before torch is imported for a path that is mistyped
-    from medclip.models.packs.pack import load_model
-    from medclip.pairs.concepts.image_clusters import cluster_shards
+    from medclip.pairs.pile import read_pile
     from medclip.progress import Silent
+
+    progress = options.progress or Silent()
+    pile = read_pile(options.pairs, settings=settings_of(options), progress=progress)  # a wrong path needs no torch
+    from medclip.models.packs.pack import load_model
+    from medclip.pairs.concepts.image_clusters import cluster_images
     from medclip.reports.clusters import render_clusters
 
-    return cluster_shards(
-        Path(options.shards),
+    return cluster_images(
+        pile,
         Path(options.out),
         load_model(options.model, device=options.device),
         num_clusters=options.num_clusters,
         components=options.num_components,
         seed=options.seed,
         render=render_clusters,
-        progress=options.progress or Silent(),
+        progress=progress,
     )
 
 

@@ -98,7 +98,7 @@ COMMANDS = {
         "medclip.cli.articles:from_articles",
         "Turn figures of open-access articles into shards.",
     ),
-    "pairs cluster": ("medclip.cli.clusters:cluster", "Group images of shards, for experts to label."),
+    "pairs cluster": ("medclip.cli.clusters:cluster", "Group images of pairs, for experts to label."),
     "pairs label": ("medclip.cli.clusters:label", "Hand images the labels of their clusters."),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +23,10 @@ from medclip.files.output import claim_folder, in_use, new_folder, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.imaging.geometry import fit
 from medclip.models.packs.manifest import pack_digest
+from medclip.pairs.pile import Pile
+from medclip.pairs.selection.pack_vectors import encode_pile
 from medclip.progress import Progress
 from medclip.result import Result
-from medclip.shards.folder import read_index
-from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_data import encode
 from medclip.wording import by_reason, count
 
@@ -77,8 +76,8 @@ class Clusters(Result):
     seed: int
     model: Mapping[str, str]
     """Name, version and digest of the pack."""
-    shards: Mapping[str, str]
-    """Place of the shards, and hash of their table of samples."""
+    pile: Mapping[str, str]
+    """Place of the images, and hash of what is known of them."""
     model_sha256: str
     """Of the arrays: mean, components and centres."""
     sizes: tuple[int, ...]
@@ -136,8 +135,8 @@ def read_clusters(folder: Path) -> tuple[Clusters, pa.Table]:
     return clusters, table
 
 
-def cluster_shards(
-    shards: Path,
+def cluster_images(
+    pile: Pile,
     out: Path,
     model: Model,
     *,
@@ -147,10 +146,10 @@ def cluster_shards(
     render: Callable[[Clusters, Sequence[Sheet]], str],
     progress: Progress,
 ) -> Clusters:
-    """Cluster the images of all splits of a shard folder.
+    """Cluster the images of a pile.
 
     Args:
-        shards: Shard folder.
+        pile: Pile of N images.
         out: Folder to make: assignments, arrays, a table to label clusters in, and a page that shows them.
         model: Loaded pack.
         num_clusters: Number of clusters.
@@ -160,43 +159,35 @@ def cluster_shards(
         progress: Progress bar of the images.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE; WRONG_USE for more clusters than images, and for shards that hold no images; what
-            reading shards raises. An image that cannot be read is in no cluster, and counted.
+        MedclipError: OUTPUT_IN_USE; WRONG_USE for more clusters than images. An image that cannot be read is in no
+            cluster, and counted.
     """
     if claim_folder(out, "clusters", marks=(FACTS,), in_one_step=True):
         raise in_use(out, "this folder holds clusters already", "Name another folder, or remove this one first.")
-    index = read_index(shards)
-    readers = [ShardReader(shards, split) for split in index["counts"]["by_split"]]
-    if any(reader.holds != "images" for reader in readers):
-        raise MedclipError(Reason.WRONG_USE, "only images are clustered.", where=shards)
-    num_samples = sum(map(len, readers))
-    _refuse_more(num_clusters, num_samples, shards)
-    progress.stage(f"Encoding images with {model.name}", num_samples)
-    places, vectors_ND, unread = _encode(readers, model, progress)
-    _refuse_more(num_clusters, len(places), shards)
+    _refuse_more(num_clusters, len(pile), pile.place)
+    encoded = encode_pile(model, pile, np.arange(len(pile)), progress)
+    rows_N = np.flatnonzero(np.isfinite(encoded.vectors_MD).all(axis=1))
+    _refuse_more(num_clusters, len(rows_N), pile.place)
+    vectors_ND = encoded.vectors_MD[rows_N]
     arrays, labels_N, explained = _group(vectors_ND, num_clusters, min(components, *vectors_ND.shape), seed)
     content = save(arrays)
     sizes = np.bincount(labels_N, minlength=num_clusters)
     clusters = Clusters(
         out,
-        len(places),
+        len(rows_N),
         num_clusters,
         int(arrays["components"].shape[0]),
         round(explained, _MARGIN),
         seed,
         {"name": model.name, "version": str(model.card.version), "sha256": pack_digest(model.path)},
-        {"place": str(shards), "samples": str(index["tables"]["samples.parquet"])},
+        {"place": str(pile.place), "sha256": pile.digest},
         hashlib.sha256(content).hexdigest(),
         tuple(sizes.tolist()),
-        dict(sorted(unread.items())),
+        dict(sorted(encoded.unread.items())),
     )
-    sheets = draw_sheets(readers, places, labels_N, num_clusters, NUM_SHOWN, seed)
+    sheets = draw_sheets(pile, rows_N, labels_N, num_clusters, NUM_SHOWN, seed)
     table = pa.table(
-        {
-            "key": [readers[r].key(i) for r, i in places],
-            "split": [readers[r].split for r, _ in places],
-            "cluster": labels_N.astype(np.int64),
-        }
+        {"key": pile.cells("key", rows_N), "split": pile.cells("split", rows_N), "cluster": labels_N.astype(np.int64)}
     )
     blank = dict.fromkeys(("panel_type", "panel_subtype", "primary", "secondary"), [""] * num_clusters)
     to_fill = pa.table({"cluster": list(range(num_clusters)), "size": sizes, **blank})
@@ -211,42 +202,14 @@ def cluster_shards(
     return clusters
 
 
-def _refuse_more(num_clusters: int, num_images: int, shards: Path) -> None:
+def _refuse_more(num_clusters: int, num_images: int, place: Path) -> None:
     if num_clusters > num_images:
         raise MedclipError(
             Reason.WRONG_USE,
             f"{count(num_clusters, 'cluster')} cannot be made of {count(num_images, 'image')}.",
-            where=shards,
+            where=place,
             hint="Name fewer: --clusters K.",
         )
-
-
-def _encode(
-    readers: Sequence[ShardReader], model: Model, progress: Progress
-) -> tuple[list[tuple[int, int]], NDArray[np.float32], Counter[str]]:
-    """Return the places of the N images that could be read, their vectors, and why others could not."""
-    places: list[tuple[int, int]] = []
-    vectors: list[NDArray[np.float32]] = []
-    unread: Counter[str] = Counter()
-    waiting: list[tuple[tuple[int, int], Any]] = []
-
-    def flush() -> None:
-        if waiting:
-            vectors.append(model.encode_image(model.preprocess.together([image for _, image in waiting])))
-            places.extend(place for place, _ in waiting)
-            waiting.clear()
-
-    for r, reader in enumerate(readers):
-        for i in range(len(reader)):
-            try:
-                waiting.append(((r, i), model.preprocess.fit(reader[i].image)))
-            except MedclipError as e:
-                unread[str(e.reason)] += 1
-            if len(waiting) >= model.batch_size:
-                flush()
-            progress.step()
-    flush()
-    return places, np.concatenate(vectors) if vectors else np.zeros((0, model.dim), np.float32), unread
 
 
 def _group(
@@ -285,8 +248,8 @@ def draw_members(labels_N: NDArray[np.int64], num_clusters: int, most: int, seed
 
 
 def draw_sheets(
-    readers: Sequence[ShardReader],
-    places: Sequence[tuple[int, int]],
+    pile: Pile,
+    rows_N: NDArray[np.int64],
     labels_N: NDArray[np.int64],
     num_clusters: int,
     most: int,
@@ -296,7 +259,7 @@ def draw_sheets(
     sheets = []
     sizes = np.bincount(labels_N, minlength=num_clusters)
     for cluster, members in enumerate(draw_members(labels_N, num_clusters, most, seed)):
-        pixels = (readers[r][i].image for r, i in (places[n] for n in members.tolist()))
-        small = tuple(encode(fit(image, THUMBNAIL_PX), "jpeg", 70) for image in pixels)
+        images = pile.images(rows_N[members].tolist())
+        small = tuple(encode(fit(i, THUMBNAIL_PX), "jpeg", 70) for i in images if not isinstance(i, MedclipError))
         sheets.append(Sheet(cluster, int(sizes[cluster]), small))
     return sheets

@@ -87,7 +87,7 @@ def clip_score(
     if not model.has_text:
         raise no_words(model.name, ", which clip_score compares with images")
     texts = pile.cells("text", rows_M)
-    vectors = encode_pile(model, pile, rows_M, context)
+    vectors = encode_pile(model, pile, rows_M, context.progress)
     scores_M = score_pairs(model, vectors.vectors_MD, texts, context)
     groups = [modality or UNKNOWN for modality in pile.cells("modality", rows_M)]
     kept_M, facts = _chosen(scores_M, groups, pile.cells("key", rows_M), settings)

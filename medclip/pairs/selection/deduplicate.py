@@ -36,7 +36,7 @@ from medclip.files.pseudonyms import load_key, match_patients
 from medclip.imaging.near_duplicates import Chance, Limits, measure_chance, near_duplicates
 from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, look_of
 from medclip.imaging.registration import MOST_PAIRS, Registered, candidates, limit, register
-from medclip.lazy import import_name
+from medclip.pairs.pile import Pile, read_pile
 from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.wording import count
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medclip.models.model import Model
-    from medclip.pairs.pile import Pile
     from medclip.pairs.selection.steps import Context
 
 MOST_IMAGES = int(MOST_PAIRS**0.5)
@@ -153,7 +152,7 @@ def deduplicate(
     """
     images = _look(pile, rows_M, context, len(VARIANTS) if settings.evaluation else 1, settings.cropped)
     model = None if settings.model is None else load_pack(settings.model, context)
-    vectors_MD = None if model is None else encode_pile(model, pile, rows_M, context).vectors_MD
+    vectors_MD = None if model is None else encode_pile(model, pile, rows_M, context.progress).vectors_MD
     modalities_M = np.array(pile.cells("modality", rows_M), object)
     pool = _Pool(images, pile.cells("patient", rows_M), modalities_M, model, vectors_MD)
     seed = int(context.rng("deduplicate", number).integers(2**31))
@@ -283,7 +282,7 @@ def _evaluation(
     dropped: dict[int, tuple[str, float]] = {}
     theirs: set[str] = set()
     for place in settings.evaluation:
-        held_out = import_name("medclip.pairs.pile:read_pile")(
+        held_out = read_pile(
             place if "://" in place else context.folder / place,
             split=settings.evaluation_split,
             settings=context.settings,
@@ -320,7 +319,7 @@ def _links_with(pool: _Pool, alike: _Alike, held_out: Pile, context: Context) ->
         shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, alike.correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
     if pool.model is not None and vectors_MD is not None:
-        their_vectors = encode_pile(pool.model, held_out, others, context).vectors_MD
+        their_vectors = encode_pile(pool.model, held_out, others, context.progress).vectors_MD
         for modality, cosine in alike.cosines.items():
             of = np.flatnonzero(pool.modalities_M == modality)
             pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosine, progress=context.progress)

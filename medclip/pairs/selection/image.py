@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from medclip.errors import MedclipError, Reason
-from medclip.lazy import import_name
+from medclip.pairs.pile import Pile, read_pile
 from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.settings import DEFAULT_MODEL
@@ -27,7 +27,6 @@ from medclip.settings import DEFAULT_MODEL
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medclip.pairs.pile import Pile
     from medclip.pairs.selection.steps import Context
 
 _ROWS_AT_ONCE = 4096
@@ -76,17 +75,17 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
     """
     model = load_pack(settings.model, context)
     place = settings.target if "://" in settings.target else context.folder / settings.target
-    target = import_name("medclip.pairs.pile:read_pile")(
+    target = read_pile(
         place,
         split=settings.target_split,
         settings=context.settings,
         progress=context.progress,
     )
-    aim = encode_pile(model, target, np.arange(len(target)), context)
+    aim = encode_pile(model, target, np.arange(len(target)), context.progress)
     aim_TD = aim.vectors_MD[np.isfinite(aim.vectors_MD[:, 0])]
     if not len(aim_TD):
         raise MedclipError(Reason.NOTHING_TO_DO, "no image of the target could be read.", where=place)
-    pool = encode_pile(model, pile, rows_M, context)
+    pool = encode_pile(model, pile, rows_M, context.progress)
     read_M = np.isfinite(pool.vectors_MD[:, 0])
     if settings.reference:
         read_M &= [has_words(text) for text in pile.cells("text", rows_M)]

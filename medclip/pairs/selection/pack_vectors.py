@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.pairs.pile import Pile
     from medclip.pairs.selection.steps import Context
+    from medclip.progress import Progress
 
 _AT_ONCE = 32
 """Images that are read for one call of the model, or so many batches as fill it."""
@@ -52,11 +53,11 @@ def pack_facts(model: Model) -> dict[str, Any]:
     return {"name": model.name, "version": model.card.version, "sha256": pack_digest(model.path)}
 
 
-def encode_pile(model: Model, pile: Pile, rows_M: NDArray[np.int64], context: Context) -> PackVectors:
+def encode_pile(model: Model, pile: Pile, rows_M: NDArray[np.int64], progress: Progress) -> PackVectors:
     """Encode the images of some rows, a few at a time."""
     vectors_MD = np.full((len(rows_M), model.dim), np.nan, np.float32)
     unread: Counter[str] = Counter()
-    context.progress.stage(f"Encoding images with {model.name}", len(rows_M))
+    progress.stage(f"Encoding images with {model.name}", len(rows_M))
     at_once = max(model.batch_size, _AT_ONCE // model.batch_size * model.batch_size)
     for start in range(0, len(rows_M), at_once):
         places, images = [], []
@@ -70,7 +71,7 @@ def encode_pile(model: Model, pile: Pile, rows_M: NDArray[np.int64], context: Co
                 unread[str(error.reason)] += 1
         if images:
             vectors_MD[places] = model.encode_image(model.preprocess.together(images))
-        context.progress.step(min(at_once, len(rows_M) - start))
+        progress.step(min(at_once, len(rows_M) - start))
     return PackVectors(vectors_MD, unread)
 
 

@@ -32,7 +32,7 @@ def run(pile: Pile, folder: Path, rows: Sequence[int] | None = None, **settings:
 
 def held_out(monkeypatch: pytest.MonkeyPatch, piles: Mapping[str, Pile]) -> None:
     """Have evaluation sets read from these piles."""
-    monkeypatch.setattr("medclip.pairs.pile.read_pile", lambda place, **_: piles[place.name], raising=False)
+    monkeypatch.setattr("medclip.pairs.selection.deduplicate.read_pile", lambda place, **_: piles[place.name])
 
 
 def test_copies_go_and_the_longest_caption_stays_whatever_the_way_of_copying(films: list[Pixels], tmp_path: Path):

@@ -54,7 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch, pool: Any, target: Any, pile: Pile, **s
     monkeypatch.setattr(step, "encode_pile", encode)
     splits: list[str] = []
     monkeypatch.setattr(
-        "medclip.pairs.pile.read_pile", lambda place, *, split, **_: splits.append(split) or held, raising=False
+        "medclip.pairs.selection.image.read_pile", lambda place, *, split, **_: splits.append(split) or held
     )
     verdict = image(pile, np.arange(len(pile)), ImageSettings(target="shards", **settings), context_of(), 0)
     assert splits == [settings.get("target_split", "train")]
