@@ -173,14 +173,12 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
     """
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     polarity: Polarity = "all" if settings.reference else settings.polarity
-    if settings.reference:
-        unit_M = np.arange(len(rows_M))
-        texts: Any = pile.table.column("text").take(rows_M)
-    else:
+    unit_M, texts, patient_U = np.arange(len(rows_M)), pile.table.column("text").take(rows_M), None
+    if not settings.reference:
         unit_M, texts, patient_U = units_of(pile, rows_M)
     matches = match_texts(texts, metadata, polarity=polarity != "all", progress=context.progress)
     every = concept_mentions(matches, metadata, polarity)
-    mentions = every if settings.reference else once_a_patient(every, patient_U)
+    mentions = every if patient_U is None else once_a_patient(every, patient_U)
     counts_E = entry_counts(mentions.index_M2, len(mentions.names))
     t = settings.t
     if t is None:

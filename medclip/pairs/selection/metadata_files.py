@@ -59,8 +59,8 @@ def read_metadata(place: str, folder: Path | None = None, *, reference: bool = F
     refuse_missing(path)
     path = path / _CONCEPTS if path.is_dir() else path
     refuse_missing(path)
-    form = _form_of(path)
-    if form is read_list:
+    read_concepts = _reader_of(path)
+    if read_concepts is None:
         entries = read_list(path)
         return plain_metadata(entries, path.name) if reference else medical_metadata(_alone(entries), path.name)
     if reference:
@@ -70,15 +70,15 @@ def read_metadata(place: str, folder: Path | None = None, *, reference: bool = F
             where=path,
             hint="Leave out reference, or name a text file with one entry a line.",
         )
-    return medical_metadata(form(path), path.name)
+    return medical_metadata(read_concepts(path), path.name)
 
 
 def _alone(entries: Iterable[str]) -> Concepts:
     return ((entry, [entry]) for entry in entries)
 
 
-def _form_of(path: Path) -> Callable[[Path], Concepts] | Callable[[Path], list[str]]:
-    """Return the reader of a file, by its first bytes."""
+def _reader_of(path: Path) -> Callable[[Path], Concepts] | None:
+    """Return what reads the concepts of a file, by its first bytes; None for a list of entries."""
     with opening(), path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     first = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].rstrip(b"\r")
@@ -94,7 +94,7 @@ def _form_of(path: Path) -> Callable[[Path], Concepts] | Callable[[Path], list[s
         return read_radlex
     if first.lstrip().startswith(b"<") or first.count(b"\t") > 1 or first.count(b"|") > 1:
         raise _no_form(path)
-    return read_list
+    return None
 
 
 def _no_form(path: Path) -> MedclipError:

@@ -1,8 +1,8 @@
 """Thin pairs that are made of frequent things alone, looked at in four ways (ADR, stage 1).
 
 "From Head to Tail" (Adaptive Data Calibration, 2025): words, concepts, pairs of concepts and forms of questions are
-counted, an entity e of view k passes with probability tau_k / count_k(e), a view passes with its first entity that does,
-and a pair is kept if more than `pass_num` views pass. With `reference: true` the walk is that of the published code:
+counted, an entity e of view k passes with probability tau_k / count_k(e), a view with its first entity that does, and a
+pair is kept if more than `pass_num` views pass. With `reference: true` the walk is that of the published code:
 entities in the order of the text, repeated words counted and drawn again. The medical default takes each patient as one
 instance, entities once and sorted, and lets a view without entities pass with probability 0.5, so that a film with one
 finding is not dropped for having no pair of findings.
@@ -208,9 +208,10 @@ def rebalance(
     instances = of_rows if reference else _united(of_rows, unit_M)
     p_of: dict[str, dict[str, float]] = {}
     views: dict[str, Any] = {}
-    counts_of = {view: entity_counts(instances, view) for view in settings.views}
+    counts_of: dict[str, Counter[str]] = {view: entity_counts(instances, view) for view in settings.views}
+    taus: Mapping[str, float] = {**settings.thresholds}
     for view, counts in counts_of.items():
-        tau = settings.thresholds.get(view, threshold(counts, settings.coverage))
+        tau = taus.get(view, threshold(counts, settings.coverage))
         p_of[view] = probabilities(counts, tau)
         empty = sum(not instance.get(view) for instance in instances)
         views[view] = {"tau": tau, "entities": len(counts), "instances_without": empty}

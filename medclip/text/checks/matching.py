@@ -73,7 +73,7 @@ def match_texts(
         polarities_2M = np.zeros((2, len(key_M)), bool)
         polarities_2M[denied_H.astype(np.intp), row_H] = True
         index_M2 = np.stack([key_M % len(metadata), key_M // len(metadata) + first], axis=1).astype(np.int32)
-        parts.append((index_M2, *polarities_2M))
+        parts.append((index_M2, polarities_2M[0], polarities_2M[1]))
         first += len(batch)
         progress.step(len(batch))
     if not parts:

@@ -1,0 +1,217 @@
+"""Balancing a pile over concepts: MetaCLIP's numbers, and the medical way of counting."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.pairs.select import balance as module
+from medclip.pairs.select.balance import (
+    BalanceSettings,
+    balance,
+    entry_counts,
+    gini,
+    keep_probabilities,
+    kept_by_pairs,
+    probabilities,
+    t_of_share,
+    tail_share,
+)
+from medclip.text.checks.matching import match_texts
+from medclip.text.checks.metadata import plain_metadata
+from tests.pairs.select.piles import context_in, pile_of
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("t", [5, 12])
+def test_counts_probabilities_and_kept_texts_are_those_of_the_published_code(golden: Path, t: int) -> None:
+    g = np.load(golden / "metaclip_balance.npz")
+    metadata = plain_metadata(g["metadata"].tolist(), "golden")
+    index_M2 = match_texts(g["texts"].tolist(), metadata).index_M2
+    counts_E = entry_counts(index_M2, len(metadata))
+    assert np.array_equal(counts_E, g["entry_count"])
+    p_E = probabilities(counts_E, t)
+    assert np.array_equal(p_E, g[f"entry_prob_t{t}"])
+    assert tail_share(counts_E, t) == g[f"tail_fraction_t{t}"]
+    num = len(g["texts"])
+    assert np.array_equal(np.flatnonzero(kept_by_pairs(index_M2, p_E, g[f"u_t{t}"], num)), g[f"kept_text_ids_t{t}"])
+    assert np.allclose(keep_probabilities(index_M2, p_E, num), g[f"keep_prob_t{t}"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.golden
+def test_t_is_that_of_the_published_code_for_a_share(golden: Path) -> None:
+    g = np.load(golden / "metaclip_balance.npz")
+    assert t_of_share(g["entry_count"], 0.1) == g["p_to_t_0.1"]
+    assert t_of_share(g["entry_count"], 0.3) == g["p_to_t_0.3"]
+
+
+@pytest.mark.golden
+def test_the_published_walk_with_early_exit_is_the_rule_of_pairs(golden: Path) -> None:
+    g = np.load(golden / "metaclip_balance.npz")
+    index_M2, p_E = g["inverted_index"], g["entry_prob_t5"]
+    draws, u_M, passed = iter(g["seq_draws_t5"]), np.ones(len(g["inverted_index"])), set()
+    for m, (entry, text) in enumerate(index_M2):
+        if text not in passed:  # later entries of a text that passed are not drawn, and change nothing
+            u_M[m] = next(draws)
+            passed |= {text} if u_M[m] < p_E[entry] else set()
+    assert np.array_equal(np.flatnonzero(kept_by_pairs(index_M2, p_E, u_M, len(g["texts"]))), g["seq_kept_t5"])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("rule", ["pair", "text"])
+def test_the_step_keeps_every_text_with_an_entry_where_t_is_infinite(golden: Path, tmp_path: Path, rule: str) -> None:
+    g = np.load(golden / "metaclip_balance.npz")
+    (tmp_path / "entries.txt").write_text("\n".join(g["metadata"].tolist()))
+    settings = BalanceSettings(metadata="entries.txt", t=math.inf, rule=rule, reference=True)  # pyright: ignore
+    verdict = balance(*pile_of(g["texts"].tolist()), settings, context_in(tmp_path), 0)
+    assert np.array_equal(np.flatnonzero(verdict.kept_M), g["keep_inf"])
+
+
+@pytest.mark.golden
+def test_the_step_in_its_reference_mode_keeps_what_its_draws_say(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = np.load(golden / "metaclip_balance.npz")
+    (tmp_path / "entries.txt").write_text("\n".join(g["metadata"].tolist()))
+    settings = BalanceSettings(metadata="entries.txt", t=5, rule="pair", reference=True)
+    context = context_in(tmp_path)
+    monkeypatch.setattr(type(context), "rng", lambda *_: Stored(g["u_t5"]))
+    verdict = balance(*pile_of(g["texts"].tolist(), patients=["same"] * len(g["texts"])), settings, context, 0)
+    assert np.array_equal(np.flatnonzero(verdict.kept_M), g["kept_text_ids_t5"])
+    assert np.allclose(verdict.value_M, g["keep_prob_t5"], rtol=0, atol=1e-12)
+    assert verdict.facts["tail_share"] == g["tail_fraction_t5"]
+
+
+class Stored:
+    """Hands out draws that were stored."""
+
+    def __init__(self, draws: Any) -> None:
+        self.draws = draws
+
+    def random(self, num: int) -> Any:
+        assert num == len(self.draws)
+        return self.draws
+
+
+def test_the_hand_check_of_the_specification() -> None:
+    p_E = probabilities(np.array([10, 2, 10], np.uint64), 4)
+    assert p_E.tolist() == [0.4, 1.0, 0.4]
+    index_M2 = np.array([[0, 0], [0, 1], [1, 1], [0, 2], [2, 2]])
+    assert keep_probabilities(index_M2, p_E, 4) == pytest.approx([0.4, 1.0, 0.64, 0.0])
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=12), st.integers(1, 50))
+def test_probabilities_fall_with_counts_and_shares_rise_with_t(counts: list[int], t: int) -> None:
+    counts_E = np.sort(np.array(counts, np.uint64))
+    p_E = probabilities(counts_E, t)
+    assert (np.diff(p_E) <= 0).all()
+    assert (p_E[counts_E <= t] == 1).all()
+    assert ((p_E > 0) & (p_E <= 1)).all()
+    assert tail_share(counts_E, t) <= tail_share(counts_E, t + 1)
+    assert tail_share(counts_E, int(counts_E.min())) == 0
+
+
+@pytest.mark.parametrize("rule", ["pair", "text"])
+def test_kept_texts_are_in_the_mean_as_many_as_expected(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    index_M2 = np.array([(e, n) for n in range(60) for e in range(5) if rng.random() < 0.8 / (e + 1)])
+    counts_E = entry_counts(index_M2, 5)
+    p_E = probabilities(counts_E, 12)
+    keep_N = keep_probabilities(index_M2, p_E, 60)
+    draws = 2000
+    if rule == "pair":
+        kept = [kept_by_pairs(index_M2, p_E, u_M, 60).sum() for u_M in rng.random((draws, len(index_M2)))]
+    else:
+        kept = (rng.random((draws, 60)) <= keep_N).sum(axis=1)
+    sigma = math.sqrt(float((keep_N * (1 - keep_N)).sum()) / draws)
+    assert abs(np.mean(kept) - keep_N.sum()) < 3 * sigma
+    of_head_N = np.bincount(index_M2[index_M2[:, 0] == 0, 1], minlength=60) > 0
+    assert keep_N[of_head_N].sum() >= 12
+
+
+def test_what_the_user_says_is_balanced_by_patient_and_polarity(tmp_path: Path) -> None:
+    texts = ["No pneumothorax."] * 40 + ["Pneumothorax."] * 3 + ["A rocket."] * 2
+    settings = BalanceSettings(t=4)
+    verdict = balance(*pile_of(texts), settings, context_in(tmp_path), 0)
+    assert verdict.value_M.tolist() == pytest.approx([0.1] * 40 + [1.0] * 3 + [0.0] * 2)
+    assert verdict.kept_M[40:].tolist() == [True] * 3 + [False] * 2
+    assert 0 < verdict.kept_M[:40].sum() < 15
+    assert verdict.facts["without_concept"] == 2
+    assert "2 pairs of 45 name no concept" in verdict.notes[0]
+    top = verdict.facts["histogram"]["top"]
+    assert [(bar["concept"], bar["before"]) for bar in top] == [("no Pneumothorax", 40), ("Pneumothorax", 3)]
+    assert top[0]["after"] == verdict.kept_M[:40].sum()
+
+
+def test_synonyms_do_not_multiply_the_share_of_a_concept(tmp_path: Path) -> None:
+    texts = ["Pleural effusion, pleural fluid, effusion."] * 40
+    verdict = balance(*pile_of(texts), BalanceSettings(t=4), context_in(tmp_path), 0)
+    assert verdict.value_M == pytest.approx(np.full(40, 0.1))
+
+
+def test_a_patient_fills_no_rare_concept_with_follow_ups(tmp_path: Path) -> None:
+    texts = [f"Pneumothorax, film {n}." for n in range(5)] + ["Pneumothorax.", "Pneumothorax."]
+    patients = ["a"] * 5 + ["b", "b"]
+    verdict = balance(*pile_of(texts, patients=patients), BalanceSettings(t=20), context_in(tmp_path), 0)
+    # Two images of one text are of one study; without a patient each row is one of its own.
+    assert verdict.kept_M.tolist() == [True, *[False] * 4, True, True]
+    assert verdict.facts["repeats_of_a_patient"] == 4
+    assert verdict.facts["histogram"]["top"][0]["before"] == 2
+    alone = balance(*pile_of(texts), BalanceSettings(t=20), context_in(tmp_path), 0)
+    assert alone.kept_M.all()
+
+
+def test_denied_concepts_are_left_out_or_not_told_apart_where_that_is_asked(tmp_path: Path) -> None:
+    pile, rows_M = pile_of(["No effusion.", "Effusion."])
+    of = {
+        p: balance(pile, rows_M, BalanceSettings(t=9, polarity=p), context_in(tmp_path), 0) for p in ("affirmed", "all")
+    }
+    assert of["affirmed"].kept_M.tolist() == [False, True]
+    assert of["all"].facts["histogram"]["top"] == [{"concept": "Pleural effusion", "before": 2, "after": 2}]
+
+
+def test_a_t_above_all_counts_thins_nothing_and_says_so(tmp_path: Path) -> None:
+    verdict = balance(*pile_of(["Effusion."] * 7), BalanceSettings(t=1000), context_in(tmp_path), 0)
+    assert verdict.kept_M.all()
+    assert verdict.notes == ("No concept is named more often than t allows (at most 7 times): nothing is thinned.",)
+
+
+@pytest.mark.parametrize("texts", [[], ["A rocket."], [""]])
+def test_a_pile_that_names_nothing_is_dropped_without_an_error(tmp_path: Path, texts: list[str]) -> None:
+    for reference in (False, True):
+        verdict = balance(*pile_of(texts), BalanceSettings(reference=reference), context_in(tmp_path), 0)
+        assert not verdict.kept_M.any()
+        assert verdict.kept_M.shape == verdict.value_M.shape == (len(texts),)
+
+
+def test_rows_that_earlier_steps_dropped_are_not_counted(tmp_path: Path) -> None:
+    pile, _ = pile_of(["Effusion."] * 10)
+    verdict = balance(pile, np.array([1, 4]), BalanceSettings(t=1), context_in(tmp_path), 0)
+    assert verdict.value_M.tolist() == [0.5, 0.5]
+
+
+def test_the_same_seed_and_place_draw_the_same(tmp_path: Path) -> None:
+    pile, rows_M = pile_of(["Effusion."] * 200)
+    runs = [balance(pile, rows_M, BalanceSettings(t=100), context_in(tmp_path), step).kept_M for step in (0, 0, 1)]
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_a_chosen_t_is_no_lower_than_twenty(tmp_path: Path) -> None:
+    texts = ["Effusion."] * 60 + ["Pneumothorax."] * 3
+    verdict = balance(*pile_of(texts), BalanceSettings(), context_in(tmp_path), 0)
+    assert verdict.facts["t"] == module.LEAST_T
+
+
+def test_gini_of_a_thinned_zipf_sample_is_lower(tmp_path: Path) -> None:
+    names = ["Effusion", "Pneumothorax", "Cardiomegaly", "Fracture", "Glioma"]
+    texts = [f"{name}." for i, name in enumerate(names) for _ in range(240 // (i + 1))]
+    facts = balance(*pile_of(texts), BalanceSettings(t=40), context_in(tmp_path), 0).facts["histogram"]
+    assert facts["gini_after"] < facts["gini_before"]
+    assert gini(np.array([1, 1, 1])) == 0
