@@ -45,3 +45,9 @@ def context(folder: Path = Path(), seed: int = 0) -> Context:
 def every_row(pile: Pile) -> NDArray[np.int64]:
     """Return the numbers of all rows."""
     return np.arange(len(pile))
+
+
+def pile_of_texts(texts: Sequence[str], patients: Sequence[str] = ()) -> tuple[Pile, NDArray[np.int64]]:
+    """Make a pile of texts without images; with the numbers of its rows."""
+    pile = pile_of({"text": texts, **({"patient": patients} if patients else {})})
+    return pile, every_row(pile)

@@ -40,7 +40,7 @@ def names_an_entry(
     """
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     affirmed = settings.polarity == "affirmed" and not settings.reference
-    texts = pile.table.column("text").take(rows_M)
+    texts = pile.cells("text", rows_M)
     matches = match_texts(texts, metadata, polarity=affirmed, progress=context.progress)
     counted_M2 = matches.index_M2[matches.affirmed_M]
     concept_M = metadata.concept_E[counted_M2[:, 0]].astype(np.int64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def match_texts(
         ([[1, 0], [0, 1], [1, 1]], [False, True, True])
     """
     progress = progress or Silent()
-    progress.stage("texts", len(texts))
+    progress.stage("Looking for names in texts", len(texts))
     parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     first = 0
     for batch in _batches(texts):
@@ -94,7 +95,8 @@ def _match_batch(texts: list[str], metadata: Metadata, polarity: bool) -> tuple[
     if block.count("\n") != len(texts) - 1:
         block = "\n".join(text.replace("\n", " " if metadata.reference else _LINES) for text in texts)
     block = spaced(block) if metadata.reference else normalised(block)
-    mentions = []
+    none = np.zeros(0, np.int64)
+    mentions = [(none, none, np.zeros(0, bool))]  # a list may have no entry that can be met
     for automaton, numbers_A, keeps_case in _automata(metadata):
         # In lower case a letter may become two, so each form has places of its own.
         form = block if keeps_case or metadata.reference else block.lower()
@@ -120,8 +122,8 @@ def _flat(hits: Iterable[tuple[int, int, int]]) -> Iterator[int]:
 def _denied(lines: list[str], text_H: NDArray[Any], spans_H2: NDArray[Any]) -> NDArray[np.bool_]:
     """Return of each mention whether it is denied; mentions stand in the order of their texts."""
     answers: list[bool] = []
-    starts = np.flatnonzero(np.diff(text_H, prepend=-1)).tolist()
-    for start, stop in zip(starts, [*starts[1:], len(text_H)], strict=True):
+    bounds = [*np.flatnonzero(np.diff(text_H, prepend=-1)).tolist(), len(text_H)]
+    for start, stop in pairwise(bounds):
         spans = [(begin + 1, end - 1) for begin, end in spans_H2[start:stop].tolist()]  # without the blanks around it
         answers += denied_spans(lines[text_H[start]].lower(), spans)
     return np.array(answers, bool)

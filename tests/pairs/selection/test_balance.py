@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.pairs.select import balance as module
-from medclip.pairs.select.balance import (
+from medclip.pairs.selection import balance as module
+from medclip.pairs.selection.balance import (
     BalanceSettings,
     balance,
     entry_counts,
@@ -25,7 +25,7 @@ from medclip.pairs.select.balance import (
 )
 from medclip.text.checks.matching import match_texts
 from medclip.text.checks.metadata import plain_metadata
-from tests.pairs.select.piles import context_in, pile_of
+from tests.kits.piles import context, pile_of_texts
 
 
 @pytest.mark.golden
@@ -69,7 +69,7 @@ def test_the_step_keeps_every_text_with_an_entry_where_t_is_infinite(golden: Pat
     g = np.load(golden / "metaclip_balance.npz")
     (tmp_path / "entries.txt").write_text("\n".join(g["metadata"].tolist()))
     settings = BalanceSettings(metadata="entries.txt", t=math.inf, rule=rule, reference=True)  # pyright: ignore
-    verdict = balance(*pile_of(g["texts"].tolist()), settings, context_in(tmp_path), 0)
+    verdict = balance(*pile_of_texts(g["texts"].tolist()), settings, context(tmp_path), 0)
     assert np.array_equal(np.flatnonzero(verdict.kept_M), g["keep_inf"])
 
 
@@ -80,9 +80,9 @@ def test_the_step_in_its_reference_mode_keeps_what_its_draws_say(
     g = np.load(golden / "metaclip_balance.npz")
     (tmp_path / "entries.txt").write_text("\n".join(g["metadata"].tolist()))
     settings = BalanceSettings(metadata="entries.txt", t=5, rule="pair", reference=True)
-    context = context_in(tmp_path)
-    monkeypatch.setattr(type(context), "rng", lambda *_: Stored(g["u_t5"]))
-    verdict = balance(*pile_of(g["texts"].tolist(), patients=["same"] * len(g["texts"])), settings, context, 0)
+    shared = context(tmp_path)
+    monkeypatch.setattr(type(shared), "rng", lambda *_: Stored(g["u_t5"]))
+    verdict = balance(*pile_of_texts(g["texts"].tolist(), patients=["same"] * len(g["texts"])), settings, shared, 0)
     assert np.array_equal(np.flatnonzero(verdict.kept_M), g["kept_text_ids_t5"])
     assert np.allclose(verdict.value_M, g["keep_prob_t5"], rtol=0, atol=1e-12)
     assert verdict.facts["tail_share"] == g["tail_fraction_t5"]
@@ -138,7 +138,7 @@ def test_kept_texts_are_in_the_mean_as_many_as_expected(rule: str) -> None:
 def test_what_the_user_says_is_balanced_by_patient_and_polarity(tmp_path: Path) -> None:
     texts = ["No pneumothorax."] * 40 + ["Pneumothorax."] * 3 + ["A rocket."] * 2
     settings = BalanceSettings(t=4)
-    verdict = balance(*pile_of(texts), settings, context_in(tmp_path), 0)
+    verdict = balance(*pile_of_texts(texts), settings, context(tmp_path), 0)
     assert verdict.value_M.tolist() == pytest.approx([0.1] * 40 + [1.0] * 3 + [0.0] * 2)
     assert verdict.kept_M[40:].tolist() == [True] * 3 + [False] * 2
     assert 0 < verdict.kept_M[:40].sum() < 15
@@ -151,33 +151,31 @@ def test_what_the_user_says_is_balanced_by_patient_and_polarity(tmp_path: Path) 
 
 def test_synonyms_do_not_multiply_the_share_of_a_concept(tmp_path: Path) -> None:
     texts = ["Pleural effusion, pleural fluid, effusion."] * 40
-    verdict = balance(*pile_of(texts), BalanceSettings(t=4), context_in(tmp_path), 0)
+    verdict = balance(*pile_of_texts(texts), BalanceSettings(t=4), context(tmp_path), 0)
     assert verdict.value_M == pytest.approx(np.full(40, 0.1))
 
 
 def test_a_patient_fills_no_rare_concept_with_follow_ups(tmp_path: Path) -> None:
     texts = [f"Pneumothorax, film {n}." for n in range(5)] + ["Pneumothorax.", "Pneumothorax."]
     patients = ["a"] * 5 + ["b", "b"]
-    verdict = balance(*pile_of(texts, patients=patients), BalanceSettings(t=20), context_in(tmp_path), 0)
+    verdict = balance(*pile_of_texts(texts, patients=patients), BalanceSettings(t=20), context(tmp_path), 0)
     # Two images of one text are of one study; without a patient each row is one of its own.
     assert verdict.kept_M.tolist() == [True, *[False] * 4, True, True]
     assert verdict.facts["repeats_of_a_patient"] == 4
     assert verdict.facts["histogram"]["top"][0]["before"] == 2
-    alone = balance(*pile_of(texts), BalanceSettings(t=20), context_in(tmp_path), 0)
+    alone = balance(*pile_of_texts(texts), BalanceSettings(t=20), context(tmp_path), 0)
     assert alone.kept_M.all()
 
 
 def test_denied_concepts_are_left_out_or_not_told_apart_where_that_is_asked(tmp_path: Path) -> None:
-    pile, rows_M = pile_of(["No effusion.", "Effusion."])
-    of = {
-        p: balance(pile, rows_M, BalanceSettings(t=9, polarity=p), context_in(tmp_path), 0) for p in ("affirmed", "all")
-    }
+    pile, rows_M = pile_of_texts(["No effusion.", "Effusion."])
+    of = {p: balance(pile, rows_M, BalanceSettings(t=9, polarity=p), context(tmp_path), 0) for p in ("affirmed", "all")}
     assert of["affirmed"].kept_M.tolist() == [False, True]
     assert of["all"].facts["histogram"]["top"] == [{"concept": "Pleural effusion", "before": 2, "after": 2}]
 
 
 def test_a_t_above_all_counts_thins_nothing_and_says_so(tmp_path: Path) -> None:
-    verdict = balance(*pile_of(["Effusion."] * 7), BalanceSettings(t=1000), context_in(tmp_path), 0)
+    verdict = balance(*pile_of_texts(["Effusion."] * 7), BalanceSettings(t=1000), context(tmp_path), 0)
     assert verdict.kept_M.all()
     assert verdict.notes == ("No concept is named more often than t allows (at most 7 times): nothing is thinned.",)
 
@@ -185,33 +183,33 @@ def test_a_t_above_all_counts_thins_nothing_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("texts", [[], ["A rocket."], [""]])
 def test_a_pile_that_names_nothing_is_dropped_without_an_error(tmp_path: Path, texts: list[str]) -> None:
     for reference in (False, True):
-        verdict = balance(*pile_of(texts), BalanceSettings(reference=reference), context_in(tmp_path), 0)
+        verdict = balance(*pile_of_texts(texts), BalanceSettings(reference=reference), context(tmp_path), 0)
         assert not verdict.kept_M.any()
         assert verdict.kept_M.shape == verdict.value_M.shape == (len(texts),)
 
 
 def test_rows_that_earlier_steps_dropped_are_not_counted(tmp_path: Path) -> None:
-    pile, _ = pile_of(["Effusion."] * 10)
-    verdict = balance(pile, np.array([1, 4]), BalanceSettings(t=1), context_in(tmp_path), 0)
+    pile, _ = pile_of_texts(["Effusion."] * 10)
+    verdict = balance(pile, np.array([1, 4]), BalanceSettings(t=1), context(tmp_path), 0)
     assert verdict.value_M.tolist() == [0.5, 0.5]
 
 
 def test_the_same_seed_and_place_draw_the_same(tmp_path: Path) -> None:
-    pile, rows_M = pile_of(["Effusion."] * 200)
-    runs = [balance(pile, rows_M, BalanceSettings(t=100), context_in(tmp_path), step).kept_M for step in (0, 0, 1)]
+    pile, rows_M = pile_of_texts(["Effusion."] * 200)
+    runs = [balance(pile, rows_M, BalanceSettings(t=100), context(tmp_path), step).kept_M for step in (0, 0, 1)]
     assert np.array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
 
 
 def test_a_chosen_t_is_no_lower_than_twenty(tmp_path: Path) -> None:
     texts = ["Effusion."] * 60 + ["Pneumothorax."] * 3
-    verdict = balance(*pile_of(texts), BalanceSettings(), context_in(tmp_path), 0)
+    verdict = balance(*pile_of_texts(texts), BalanceSettings(), context(tmp_path), 0)
     assert verdict.facts["t"] == module.LEAST_T
 
 
 def test_gini_of_a_thinned_zipf_sample_is_lower(tmp_path: Path) -> None:
     names = ["Effusion", "Pneumothorax", "Cardiomegaly", "Fracture", "Glioma"]
     texts = [f"{name}." for i, name in enumerate(names) for _ in range(240 // (i + 1))]
-    facts = balance(*pile_of(texts), BalanceSettings(t=40), context_in(tmp_path), 0).facts["histogram"]
+    facts = balance(*pile_of_texts(texts), BalanceSettings(t=40), context(tmp_path), 0).facts["histogram"]
     assert facts["gini_after"] < facts["gini_before"]
     assert gini(np.array([1, 1, 1])) == 0
