@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
-from medclip.training.recipe.text_losses import HardNegatives
+from medclip.training.recipe.text_losses import HardNegatives, Tags
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -106,6 +106,22 @@ _ROWS: dict[str, Loss] = {
         section=HardNegatives,
         texts=(OWN, "negative"),
         begin=f"{_TEXT_TERMS}:of_single_images",
+    ),
+    "tags": Loss(
+        f"{_TEXT_TERMS}:tagged",
+        section=Tags,
+        texts=("tags", "absent"),
+        adds_up=True,
+        begin=f"{_TEXT_TERMS}:tag_head",
+        look=f"{_TEXT_TERMS}:tag_logits",
+    ),
+    "tags_softmax": Loss(
+        f"{_TEXT_TERMS}:tagged_among_all",
+        section=Tags,
+        texts=("tags",),
+        adds_up=True,
+        begin=f"{_TEXT_TERMS}:tag_head",
+        look=f"{_TEXT_TERMS}:tag_logits",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

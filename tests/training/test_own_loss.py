@@ -164,4 +164,6 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "masked",
         "supervised",
         "hard_negatives",
+        "tags",
+        "tags_softmax",
     ]

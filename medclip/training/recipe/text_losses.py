@@ -16,3 +16,13 @@ class HardNegatives(Section):
     form: Literal["pairwise", "row"] = "pairwise"
     """Each false text against the caption of its own image; or as one more column of the image's row in a second
     image-to-text term."""
+
+
+class Tags(Section):
+    """`tags`: a linear layer on what the image tower pools tells which words of `data.tags` are true, each by itself
+    (HQ-CLIP). A word that is stated of an image is true, one that is denied is not, and of others nothing is known.
+
+    `tags_softmax`: the stated words share the mass among all, so that every other word counts as less true.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
