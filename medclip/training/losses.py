@@ -4,7 +4,8 @@ The mathematics of a loss is a file of `medclip.objectives`. A row says where a 
 a sample it reads, what it needs beside features (a frozen model, a module that learns with the towers, tensors of the
 batch), and which terms it adds;
 its functions are "module:function", or the functions themselves. Those of the table are in
-`medclip.training.steps.loss_terms`. A recipe names a loss that has a section below `objective.losses`.
+`medclip.training.steps.loss_terms`, and in `text_terms` beside it. A recipe names a loss that has a section below
+`objective.losses`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
+from medclip.training.recipe.text_losses import HardNegatives, Tags
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
+_TEXT_TERMS = "medclip.training.steps.text_terms"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,28 @@ _ROWS: dict[str, Loss] = {
     "masked": Loss(f"{_TERMS}:hidden", settings=lambda recipe: recipe.objective.masked, adds_up=True),
     "supervised": Loss(
         f"{_TERMS}:classified", settings=lambda recipe: recipe.objective.supervised or None, adds_up=True
+    ),
+    "hard_negatives": Loss(
+        f"{_TEXT_TERMS}:told_apart",
+        section=HardNegatives,
+        texts=(OWN, "negative"),
+        begin=f"{_TEXT_TERMS}:of_single_images",
+    ),
+    "tags": Loss(
+        f"{_TEXT_TERMS}:tagged",
+        section=Tags,
+        texts=("tags", "absent"),
+        adds_up=True,
+        begin=f"{_TEXT_TERMS}:tag_head",
+        look=f"{_TEXT_TERMS}:tag_logits",
+    ),
+    "tags_softmax": Loss(
+        f"{_TEXT_TERMS}:tagged_among_all",
+        section=Tags,
+        texts=("tags",),
+        adds_up=True,
+        begin=f"{_TEXT_TERMS}:tag_head",
+        look=f"{_TEXT_TERMS}:tag_logits",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
+from medclip.objectives.hard_negatives import pairwise_loss, row_loss
 from medclip.objectives.masked import masked_pixel_loss
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
@@ -80,6 +81,15 @@ def cases() -> dict[str, Case]:
             symmetric=True,
             group=group,
             weights_B=None if weights is None else weights[rows],
+        )
+    false = torch.arange(2 * SIZE).view(SIZE, 2) % 3 != 0
+    false[::4] = False
+    found["false texts pairwise"] = lambda f, s, b, rows, group: pairwise_loss(
+        f[0], f[1], torch.stack(f[2:], 1), false[rows], s, weights_B=(WEIGHTS * VALID)[rows], group=group
+    )
+    for name in ("plain", "all", "nobody"):
+        found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(
+            f[0], f[1], torch.stack(f[2:], 1), false[rows], s, part_of(pairs, rows), group=group, chunk=4
         )
     found |= {
         "relations": lambda f, s, b, rows, group: relational_loss(

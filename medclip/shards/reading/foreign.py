@@ -126,7 +126,7 @@ def read_foreign(
     """Make a record of a foreign sample's members.
 
     The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report`, `modality`,
-    `negatives`, `long_captions` and `tags` (lists); a text is one caption or several in UniMed's packed form. Where
+    `negatives`, `long_captions`, `tags` and `absent_tags` (lists); a text is one caption or several in UniMed's packed form. Where
     both speak, the JSON goes first.
 
     Returns:

@@ -48,6 +48,8 @@ class CaptionRecord:
     """Texts that say more than a caption does."""
     tags: tuple[str, ...] = ()
     """Single words and terms for what is seen."""
+    absent_tags: tuple[str, ...] = ()
+    """The same for what was looked for and is not there; of what stands in neither nothing is known."""
 
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")

@@ -164,10 +164,17 @@ def _tags(record: CaptionRecord) -> tuple[str, ...]:
     return tuple(tags)
 
 
+def _absent(record: CaptionRecord) -> tuple[str, ...]:
+    """Return the tags that a record denies, and the names of the classes that its labels say are not true."""
+    looked_for = [label for label in spoken_labels(record.labels).values() if not isinstance(label, str)]
+    return (*record.absent_tags, *(name for label in looked_for for name, value in label.items() if value == 0))
+
+
 ROLES: dict[str, Role] = {
     "negative": Role(lambda record: record.negatives, True, "`negatives` of its JSON or table"),
     "long": Role(_long, True, "`long_captions` of its JSON or table, or its report"),
     "tags": Role(_tags, False, "`tags` of its JSON or table, or its labels"),
+    "absent": Role(_absent, False, "`absent_tags` of its JSON or table, or its labels"),
 }
 """Roles of texts beside the caption. Each draws from a stream of chance of its own, by its place here."""
 

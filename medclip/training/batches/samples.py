@@ -437,7 +437,7 @@ class Samples:
         meta: Mapping[str, Any],
         views: tuple[SampleView, ...],
     ) -> None:
-        texts = [record.report or "", *record.negatives, *record.long_captions, *record.tags]
+        texts = [record.report or "", *record.negatives, *record.long_captions, *record.tags, *record.absent_tags]
         texts += [text for view in views for text in (*view.texts, view.report or "")]
         size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
         if index in self._cache:

@@ -190,8 +190,9 @@ class Recipe(Section):
         for role, key in (("negative", "num_negatives"), ("tags", "tags")):
             if role not in reading and key in self.data.model_fields_set:
                 raise ValueError(f"data.{key} does nothing: no loss of the recipe reads texts of the role {role!r}")
-        if "tags" in reading and not self.data.tags:
-            raise ValueError(f"objective.losses.{reading['tags']} reads tags: say in data.tags which words there are")
+        of_tags = reading.get("tags", reading.get("absent"))
+        if of_tags is not None and not self.data.tags:
+            raise ValueError(f"objective.losses.{of_tags} reads tags: say in data.tags which words there are")
         if len({word.casefold() for word in self.data.tags}) < len(self.data.tags):
             raise ValueError("data.tags names a word twice")
 
@@ -274,6 +275,7 @@ class Recipe(Section):
             DrawnRole("negative", self.data.num_negatives),
             DrawnRole("long", 1),
             DrawnRole("tags", len(self.data.tags), self.data.tags),
+            DrawnRole("absent", len(self.data.tags), self.data.tags),
         )
         return tuple(role for role in drawn if role.name in reading)
 

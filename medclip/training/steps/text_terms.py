@@ -1,0 +1,82 @@
+"""The terms of the losses that read texts beside captions: rows of `medclip.training.losses`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.objectives.hard_negatives import pairwise_loss, row_loss
+from medclip.objectives.ranks import sum_values
+from medclip.objectives.tags import tag_softmax_loss
+from medclip.training.recipe.text_losses import HardNegatives, Tags
+from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights
+from medclip.training.steps.supervised import num_known, supervised_loss
+from medclip.training.steps.towers import Seen, pooled_dim
+
+
+def of_single_images(start: Start, settings: object) -> object:
+    """Refuse a recipe whose samples have several images or captions; return the settings.
+
+    Raises:
+        MedclipError: RECIPE_INVALID.
+    """
+    objective = start.recipe.objective
+    several = [name for name in ("views", "two_views") if getattr(objective, name) is not None]
+    if several:
+        name = next(name for name, of in objective.losses.items() if of is settings)
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"objective.losses.{name} compares one image with texts and does not go with objective.{several[0]}.",
+            hint="Leave one of the two out.",
+        )
+    return settings
+
+
+def told_apart(step: Step, settings: HardNegatives, _: object) -> Terms:
+    """Compare the caption of each image with its false texts."""
+    out, mask_BK = step.outputs, step.inputs.texts["negative"].mask_BK & _taking_part(step)[:, None]
+    features = (out.image_BD, out.text_BD, out.texts["negative"], mask_BK, step.scale)
+    if settings.form == "row":
+        yield settings.weight, row_loss(*features, step.inputs.pairs, group=step.world.group)
+    else:
+        weights_B = image_weights(step.inputs)
+        yield settings.weight, pairwise_loss(*features, weights_B=weights_B, group=step.world.group)
+
+
+def tag_head(start: Start, settings: Tags) -> nn.Linear:
+    """Make the layer that tells the words.
+
+    Raises:
+        MedclipError: RECIPE_INVALID where samples have several images.
+    """
+    of_single_images(start, settings)
+    return nn.Linear(pooled_dim(start.model.visual, start.dim), len(start.recipe.data.tags))
+
+
+def tag_logits(head: nn.Linear, seen: Seen) -> Tensor:
+    """Return the logit of each word for each image, in float32."""
+    with torch.autocast(seen.pooled_BD.device.type, enabled=False):
+        return head(seen.pooled_BD.float())
+
+
+def tagged(step: Step, settings: Tags, _: object) -> Terms:
+    """Compare each word with what is stated and denied; what is neither, or both, is not known."""
+    stated_BC, denied_BC = (step.inputs.texts[role].mask_BK for role in ("tags", "absent"))
+    truth_BC = torch.where(stated_BC == denied_BC, torch.nan, stated_BC.float())
+    known, group = num_known(truth_BC, step.world.group), step.world.group
+    logits_BC = step.outputs.extra["tags"]
+    truth = step.of_images(truth_BC)
+    yield settings.weight, supervised_loss(logits_BC, truth, "multilabel", known_answers=known, group=group)
+
+
+def tagged_among_all(step: Step, settings: Tags, _: object) -> Terms:
+    """Share the mass of each image among the words that are stated of it."""
+    stated_BC, group = step.inputs.texts["tags"].mask_BK, step.world.group
+    num_stating = sum_values(stated_BC.any(1).sum().float(), group)
+    logits_BC, stated = step.outputs.extra["tags_softmax"], step.of_images(stated_BC)
+    yield settings.weight, tag_softmax_loss(logits_BC, stated, num_stating=num_stating, group=group)
+
+
+def _taking_part(step: Step) -> Tensor:
+    return image_weights(step.inputs) > 0

@@ -1,0 +1,128 @@
+"""Losses that read texts beside captions, through the one trainer: each learns what its texts say, in chunks too."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import medclip
+from medclip.errors import MedclipError, Reason
+from medclip.text.captions.record import CaptionRecord
+from medclip.training.batches.sample_texts import DrawnRole
+from medclip.training.ranks import World
+from medclip.training.recipe.text_losses import Tags
+from medclip.training.steps.inputs import Inputs, RoleInputs
+from medclip.training.steps.loss_terms import Step
+from medclip.training.steps.text_terms import tagged
+from medclip.training.steps.towers import TowerOutputs
+from tests.kits.training import make_shards
+
+
+def texts_of(number: int) -> dict[str, str]:
+    """Of four images one has nothing beside its labels."""
+    if number % 4 == 3:
+        return {}
+    shown, other = ("bright disc", "dark film") if number % 2 else ("dark film", "bright disc")
+    tags = {"tags": f"{shown}\nfilm"} | ({"absent_tags": other} if number % 4 else {})
+    return {"negatives": f"a {other}\nno {shown}", **tags}
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("better"), columns=texts_of)
+
+
+@pytest.fixture
+def plan(recipe: dict[str, Any], spoken: Path) -> dict[str, Any]:
+    """Six steps, images as they are."""
+    recipe["data"] |= {"shards": str(spoken)}
+    recipe["augment"] = {"flip": 0, "crop_scale": [1.0, 1.0], "rotate_deg": 0, "brightness": 0, "contrast": 0}
+    return recipe
+
+
+def losses(folder: Path) -> list[float]:
+    events = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [event["loss"] for event in events if event["kind"] == "step"]
+
+
+def first_losses(plan: dict[str, Any], out: Path, *changes: str) -> list[float]:
+    """Losses of two steps."""
+    medclip.pretrain(plan, overrides=["train.max_steps=2", *changes], out=out)
+    return losses(out)
+
+
+@pytest.mark.parametrize("form", ["pairwise", "row"])
+def test_images_are_told_from_false_texts(plan: dict[str, Any], tmp_path: Path, form: str) -> None:
+    plan["objective"] = {"losses": {"hard_negatives": {"form": form}}}
+    plan["data"] |= {"num_negatives": 2}
+    whole = first_losses(plan, tmp_path / "whole")
+    assert first_losses(plan, tmp_path / "chunks", "train.micro_batch=4") == pytest.approx(whole, rel=1e-4)
+    del plan["data"]["num_negatives"]
+    plain = first_losses(plan | {"objective": {}}, tmp_path / "plain")
+    assert whole[0] > plain[0] + 0.3
+
+
+WORDS = ["Bright disc", "dark film", "pneumonia"]
+
+
+@pytest.mark.parametrize("name", ["tags", "tags_softmax"])
+def test_tags_are_learned_without_words_by_a_layer_that_stays_behind(
+    plan: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    plan["objective"] = {"contrastive": 0, "losses": {name: {"weight": 2}}}
+    plan["data"] |= {"tags": WORDS}
+    del plan["text"]
+    plan["model"] = {"image_tower": "test_vit", "size_px": 32, "image_weights": None}
+    whole = first_losses(plan, tmp_path / "whole")
+    assert whole[0] == pytest.approx(2 * math.log(2 if name == "tags" else 3), rel=0.5)
+    assert first_losses(plan, tmp_path / "chunks", "train.micro_batch=4") == pytest.approx(whole, rel=1e-4)
+    assert not [n for path in (tmp_path / "whole" / "pack").glob("*.safetensors") for n in load_file(path) if "tags" in n]
+
+
+def test_what_is_neither_stated_nor_denied_is_not_known() -> None:
+    labels = {"chest_xray_findings": {"pneumonia": 0, "effusion": 1}}
+    roles = [DrawnRole(name, 4, ("Bright disc", "dark film", "pneumonia", "hernia")) for name in ("tags", "absent")]
+
+    def drawn(**facts: Any) -> list[list[bool]]:
+        texts = [role.draw(CaptionRecord(None, **facts), None) for role in roles]
+        return [[bool(text) for text in of] for of in texts]
+
+    assert drawn(tags=("bright disc",), absent_tags=("Dark film",), labels=labels) == [
+        [True, False, False, False],
+        [False, True, True, False],
+    ]
+    masks = {"tags": [[True, False, False, True]], "absent": [[False, True, False, True]]}
+    there = torch.tensor([True])
+    texts = {role: RoleInputs(torch.tensor(mask), there, torch.zeros(1, 4, 0), 0) for role, mask in masks.items()}
+    inputs = Inputs(torch.zeros(1, 0), torch.zeros(1, 0), 0, texts=texts)
+    logits = torch.tensor([[1.0, 2.0, 30.0, 40.0]], requires_grad=True)
+    outputs = TowerOutputs(*[torch.zeros(1, 0)] * 5, extra={"tags": logits})
+    step: Any = Step(None, None, World(torch.device("cpu")), inputs, outputs)  # type: ignore[arg-type]
+    ((weight, loss),) = tagged(step, Tags(weight=3), None)
+    assert weight == 3
+    assert loss.item() == pytest.approx((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2, rel=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.ne(0).tolist() == [[True, True, False, False]]  # what is both is not known either
+
+
+def test_tags_that_are_never_denied_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
+    plan["objective"] = {"losses": {"tags": {}}}
+    with pytest.raises(MedclipError, match="reads texts of the role 'absent'") as refused:
+        medclip.pretrain(plan, overrides=["data.tags=[film]"], out=tmp_path / "run")
+    assert "absent_tags" in str(refused.value.hint)
+
+
+def test_samples_of_several_images_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
+    plan["objective"] = {"losses": {"hard_negatives": {}}, "two_views": {}}
+    with pytest.raises(
+        MedclipError, match=r"losses\.hard_negatives compares .* does not go with .*two_views"
+    ) as refused:
+        medclip.pretrain(plan, out=tmp_path / "run")
+    assert refused.value.reason is Reason.RECIPE_INVALID
