@@ -88,6 +88,10 @@ COMMANDS = {
         "medclip.cli.captions:captions",
         "Turn a table of labels, or of a published set, into one with captions.",
     ),
+    "pairs rewrite": (
+        "medclip.cli.rewrite:rewrite",
+        "Clean what reports say, and write texts that are false by one change.",
+    ),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",

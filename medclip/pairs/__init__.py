@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from medclip.lazy import lazy_names
 
-__all__ = ["captions"]  # pyright: ignore[reportUnsupportedDunderAll] (it stands in __init__.pyi)
+__all__ = ["captions", "rewrite"]  # pyright: ignore[reportUnsupportedDunderAll] (it stands in __init__.pyi)
 
-__getattr__, __dir__ = lazy_names(__name__, {"captions": "medclip.api.captions:captions"})
+__getattr__, __dir__ = lazy_names(
+    __name__, {"captions": "medclip.api.captions:captions", "rewrite": "medclip.api.rewrite:rewrite"}
+)

@@ -112,9 +112,9 @@ SWAPS: Mapping[str, Sequence[tuple[str, str]]] = {
 }
 """Pairs of words, either of which becomes the other."""
 _BOTH = re.compile(r"\b(?:bilateral\w*|both|left and right|right and left)\b", re.I)
-_ADD_ONE = {("2", "3"), ("3", "4")}
 _LIST = re.compile(
-    r"^(?P<no>(?:there (?:is|are) )?(?:no|negative for|without)(?: (?:definite|focal|evidence of|signs? of|large|acute))*)"
+    r"^(?P<no>(?:there (?:is|are) )?(?:no|negative for|without)"
+    r"(?: (?:definite|focal|evidence of|signs? of|large|acute))*)"
     r" (?P<items>[^.;:]+?)(?P<end>(?: (?:is|are) (?:seen|identified|present|noted|evident))?\.)$",
     re.I,
 )
@@ -162,7 +162,8 @@ def _presences(
     sentence: str, start: int, elsewhere: Sequence[str], findings: Mapping[str, bool], modality: str
 ) -> Iterator[Edit]:
     """Yield the exchanges of a sentence that speaks of one thing, which no other sentence speaks of; of denials in a
-    list that of each."""
+    list that of each.
+    """
     named, devices = entities(sentence, modality), _devices(sentence)
     end = start + len(sentence)
     if len(sentence.split()) <= MOST_WORDS and len(named) + len(devices) == 1 and not is_all_clear(sentence):

@@ -89,12 +89,13 @@ _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.I), new)
     for pattern, new in (
         (rf",? ?(?:which (?:is|are|has|have) )?(?:again )?(?:grossly |essentially |overall |relatively )?"
-         rf"(?:un)?changed,? (?:{_SINCE}|since) [^,.;]*", ""),
+         rf"(?:un)?changed,? (?:{_SINCE}) [^,.;]*", ""),
         (r",? ?(?:not (?:significantly |substantially )?changed|without (?:significant )?(?:interval )?change"
          r"|with no (?:significant )?(?:interval )?change)(?: (?:since|from|compared (?:to|with)) [^,.;]*)?", ""),
-        (rf",? ?(?:as |when )?(?:compared|in comparison) (?:to|with) [^,.;]*", ""),
+        (r",? ?(?:as |when )?(?:compared|in comparison) (?:to|with) [^,.;]*", ""),
         (rf",? ?(?:since|from) {_PRIOR}", ""),
-        (r",? ?(?:which (?:is|are) )?(?:grossly |essentially |overall |relatively )?(?:unchanged|stable)(?=[.,;]|$)", ""),
+        (r",? ?(?:which (?:is|are) )?(?:grossly |essentially |overall |relatively )?(?:unchanged|stable)"
+         r"(?=[.,;]|$)", ""),
         (r"(?:^|(?<=, ))(?:there(?:'s| is| are| has been|'s been) )?(?:a |an )?(?:interval|new) (?:development|appearance)"
          r" of (?:a |an )?", ""),
         (r"^(?:there (?:is|are) )?(?:an? )?interval (?:increase|worsening|progression|decrease|improvement) (?:in|of) ", ""),
@@ -169,7 +170,6 @@ def _cleaned(section: str, modality: str, changes: dict[str, int]) -> Iterator[s
             changes[f"{kind}_{how}"] = changes.get(f"{kind}_{how}", 0) + 1
             if clean:
                 yield clean
-
 
 
 def _kind(sentence: str, modality: str) -> str | None:
