@@ -100,6 +100,10 @@ COMMANDS = {
     ),
     "pairs cluster": ("medclip.cli.clusters:cluster", "Group images of pairs, for experts to label."),
     "pairs label": ("medclip.cli.clusters:label", "Hand images the labels of their clusters."),
+    "pairs rewrite": (
+        "medclip.cli.rewrite:rewrite",
+        "Clean what reports say, and write texts that are false by one change.",
+    ),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",

@@ -171,7 +171,8 @@ _AT_LINE_START = re.compile(
 )
 _IN_CAPITALS = re.compile(rf"^[ \t]*(?P<before>)(?P<name>{_NAME})(?=[ \t]+[A-Z\d]?[a-z.)])", re.I | re.M)
 _IN_LINE = re.compile(rf"(?<=[.!?;)\]\s])(?P<before>)(?P<name>{_NAME})[ \t]*:", re.I)
-_LIST_MARK = re.compile(r"^\s*(?:[-•*]|\(?\d{1,2}[.)])\s*(?=\S)")
+LIST_MARK = re.compile(r"^\s*(?:[-•*]|\(?\d{1,2}[.)])\s*(?=[^\s\d])")
+"""Of an item of a list; the number of "3.2 cm" is none."""
 _LEANS = re.compile(r"(?:otherwise|this|these|those|they|it|which|that|such|the (?:latter|former))\b", re.I)
 _AS_BEFORE = re.compile(
     r"(?<!and )\b(?:stable|unchanged|persistent|persisting)\s+(?=[a-z])(?!and\b|in\b|since\b|from\b)", re.I
@@ -294,7 +295,7 @@ def _unwrap(piece: str) -> str:
         if not line:
             goes_on = False
             continue
-        if lines and not _LIST_MARK.match(line) and (goes_on or line[0].islower()):
+        if lines and not LIST_MARK.match(line) and (goes_on or line[0].islower()):
             lines[-1] = f"{lines[-1]} {line}"
         else:
             lines.append(line)
@@ -327,8 +328,8 @@ def _told(section: str, corrected: Sequence[str]) -> Iterator[str]:
     text = re.sub(r"\bx-X{3,}", "x-ray", text)  # the one word whose other half is still there
     text = re.sub(r"\s*[(\[]\s*(?:X{3,}|_{2,}|\[\*\*[^\]]*\*\*\])\s*[)\]]", "", text)
     before = ""
-    for sentence in (s for line in text.split("\n") for s in sentences(_LIST_MARK.sub("", line), min_words=1)):
-        current = _as_of_now(_LIST_MARK.sub("", sentence).strip())
+    for sentence in (s for line in text.split("\n") for s in sentences(LIST_MARK.sub("", line), min_words=1)):
+        current = _as_of_now(LIST_MARK.sub("", sentence).strip())
         fits = (
             (" " in current or _finds(current))
             and aside(current) is None

@@ -106,14 +106,15 @@ class AskingAgent:
 
     def describe(self, patch: CaptionedPatch) -> Answer:
         """Ask for a description of the image."""
-        return self._ask(describe_request(patch), patch)
+        return self.ask(describe_request(patch), patch)
 
     def revise(self, patch: CaptionedPatch, text: str) -> Revision:
         """Ask for edits; an answer that is no list of edits changes nothing."""
-        answer = self._ask(revise_request(text), patch)
+        answer = self.ask(revise_request(text), patch)
         return Revision(edits_of(answer.text), answer.usage)
 
-    def _ask(self, request: str, patch: CaptionedPatch | None = None) -> Answer:
+    def ask(self, request: str, patch: CaptionedPatch | None = None) -> Answer:
+        """Ask anything, of a patch or of the words of the request alone. Raises as `CaptionAgent.describe`."""
         raise NotImplementedError
 
 
@@ -169,13 +170,14 @@ class EndpointAgent(AskingAgent):
 
     def summarise(self, text: str, room: Room) -> Answer:
         """Ask for a caption, of the text alone; once more where it is too long."""
-        answer = self._ask(summarise_request(text, room.most))
+        answer = self.ask(summarise_request(text, room.most))
         if room.fits(answer.text):
             return answer
-        again = self._ask(summarise_request(answer.text, round(room.most * 0.7)))
+        again = self.ask(summarise_request(answer.text, round(room.most * 0.7)))
         return Answer(again.text, answer.usage + again.usage)
 
-    def _ask(self, request: str, patch: CaptionedPatch | None = None) -> Answer:
+    def ask(self, request: str, patch: CaptionedPatch | None = None) -> Answer:
+        """Send one request."""
         content: list[dict[str, Any]] = [{"type": "text", "text": request}]
         if patch is not None:
             png = base64.b64encode(encode(patch.pixels, "png", 95)).decode()
@@ -296,9 +298,10 @@ class LocalAgent(AskingAgent):
 
     def summarise(self, text: str, room: Room) -> Answer:
         """Ask for a caption, of the text alone."""
-        return self._ask(summarise_request(text, room.most))
+        return self.ask(summarise_request(text, room.most))
 
-    def _ask(self, request: str, patch: CaptionedPatch | None = None) -> Answer:
+    def ask(self, request: str, patch: CaptionedPatch | None = None) -> Answer:
+        """Have the model answer one request."""
         import torch
         from PIL import Image
 

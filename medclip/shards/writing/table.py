@@ -138,7 +138,7 @@ def read_shard_table(
     read = read_table(table).with_names((*COLUMNS, patient_column))
     header, where = read.names, read.where
     base = folder or (read.path.parent if read.path else Path())
-    labels = _label_columns(header, where, tasks)
+    labels = label_columns(header, where, tasks)
     need_columns(header, patient_column, where)
     used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
     rows = []
@@ -218,7 +218,7 @@ def _row(
         laterality=understood["laterality"],
         age_years=_age(cell.get("age", "")),
         sex=understood["sex"],
-        labels=_labels(cell, labels),
+        labels=labels_in(cell, labels),
         texts=_texts(cell),
         report=cell.get("report", "").strip() or None,
         generic=adapter == GENERIC,
@@ -283,9 +283,10 @@ def _view_kind(value: str) -> str:
     return kind
 
 
-def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> dict[str, tuple[Task, str | None]]:
+def label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> dict[str, tuple[Task, str | None]]:
+    """Return task and class of each column of labels. Raises as `read_shard_table`."""
     tasks_by_name = {task.name: task for task in tasks}
-    label_columns: dict[str, tuple[Task, str | None]] = {}
+    of_columns: dict[str, tuple[Task, str | None]] = {}
     for column in header:
         if not column.startswith("label:"):
             continue
@@ -293,7 +294,7 @@ def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> 
         try:
             task = tasks_by_name.get(task_name) or load_task(task_name)
             if task.rules.timed:
-                label_columns[column] = (task, _outcome_field(task, rest))
+                of_columns[column] = (task, _outcome_field(task, rest))
                 continue
             class_name = task.class_named(rest[0]).name if rest else None
         except MedclipError as e:
@@ -307,8 +308,8 @@ def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> 
                 where=where,
                 hint=f"Use {task.rules.labels.format(task=task_name)}.",
             )
-        label_columns[column] = (task, class_name)
-    return label_columns
+        of_columns[column] = (task, class_name)
+    return of_columns
 
 
 def _outcome_field(task: Task, rest: Sequence[str]) -> str:
@@ -318,7 +319,10 @@ def _outcome_field(task: Task, rest: Sequence[str]) -> str:
     raise MedclipError(Reason.TABLE_INVALID, "a risk is labelled with whole months.", hint=f"Use {columns}.")
 
 
-def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | None]]) -> dict[str, str | dict[str, int]]:
+def labels_in(
+    cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | None]]
+) -> dict[str, str | dict[str, int]]:
+    """Read the labels of a row, its columns as `label_columns` has them. Raises as `read_shard_table`."""
     labels: dict[str, str | dict[str, int]] = {}
     for column, (task, class_name) in columns.items():
         value = cell.get(column, "")

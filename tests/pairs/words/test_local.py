@@ -108,7 +108,7 @@ def test_the_image_is_looked_at(vlm):
             for pixels in (PATCH.pixels, noise)
         )
     assert not torch.equal(first, other)
-    assert agent._ask("What?", PATCH).usage.prompt_tokens > agent._ask("What?").usage.prompt_tokens
+    assert agent.ask("What?", PATCH).usage.prompt_tokens > agent.ask("What?").usage.prompt_tokens
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -82,7 +82,9 @@ def test_tags_are_learned_without_words_by_a_layer_that_stays_behind(
     whole = first_losses(plan, tmp_path / "whole")
     assert whole[0] == pytest.approx(2 * math.log(2 if name == "tags" else 3), rel=0.5)
     assert first_losses(plan, tmp_path / "chunks", "train.micro_batch=4") == pytest.approx(whole, rel=1e-4)
-    assert not [n for path in (tmp_path / "whole" / "pack").glob("*.safetensors") for n in load_file(path) if "tags" in n]
+    assert not [
+        n for path in (tmp_path / "whole" / "pack").glob("*.safetensors") for n in load_file(path) if "tags" in n
+    ]
 
 
 def test_what_is_neither_stated_nor_denied_is_not_known() -> None:

@@ -1,0 +1,112 @@
+"""The verb `pairs rewrite`: what reports say is cleaned, edited and weighed to train on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medclip.api.groups import Device, Told
+from medclip.api.pathgen import KEY_VARIABLE
+from medclip.options import argument, needs, option, options
+from medclip.verbs import verb
+
+if TYPE_CHECKING:
+    from medclip.pairs.words.report_agents import ReportAgent
+    from medclip.pairs.words.rewriting import RewriteResult
+
+AGENTS = ("rules", "endpoint", "local")
+
+
+@options
+class RewriteOptions(Told, Device):
+    """What `rewrite` is asked."""
+
+    place: str | Path = argument("Shards that medclip built, or a table of reports, captions or labels.", place=True)
+    out: str | Path = argument(
+        "Folder to write: rewritten.parquet, report.json and, of shards, `shards`.",
+        form="DIR",
+        named=True,
+        place=True,
+    )
+    steps: str | Path | None = option(
+        "YAML file of what is done: modality and columns of a table, words, weights, negatives.",
+        default=None,
+        form="FILE",
+        often=True,
+        place=True,
+    )
+    agent: str = option(
+        "Who rewrites. Rules need no model; an endpoint is an OpenAI-compatible API; a local agent is a "
+        "vision-language model in a folder.",
+        default="rules",
+        choices=AGENTS,
+        form="NAME",
+        often=True,
+    )
+    endpoint: str | None = option(
+        "Address of an OpenAI-compatible API. Its key is read from the variable MEDCLIP_ENDPOINT_KEY.",
+        default=None,
+        form="URL",
+        often=True,
+    )
+    endpoint_model: str | None = option("Name of the model at the endpoint.", default=None, form="NAME")
+    vlm: str | Path | None = option(
+        "Folder of a vision-language model of transformers, for the agent `local`.",
+        default=None,
+        form="DIR",
+        place=True,
+    )
+
+    rules = (needs("is_local", "vlm", "a local agent needs the folder of its model.", hint="Name it: --vlm DIR."),)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a model of a folder writes."""
+        return self.agent == "local"
+
+
+@verb(RewriteOptions)
+def rewrite(options: RewriteOptions) -> RewriteResult:
+    """Rewrite the words of image-text pairs: cleaned, long and short texts, negatives by one change, tags, weights.
+
+    Findings and impression are kept without placeholders, names, dates and what compares with earlier studies. A
+    negative is false of its image by exactly one change, and each change is made as often as its reverse. A classifier
+    that sees words alone is asked whether it tells the false texts; the result leads with a caution where it does.
+
+    Returns:
+        Counts, the check, and where the files lie.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for the steps; TABLE_INVALID, MISSING_FILE or WRONG_USE for what is read;
+            OUTPUT_IN_USE for a folder of other rewritten captions; READ_ERROR for an endpoint that is gone, after which
+            the same call goes on.
+
+    Example:
+        >>> import medclip
+        >>> medclip.pairs.rewrite("reports.csv", "rewritten").num_negatives  # doctest: +SKIP
+    """
+    from medclip.pairs.words.rewrite_steps import read_steps
+    from medclip.pairs.words.rewriting import Rewriting, rewrite
+
+    steps = read_steps(None if options.steps is None else Path(options.steps))
+    model = None
+    if steps.captions.model is not None:
+        from medclip.models.packs.pack import load_model
+
+        model = load_model(steps.captions.model, device=options.device)
+    rewriting = Rewriting(Path(options.place), Path(options.out), steps, _agent(options, steps.max_words))
+    return rewrite(rewriting, model, options.progress)
+
+
+def _agent(options: RewriteOptions, max_words: int) -> ReportAgent | None:
+    if options.agent == "rules":
+        return None
+    from medclip.pairs.words.asking_agents import EndpointAgent, LocalAgent
+    from medclip.pairs.words.report_agents import ReportAgent
+
+    if options.agent == "endpoint":
+        key = os.environ.get(KEY_VARIABLE, "")
+        return ReportAgent(EndpointAgent(options.endpoint or "", options.endpoint_model or "", key=key), max_words)
+    assert options.vlm is not None
+    return ReportAgent(LocalAgent(Path(options.vlm), options.device), max_words)

@@ -1,0 +1,65 @@
+"""What rewriting is asked: the file rewrite.yaml, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medclip.recipe import invalid_recipe, read_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CaptionSteps(_Strict):
+    """How captions are weighed."""
+
+    model: str | None = None
+    """Pack whose cosine of image and caption is the alignment; none is measured without it."""
+    percentile: float = Field(default=20.0, ge=0, le=100)
+    """Percentile of a modality's alignments below which a caption has no weight."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Of standardised alignments."""
+    p_syn: float = Field(default=0.5, ge=0, le=1)
+    """Most of the weight that an agent's captions have together, where there are others."""
+    p_raw: float = Field(default=0.25, ge=0, le=1)
+    """Weight of the raw text beside others; where no other passes it has all."""
+
+
+class NegativeSteps(_Strict):
+    """Which texts with one change are written."""
+
+    per_text: int = Field(default=1, ge=0, le=8)
+    """Most for each text."""
+    balance: bool = True
+    """Whether each change is made as often as its reverse, so that words alone do not betray the false text."""
+
+
+class RewriteSteps(_Strict):
+    """The file rewrite.yaml."""
+
+    seed: int = Field(default=0, ge=0)
+    modality: str = ""
+    """Modality of the rows of a table that has no such column."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns of a table by what they hold: key, patient, report, findings, impression."""
+    max_words: int = Field(default=60, ge=5, le=400)
+    """Words of a caption; the long text has all."""
+    captions: CaptionSteps = CaptionSteps()
+    negatives: NegativeSteps = NegativeSteps()
+
+
+def read_steps(path: Path | None) -> RewriteSteps:
+    """Read the file; the defaults where none is named, or it is empty.
+
+    Raises:
+        MedclipError: RECIPE_INVALID naming the keys; MISSING_FILE and as `read_yaml`.
+    """
+    if path is None:
+        return RewriteSteps()
+    try:
+        return RewriteSteps.model_validate(read_yaml(path) or {})
+    except ValidationError as e:
+        raise invalid_recipe(e, RewriteSteps, path, "a file of steps") from e

@@ -1,0 +1,122 @@
+"""What is rewritten: rows of shards or of a table, each with its texts, its report and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import digest_of
+from medclip.files.tables.read_table import read_table
+from medclip.shards.folder import read_index
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.writing.table import label_columns, labels_in, modality_named
+
+_KEYS = ("key", "uid", "id", "file", "study")
+_PATIENTS = ("patient", "patient_id", "subject_id")
+_TEXTS = ("captions", "caption")
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One image with what is written of it."""
+
+    key: str
+    split: str
+    patient: str
+    """Hash of shards, cell of a table; its key where nobody is named."""
+    modality: str
+    """Name of the modality, "" where it is not known."""
+    texts: tuple[str, ...]
+    report: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def raw(self) -> str:
+        """The report, else the texts."""
+        return self.report or " ".join(self.texts)
+
+
+@dataclass(frozen=True, eq=False)
+class TextRows:
+    """All rows of a place."""
+
+    rows: tuple[TextRow, ...]
+    place: Path
+    digest: str
+    """Hash of all that the rows depend on."""
+    is_shards: bool
+
+
+def read_text_rows(place: Path, *, modality: str = "", columns: Mapping[str, str] | None = None) -> TextRows:
+    """Read shards of all splits, or a table.
+
+    Args:
+        place: Shard folder, or a CSV, TSV or Parquet table.
+        modality: Modality of a table that has no such column.
+        columns: Columns of a table by what they hold: `key`, `patient`, `report`, `findings`, `impression`.
+
+    Raises:
+        MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; as `ShardReader`.
+    """
+    if place.is_dir():
+        index = read_index(place)
+        rows = tuple(_of_shards(place, index))
+        return TextRows(rows, place, digest_of([index["tables"], index["shards"]]), True)
+    rows = tuple(_of_table(place, modality, columns or {}))
+    return TextRows(rows, place, digest_of([[vars(r) for r in rows]]), False)
+
+
+def _of_shards(folder: Path, index: Mapping[str, Any]) -> Iterator[TextRow]:
+    for split in index["counts"]["by_split"]:
+        with ShardReader(folder, split) as reader:
+            for i in range(len(reader)):
+                record, meta = reader.record(i)
+                key, modality = reader.key(i), "" if record.modality is None else str(record.modality)
+                patient = str(meta.get("patient") or key)
+                yield TextRow(key, split, patient, modality, record.texts, record.report or "", record.labels)
+
+
+def _of_table(place: Path, modality: str, columns: Mapping[str, str]) -> Iterator[TextRow]:
+    table = read_table(place)
+    for name in columns.values():
+        table.need(name)
+    labels = label_columns(table.names, table.where, ())
+
+    def column(what: str, *names: str) -> str | None:
+        return columns.get(what) or next((n for n in names if n in table.names), None)
+
+    key, patient = column("key", *_KEYS), column("patient", *_PATIENTS)
+    report, sections = column("report", "report"), {s: column(s, s) for s in ("findings", "impression")}
+    if report is None and not any(sections.values()) and not labels and not set(_TEXTS) & set(table.names):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "it has no column of texts, and no labels.",
+            where=place,
+            hint="Columns `report`, `findings`, `impression`, `caption`, `captions` and `label:TASK:CLASS` are read; "
+            "others can be named under `columns` in the steps.",
+        )
+    seen: dict[str, int] = {}
+    for number, cell in enumerate(table.rows(), 1):
+        name = cell.get(key or "", "") or f"row {number}"
+        seen[name] = seen.get(name, 0) + 1
+        name = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        parts = [f"{s.upper()}: {cell[c]}" for s, c in sections.items() if c and cell.get(c, "").strip()]
+        written = cell.get(report or "", "").strip() or "\n".join(parts)
+        texts = tuple(line.strip() for c in _TEXTS for line in cell.get(c, "").split("\n") if line.strip())
+        try:
+            kind = modality_named(cell.get("modality", "") or modality)
+            of_row = labels_in(cell, labels)
+        except MedclipError as e:
+            raise MedclipError(e.reason, f"row {number}: {e.message}", where=place, hint=e.hint) from None
+        yield TextRow(
+            name,
+            cell.get("split", ""),
+            cell.get(patient or "", "") or name,
+            "" if kind is None else str(kind),
+            texts,
+            written,
+            of_row,
+        )

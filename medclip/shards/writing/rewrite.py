@@ -1,0 +1,72 @@
+"""Write shards again with other JSON and captions: images, keys, splits and the order of samples stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import new_folder
+from medclip.files.stores import Place
+from medclip.files.tables.parquet_stream import read_stream
+from medclip.shards.folder import REJECTS, SAMPLES, claim_shards, open_table, read_index, write_index
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.writing.tar import TarShard
+
+Change = Callable[[str, dict[str, bytes]], dict[str, bytes]]
+"""What makes the new members of a sample of its key and members, by extension."""
+
+
+def rewrite_shards(folder: Place, out: Path, change: Change) -> None:
+    """Copy shards with changed members. The same input gives the same bytes.
+
+    Args:
+        folder: Shards that `build_shards` made.
+        out: Folder to make; it appears only when it is complete.
+        change: Function that makes the new members of each sample.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE; WRONG_USE for an index of tars that others wrote; as `ShardReader`.
+    """
+    claim_shards(out)
+    index = read_index(folder)
+    if "foreign" in index:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "these are tars of others; shards that medclip built can be written again.",
+            where=folder,
+            hint="The table is written all the same: build shards of it.",
+        )
+    rows = _rows(folder, index, SAMPLES)
+    samples: list[dict[str, Any]] = []
+    shards: list[dict[str, Any]] = []
+    with new_folder(out) as work:
+        for split in dict.fromkeys(str(shard["split"]) for shard in index["shards"]):
+            of_split = [row for row in rows if row["split"] == split]
+            with ShardReader(folder, split, verify="full") as reader:
+                at = 0
+                for shard in (s for s in index["shards"] if s["split"] == split):
+                    with TarShard(work / shard["name"]) as tar:
+                        while at < len(of_split) and of_split[at]["shard"] == shard["name"]:
+                            key = reader.key(at)
+                            offset, size = tar.add(key, list(change(key, reader.members(at)).items()))
+                            samples.append({**of_split[at], "offset": offset, "size": size})
+                            at += 1
+                        sha256, num_bytes = tar.close()
+                    shards.append({**shard, "bytes": num_bytes, "sha256": sha256})
+        write_index(
+            work,
+            samples,
+            _rows(folder, index, REJECTS),
+            shards=shards,
+            counts=index["counts"],
+            preprocessing=index["preprocessing"],
+            options=index.get("options", {}),
+            columns=index.get("columns", ()),
+        )
+
+
+def _rows(folder: Place, index: Any, name: str) -> list[dict[str, Any]]:
+    with open_table(folder, index, name) as file:
+        return read_stream(file).to_pylist()

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+
+from medclip.pairs.words.report_cleaning import clean_report, clean_sentence, entities, tags_of
+from medclip.text.free_text import KINDS, sentences
+
+
+@pytest.mark.parametrize(
+    ("sentence", "clean"),
+    [
+        ("Unchanged cardiomegaly compared with prior.", "Cardiomegaly."),
+        ("There is a stable small left pleural effusion, unchanged from prior.", "There is a small left pleural effusion."),
+        ("Resolved pleural effusion.", "No pleural effusion."),
+        ("Interval resolution of edema.", "No pulmonary edema."),
+        ("Interval increase in left effusion since the previous exam.", "Left effusion."),
+        ("There are no XXXX of a pleural effusion.", "No pleural effusion."),
+        ("3.2 cm nodule in the right upper lobe.", "3.2 cm nodule in the right upper lobe."),
+        ("The cardiac contours are stable.", ""),
+        ("Discussed with Dr. Smith.", ""),
+        ("Exam dictated by [**Name**] on 3/4.", ""),
+    ],
+)  # fmt: skip
+def test_what_no_single_image_supports_goes_and_findings_stay(sentence, clean):
+    assert clean_report(sentence, "xray").text == clean
+
+
+def test_a_gap_that_may_have_been_a_no_takes_its_finding_with_it():
+    assert clean_sentence("XXXX pneumothorax.", "xray") == ("", "dropped")
+    assert clean_sentence("___ effusion is seen.", "xray") == ("", "dropped")
+
+
+def test_findings_and_impression_are_split_and_a_sentence_stands_once():
+    report = "HISTORY: Cough. FINDINGS: Small effusion. No pneumothorax.\nIMPRESSION: Small effusion."
+    clean = clean_report(report, "xray")
+    assert (clean.findings, clean.impression) == ("Small effusion. No pneumothorax.", "Small effusion.")
+    assert clean.text == "Small effusion. No pneumothorax."
+
+
+def test_changes_are_counted_by_what_the_sentence_held():
+    clean = clean_report("Stable cardiomegaly. Discussed with Dr. Who. Mass XXXX seen.", "xray")
+    assert clean.changes == {"comparison_cut": 1, "placeholder_dropped": 1, "talk_dropped": 1}
+
+
+def test_tags_are_affirmed_and_denied_findings():
+    assert tags_of("Small effusion. No pneumothorax or mass.", "xray") == (("effusion",), ("mass", "pneumothorax"))
+
+
+@pytest.mark.shared
+def test_of_real_reports_no_finding_changes_its_polarity_and_no_earlier_study_stays(shared_data):
+    with (shared_data / "text_openi" / "openi_reports.csv").open(encoding="utf-8") as file:
+        reports = [f"FINDINGS: {r['findings']}\nIMPRESSION: {r['impression']}" for r in csv.DictReader(file)][:600]
+    for report in reports:
+        text = clean_report(report, "xray").text
+        assert not re.search("XXXX", text)
+        before = {name for s in sentences(report, 1) for name in entities(s, "xray").items()}
+        assert set(entities(text, "xray").items()) <= before
+        for sentence in sentences(text, 1):
+            assert not KINDS["comparison"].search(sentence.lower()), sentence
