@@ -94,6 +94,8 @@ def test_thresholds_fall_as_more_is_covered(counts: list[int]) -> None:
 def test_words_and_questions_are_read_of_a_text() -> None:
     assert tokens_of("The left lung, and the left rib") == ["left", "lung", "left", "rib"]
     assert questions_of("How many masses can be seen?") == ["how many"]
+    assert questions_of("What is the location of the mass?") == ["where"]
+    assert questions_of("Chest film. Is the heart enlarged?") == ["is there"]
     assert questions_of("There are many masses.") == []
 
 

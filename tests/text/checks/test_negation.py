@@ -1,4 +1,4 @@
-"""Denied mentions in sentences of reports, real ones of Open-i among them."""
+"""Denied mentions in sentences as reports have them."""
 
 from __future__ import annotations
 
