@@ -32,7 +32,10 @@ def test_a_monotone_change_of_one_modality_leaves_the_scores_of_others():
     cosine, names = np.array([0.1, 0.3, 0.2, 0.6]), ["xray", "xray", "ct", "ct"]
     changed = np.where(np.array(names) == "ct", cosine**3, cosine)
     np.testing.assert_array_equal(standardised(cosine, names)[:2], standardised(changed, names)[:2])
-    assert thresholds(standardised(cosine, names), names, 50)["xray"] == thresholds(standardised(changed, names), names, 50)["xray"]  # noqa: E501
+    assert (
+        thresholds(standardised(cosine, names), names, 50)["xray"]
+        == thresholds(standardised(changed, names), names, 50)["xray"]
+    )
 
 
 def test_synthetic_captions_have_at_most_their_share():
