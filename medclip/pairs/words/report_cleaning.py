@@ -88,26 +88,44 @@ _SINCE = (
 _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.I), new)
     for pattern, new in (
-        (rf",? ?(?:which (?:is|are|has|have) )?(?:again )?(?:grossly |essentially |overall |relatively )?"
-         rf"(?:un)?changed,? (?:{_SINCE}) [^,.;]*", ""),
-        (r",? ?(?:not (?:significantly |substantially )?changed|without (?:significant )?(?:interval )?change"
-         r"|with no (?:significant )?(?:interval )?change)(?: (?:since|from|compared (?:to|with)) [^,.;]*)?", ""),
+        (
+            rf",? ?(?:which (?:is|are|has|have) )?(?:again )?(?:grossly |essentially |overall |relatively )?"
+            rf"(?:un)?changed,? (?:{_SINCE}) [^,.;]*",
+            "",
+        ),
+        (
+            r",? ?(?:not (?:significantly |substantially )?changed|without (?:significant )?(?:interval )?change"
+            r"|with no (?:significant )?(?:interval )?change)(?: (?:since|from|compared (?:to|with)) [^,.;]*)?",
+            "",
+        ),
         (r",? ?(?:as |when )?(?:compared|in comparison) (?:to|with) [^,.;]*", ""),
         (rf",? ?(?:since|from) {_PRIOR}", ""),
-        (r",? ?(?:which (?:is|are) )?(?:grossly |essentially |overall |relatively )?(?:unchanged|stable)"
-         r"(?=[.,;]|$)", ""),
-        (r"(?:^|(?<=, ))(?:there(?:'s| is| are| has been|'s been) )?(?:a |an )?(?:interval|new)"
-         r" (?:development|appearance) of (?:a |an )?", ""),
-        (r"^(?:there (?:is|are) )?(?:an? )?interval (?:increase|worsening|progression|decrease|improvement)"
-         r" (?:in|of) ", ""),
+        (
+            r",? ?(?:which (?:is|are) )?(?:grossly |essentially |overall |relatively )?(?:unchanged|stable)"
+            r"(?=[.,;]|$)",
+            "",
+        ),
+        (
+            r"(?:^|(?<=, ))(?:there(?:'s| is| are| has been|'s been) )?(?:a |an )?(?:interval|new)"
+            r" (?:development|appearance) of (?:a |an )?",
+            "",
+        ),
+        (
+            r"^(?:there (?:is|are) )?(?:an? )?interval (?:increase|worsening|progression|decrease|improvement)"
+            r" (?:in|of) ",
+            "",
+        ),
         (r"\b(?:is|are) (?:again|once again) (?:seen|noted|demonstrated|identified|present)\b", "is present"),
         (r"\b(?:again|once again),? (?:seen|noted|demonstrated|identified) (?:is|are) ", ""),
         (r"\b(?:remains?|has remained|have remained) (?=\w)", "is "),
         (r"\b(?:again|once again|currently|now|interval|newly|previously (?:seen|noted|described))\b,? ?", ""),
-        (r"\b(?:grossly |essentially |relatively |overall )?(?:unchanged|stable|persistent|persisting|new"
-         r"|improved|improving|worsening|worsened|progressive|increasing|decreasing) (?=[a-z])", ""),
+        (
+            r"\b(?:grossly |essentially |relatively |overall )?(?:unchanged|stable|persistent|persisting|new"
+            r"|improved|improving|worsening|worsened|progressive|increasing|decreasing) (?=[a-z])",
+            "",
+        ),
     )
-)  # fmt: skip
+)
 _PARENTHESES = re.compile(r"\s*[(\[][^)\]]*[)\]]")
 _CLAUSE = re.compile(r"\s*[,;]\s*(?!\d)")
 _SHORT_FINDING = re.compile(r"[A-Za-z]{4,}")

@@ -23,7 +23,7 @@ from medclip.text.free_text import KINDS, sentences
         ("Discussed with Dr. Smith.", ""),
         ("Exam dictated by [**Name**] on 3/4.", ""),
     ],
-)  # fmt: skip
+)
 def test_what_no_single_image_supports_goes_and_findings_stay(sentence, clean):
     assert clean_report(sentence, "xray").text == clean
 
