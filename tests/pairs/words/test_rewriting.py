@@ -83,7 +83,7 @@ def test_an_endpoint_that_dies_loses_nothing_and_what_it_invents_is_refused(tabl
     asked, gone[0] = len(server.bodies), False
     result = rewrite(rewriting)
     assert len(server.bodies) - asked == 2
-    assert result.refused_candidates == {"invented_entity": 1, "polarity_conflict": 2}
+    assert result.refused_candidates == {"invented_entity": 2, "polarity_conflict": 1}
     assert "Dr. Who" not in json.dumps(server.bodies)
 
 
