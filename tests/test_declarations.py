@@ -118,6 +118,7 @@ OWN_SENTENCES = {
     "report",
     "findings",
     "against",
+    "agent",
     "as_",
 }
 """Names whose thing is the same and whose help says what it is for this verb: what is worked on, where it goes, who."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Device, Told
+from medclip.api.groups import Device, Recipe, Told
 from medclip.api.pathgen import KEY_VARIABLE
 from medclip.options import argument, needs, option, options
 from medclip.verbs import verb
@@ -19,7 +19,7 @@ AGENTS = ("rules", "endpoint", "local")
 
 
 @options
-class RewriteOptions(Told, Device):
+class RewriteOptions(Told, Recipe, Device):
     """What `rewrite` is asked."""
 
     place: str | Path = argument("Shards that medclip built, or a table of reports, captions or labels.", place=True)

@@ -98,6 +98,7 @@ class AskingAgent:
     """Base of the agents that ask a model which sees the image; a subclass sends the requests."""
 
     measures: bool = False
+    at_once: int = 1
 
     @property
     def allowed(self) -> AllowedClaims:

@@ -137,7 +137,7 @@ def _negative(text: Editable, edit: Edit, new: str, refused: dict[str, int]) -> 
 
 
 def _fill(texts: Sequence[Editable], chosen: list[list[Negative]], refused: dict[str, int], seed: int) -> None:
-    """Give texts without a negative the first change that holds, with a sentence of a text that lends one."""
+    """Add to texts without a negative the first change that holds, with a sentence of a text that lends one."""
     lent: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for text in texts:
         for edit in text.edits:

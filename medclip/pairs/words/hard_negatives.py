@@ -270,8 +270,8 @@ def text_of_labels(labels: Labels, rng: Generator) -> tuple[str, tuple[Edit, ...
                     continue
                 pair = pairs[int(rng.integers(len(pairs)))]
                 old, new = pair if value else pair[::-1]
-                states = ("present", "absent") if value else ("absent", "present")
-                parts.append((c.name, *states, old, new))
+                before, after = ("present", "absent") if value else ("absent", "present")
+                parts.append((c.name, before, after, old, new))
     order = [parts[int(i)] for i in rng.permutation(len(parts))]
     text, edits, at = " ".join(part[3] for part in order), [], 0
     for name, before, after, old, new in order:

@@ -25,8 +25,9 @@ def rewrite_request(report: str, max_words: int) -> str:
     """Return the request for a caption of a report."""
     return (
         f"Rewrite this report of one medical image as a caption of at most {max_words} words, in plain sentences. "
-        "State each finding as the report does: what it denies stays denied, and nothing is added. Keep sides, sizes and "
-        "severities. Leave out earlier studies, dates, names, technique and advice. Answer with the caption alone.\n"
+        "State each finding as the report does: what it denies stays denied, and nothing is added. Keep sides, sizes "
+        "and severities. Leave out earlier studies, dates, names, technique and advice. Answer with "
+        "the caption alone.\n"
         f"{report}"
     )
 

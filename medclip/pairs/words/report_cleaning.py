@@ -88,25 +88,44 @@ _SINCE = (
 _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.I), new)
     for pattern, new in (
-        (rf",? ?(?:which (?:is|are|has|have) )?(?:again )?(?:grossly |essentially |overall |relatively )?"
-         rf"(?:un)?changed,? (?:{_SINCE}) [^,.;]*", ""),
-        (r",? ?(?:not (?:significantly |substantially )?changed|without (?:significant )?(?:interval )?change"
-         r"|with no (?:significant )?(?:interval )?change)(?: (?:since|from|compared (?:to|with)) [^,.;]*)?", ""),
+        (
+            rf",? ?(?:which (?:is|are|has|have) )?(?:again )?(?:grossly |essentially |overall |relatively )?"
+            rf"(?:un)?changed,? (?:{_SINCE}) [^,.;]*",
+            "",
+        ),
+        (
+            r",? ?(?:not (?:significantly |substantially )?changed|without (?:significant )?(?:interval )?change"
+            r"|with no (?:significant )?(?:interval )?change)(?: (?:since|from|compared (?:to|with)) [^,.;]*)?",
+            "",
+        ),
         (r",? ?(?:as |when )?(?:compared|in comparison) (?:to|with) [^,.;]*", ""),
         (rf",? ?(?:since|from) {_PRIOR}", ""),
-        (r",? ?(?:which (?:is|are) )?(?:grossly |essentially |overall |relatively )?(?:unchanged|stable)"
-         r"(?=[.,;]|$)", ""),
-        (r"(?:^|(?<=, ))(?:there(?:'s| is| are| has been|'s been) )?(?:a |an )?(?:interval|new) (?:development|appearance)"
-         r" of (?:a |an )?", ""),
-        (r"^(?:there (?:is|are) )?(?:an? )?interval (?:increase|worsening|progression|decrease|improvement) (?:in|of) ", ""),
+        (
+            r",? ?(?:which (?:is|are) )?(?:grossly |essentially |overall |relatively )?(?:unchanged|stable)"
+            r"(?=[.,;]|$)",
+            "",
+        ),
+        (
+            r"(?:^|(?<=, ))(?:there(?:'s| is| are| has been|'s been) )?(?:a |an )?(?:interval|new)"
+            r" (?:development|appearance) of (?:a |an )?",
+            "",
+        ),
+        (
+            r"^(?:there (?:is|are) )?(?:an? )?interval (?:increase|worsening|progression|decrease|improvement)"
+            r" (?:in|of) ",
+            "",
+        ),
         (r"\b(?:is|are) (?:again|once again) (?:seen|noted|demonstrated|identified|present)\b", "is present"),
         (r"\b(?:again|once again),? (?:seen|noted|demonstrated|identified) (?:is|are) ", ""),
         (r"\b(?:remains?|has remained|have remained) (?=\w)", "is "),
         (r"\b(?:again|once again|currently|now|interval|newly|previously (?:seen|noted|described))\b,? ?", ""),
-        (r"\b(?:grossly |essentially |relatively |overall )?(?:unchanged|stable|persistent|persisting|new"
-         r"|improved|improving|worsening|worsened|progressive|increasing|decreasing) (?=[a-z])", ""),
+        (
+            r"\b(?:grossly |essentially |relatively |overall )?(?:unchanged|stable|persistent|persisting|new"
+            r"|improved|improving|worsening|worsened|progressive|increasing|decreasing) (?=[a-z])",
+            "",
+        ),
     )
-)  # fmt: skip
+)
 _PARENTHESES = re.compile(r"\s*[(\[][^)\]]*[)\]]")
 _CLAUSE = re.compile(r"\s*[,;]\s*(?!\d)")
 _SHORT_FINDING = re.compile(r"[A-Za-z]{4,}")
@@ -150,7 +169,7 @@ def clean_report(report: str, modality: str = "") -> CleanReport:
     changes: dict[str, int] = {}
     findings = sections.get("findings", "" if "impression" in sections else sections.get(BODY, ""))
     parts = [" ".join(_cleaned(part, modality, changes)) for part in (findings, sections.get("impression", ""))]
-    return CleanReport(*parts, dict(sorted(changes.items())))
+    return CleanReport(parts[0], parts[1], dict(sorted(changes.items())))
 
 
 def _cleaned(section: str, modality: str, changes: dict[str, int]) -> Iterator[str]:
@@ -196,9 +215,9 @@ def clean_sentence(sentence: str, modality: str = "") -> tuple[str, str]:
     wanted = entities(sentence, modality)
     for attempt in _attempts(sentence):
         tidy = _tidy(attempt)
-        if tidy and (wanted or len(tidy.split()) > 2) and _kind(tidy, modality) is None:
-            if entities(tidy, modality) == wanted:
-                return tidy, "cut"
+        stays = bool(tidy) and (bool(wanted) or len(tidy.split()) > 2) and _kind(tidy, modality) is None
+        if stays and entities(tidy, modality) == wanted:
+            return tidy, "cut"
     phrases = [phrase_of(name, affirmed, modality) for name, affirmed in wanted.items()]
     if None in phrases or not phrases or _hides_polarity(sentence, modality):
         return "", "dropped"

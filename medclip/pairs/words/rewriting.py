@@ -69,7 +69,7 @@ class Rewriting:
 
     place: Path
     out: Path
-    steps: RewriteSteps = RewriteSteps()
+    steps: RewriteSteps = field(default_factory=RewriteSteps)
     agent: ReportAgent | None = None
     """None for rules alone."""
 

@@ -23,6 +23,7 @@ FEWEST_PATIENTS = 20
 _MOST_PAIRS = 20_000
 """Pairs that are learned from; more are drawn."""
 _RESAMPLES = 1000
+_WORD = r"[^\s.,;:]+"
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def check_texts_alone(
     from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
 
-    rows = np.arange(len(positives))
+    rows = list(range(len(positives)))
     if len(rows) > _MOST_PAIRS:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, _MOST_PAIRS, replace=False))
+        rows = sorted(np.random.default_rng(seed).permutation(len(rows))[:_MOST_PAIRS].tolist())
     groups = numbered([patients[i] for i in rows])
     num_patients = int(groups.max()) + 1 if len(groups) else 0
     if num_patients < FEWEST_PATIENTS:
@@ -78,7 +79,7 @@ def check_texts_alone(
     logits_N2 = np.zeros((len(texts), 2))
     for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(texts, truth_N, groups_N):
         model = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 3), sublinear_tf=True, min_df=2, token_pattern=r"[^\s.,;:]+"),
+            TfidfVectorizer(ngram_range=(1, 3), sublinear_tf=True, min_df=2, token_pattern=_WORD),
             LogisticRegression(max_iter=1000),
         )
         model.fit(texts[train], truth_N[train])

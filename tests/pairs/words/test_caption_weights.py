@@ -35,7 +35,7 @@ def test_a_monotone_change_of_one_modality_leaves_the_scores_of_others():
     assert (
         thresholds(standardised(cosine, names), names, 50)["xray"]
         == thresholds(standardised(changed, names), names, 50)["xray"]
-    )  # noqa: E501
+    )
 
 
 def test_synthetic_captions_have_at_most_their_share():

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.cli.main import main
+from medclip.errors import MedclipError, Reason
+from medclip.pairs.words.asking_agents import EndpointAgent
+from medclip.pairs.words.report_agents import ReportAgent, fault_of_answer
+from medclip.pairs.words.rewrite_steps import RewriteSteps
+from medclip.pairs.words.rewriting import Rewriting, rewrite
+from medclip.settings import Settings
+from medclip.shards.reading.check_folder import check_shards
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.writing.build import Form, build_shards
+from tests.kits.shards import KEY, write, write_films
+from tests.pairs.words.test_endpoint import message, serve  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+REPORTS = ["Stable small effusion. Clear apices.", "No effusion. Clear apices.", "", "Discussed with Dr. Who."]
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [{"key": f"r{n}", "patient": f"p{n}", "modality": "xray", "report": r} for n, r in enumerate(REPORTS)]
+    return write(tmp_path / "reports.csv", rows)
+
+
+def rows_of(folder):
+    return pq.read_table(folder / "rewritten.parquet").to_pylist()
+
+
+def test_every_row_of_a_table_is_one_row_with_its_reason(table, tmp_path):
+    result = rewrite(Rewriting(table, tmp_path / "out"))
+    rows = rows_of(tmp_path / "out")
+    assert [r["reason"] for r in rows] == ["", "", "no_text", "nothing_left"]
+    assert rows[0]["positive"] == "Small effusion. Clear apices."
+    assert [n["text"] for n in rows[0]["negatives"]] == ["No effusion. Clear apices."]
+    assert (rows[0]["tags"], rows[1]["denied_tags"]) == (["effusion"], ["effusion"])
+    assert sum(c["weight"] for c in rows[0]["candidates"]) == pytest.approx(1)
+    assert result.num_rows == 4
+    assert result.check is None
+
+
+def test_a_second_run_ends_in_the_same_bytes_and_other_steps_are_refused(table, tmp_path):
+    rewrite(Rewriting(table, tmp_path / "out"))
+    before = (tmp_path / "out" / "rewritten.parquet").read_bytes()
+    (tmp_path / "out" / "rewritten.parquet").unlink()
+    rewrite(Rewriting(table, tmp_path / "out"))
+    assert (tmp_path / "out" / "rewritten.parquet").read_bytes() == before
+    with pytest.raises(MedclipError) as caught:
+        rewrite(Rewriting(table, tmp_path / "out", RewriteSteps(seed=1)))
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+
+
+def test_shards_are_written_again_with_texts_in_their_roles(tmp_path):
+    build_shards(write_films(tmp_path), tmp_path / "shards", Form(key=KEY), settings=Settings(workers=1))
+    result = rewrite(Rewriting(tmp_path / "shards", tmp_path / "out"))
+    assert check_shards(result.shards).problems == ()
+    with ShardReader(tmp_path / "shards", "train") as old, ShardReader(result.shards, "train") as new:
+        assert [old.key(i) for i in range(len(old))] == [new.key(i) for i in range(len(new))]
+        assert (old[0].image == new[0].image).all()
+        records = [new.record(i)[0] for i in range(len(new))]
+    affirmed = [r for r in records if r.labels.get("chest_xray_findings") == {"pneumonia": 1}]
+    assert affirmed
+    assert all(r.tags == ("pneumonia",) and r.long_captions and r.texts for r in affirmed)
+    assert any(r.negatives for r in records)
+
+
+def test_an_endpoint_that_dies_loses_nothing_and_what_it_invents_is_refused(table, tmp_path, serve):  # noqa: F811
+    gone = [True]
+
+    def answer(number, body):
+        return (503, {}) if gone[0] and number >= 1 else message("Small effusion. A large mass.")
+
+    server = serve(answer)
+    asking = EndpointAgent(server.url, "llm", waits_s=(), at_once=1)
+    rewriting = Rewriting(table, tmp_path / "out", agent=ReportAgent(asking))
+    with pytest.raises(MedclipError, match="does not answer"):
+        rewrite(rewriting)
+    asked, gone[0] = len(server.bodies), False
+    result = rewrite(rewriting)
+    assert len(server.bodies) - asked == 2
+    assert result.refused_candidates == {"invented_entity": 2, "polarity_conflict": 1}
+    assert "Dr. Who" not in json.dumps(server.bodies)
+
+
+def test_an_answer_is_refused_for_what_it_denies_adds_or_compares():
+    assert fault_of_answer("Large pneumothorax.", "No pneumothorax.", "xray") == "polarity_conflict"
+    assert fault_of_answer("A mass.", "No pneumothorax.", "xray") == "invented_entity"
+    assert fault_of_answer("Unchanged effusion.", "Effusion.", "xray") == "prior_study"
+    assert fault_of_answer("Effusion.", "Small effusion.", "xray") == ""
+
+
+def test_the_command_prints_json_and_names_a_wrong_key(table, tmp_path, capsys):
+    assert main(["pairs", "rewrite", str(table), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_rows"] == 4
+    (tmp_path / "s.yaml").write_text("negativs: {}\n")
+    steps = ["--steps", str(tmp_path / "s.yaml")]
+    assert main(["pairs", "rewrite", str(table), "--out", str(tmp_path / "b"), *steps]) != 0
+    assert "negativs" in capsys.readouterr().err
