@@ -77,6 +77,7 @@ OWN_SENTENCES = {
     "labels",
     "label",
     "table",
+    "pairs",
     "split",
     "task",
     "modality",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import tempfile
 import time
 import weakref
@@ -83,18 +84,37 @@ def sweep(parent: str) -> int:
     """
     left: list[str] = []
     with suppress(OSError), os.scandir(parent) as entries:
-        left += [entry.path for entry in entries if entry.name.startswith(PREFIX) and _is_left(entry)]
+        left += [entry.path for entry in entries if entry.name.startswith(PREFIX) and _is_left(entry.path)]
     if left:
         _end_programs(left)
     return sum(_remove(Path(folder), None) for folder in left)
 
 
-def _is_left(entry: os.DirEntry[str]) -> bool:
+def remove_left(folder: str, seconds: float) -> bool:
+    """Remove a folder whose process ends, and the programs that work in it; return whether it went in time.
+
+    Of a process that is killed the system closes the pipes, which its programs see, before it lets go of its locks.
+
+    Args:
+        folder: Folder as `TemporaryFolder.environment` names it.
+        seconds: Seconds that its process is given to end.
+    """
+    deadline = time.monotonic() + seconds
+    while not _is_left(folder):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_S)
+    _end_programs([folder])
+    return _remove(Path(folder), None)
+
+
+def _is_left(folder: str) -> bool:
     """Return whether a folder is one of ours whose process is gone."""
     try:
-        if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.getuid():
+        facts = os.stat(folder, follow_symlinks=False)
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
             return False
-        lock = os.open(os.path.join(entry.path, OWNER), os.O_RDWR | os.O_NOFOLLOW)
+        lock = os.open(os.path.join(folder, OWNER), os.O_RDWR | os.O_NOFOLLOW)
     except (AttributeError, OSError):  # no users on Windows, or no such file
         return False
     try:

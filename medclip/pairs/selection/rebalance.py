@@ -47,7 +47,7 @@ _QUESTIONS = {
     "how large": r"\bhow (?:large|big|long|wide|deep)\b|\bwhat (?:is the )?(?:size|diameter)\b",
     "how severe": r"\bhow (?:severe|bad|advanced)\b|\b(?:what|which) (?:is the )?(?:severity|grade|stage|degree)\b",
     "where": r"\bwhere\b|\b(?:what|which) (?:is the )?(?:side|location|lobe|region|quadrant)\b",
-    "is there": r"\b(?:is|are|was|were) there\b|(?:^|[.?!]\s+)(?:does|do|is|are) (?:the|this|these) [^.?]*\?",
+    "is there": r"(?:^|[.?!,;]\s+|\b(?:and|or) )(?:(?:is|are|was|were) there|(?:does|do|is|are) (?:the|this|these))\b",
     "which image": r"\b(?:what|which) (?:\w+ )?(?:modality|plane|view|imaging|sequence|kind of image)\b",
     "why": r"\bwhy\b|\bwhat (?:is the )?cause\b",
     "what": r"\bwhat\b|\bwhich\b",

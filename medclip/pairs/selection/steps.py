@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -35,7 +35,9 @@ class Context:
 
     def rng(self, name: str, number: int) -> np.random.Generator:
         """Return the chance of a step: it depends on the seed, the name of the step and its place alone."""
-        return np.random.default_rng([self.seed, number, *name.encode()])
+        from numpy.random import default_rng
+
+        return default_rng([self.seed, number, *name.encode()])
 
 
 @dataclass(frozen=True, eq=False)

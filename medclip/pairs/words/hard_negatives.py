@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from medclip.pairs.words.report_cleaning import entities, phrases_of
 from medclip.text.captions.record import labelled
+from medclip.text.checks.negation import denied
 from medclip.text.free_text import sentences
-from medclip.text.mentions import asserted, denied, is_all_clear, mentioned
+from medclip.text.mentions import asserted, is_all_clear, mentioned
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import spoken_labels
 from medclip.wording import capital
@@ -152,7 +153,7 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 def _devices(sentence: str) -> Mapping[str, bool]:
     lowered = sentence.lower()
     return {
-        name: not denied(lowered, match)
+        name: not denied(lowered[: match.start()], lowered[match.end() :])
         for name, pattern in DEVICES.items()
         if (match := pattern.search(lowered)) is not None
     }

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.files.readers.worker import frame, receive
-from medclip.files.temporary_folder import VARIABLE, sweep
+from medclip.files.temporary_folder import VARIABLE, remove_left
 
 READY, REFUSED, FAILED, DONE, LOST, FAULT, ENDED = "ready", "refused", "failed", "done", "lost", "fault", "ended"
 LOSSES = ("RayActorError", "OutOfMemoryError", "NodeDiedError", "WorkerCrashedError", "ObjectLostError")
@@ -37,7 +37,7 @@ _VITAL = ("gcs_server", "raylet")
 _UNNEEDED = ("start_monitor", "start_log_monitor")
 """What else a node of our own would start: it has nothing to scale, and nobody reads its logs. Each takes a second of
 CPU, and on a busy machine a start fails for less."""
-_LOOK_S, _NOTICE_S, _LEAVE_S = 1.0, 0.3, 5.0
+_LOOK_S, _NOTICE_S, _LEAVE_S, _END_S = 1.0, 0.3, 5.0, 0.5
 
 
 class Host:
@@ -109,7 +109,7 @@ class _Talk:
             leaving.start()
             leaving.join(_LEAVE_S)
         if VARIABLE in os.environ:  # of a run that was killed; a living one holds its folder, and ends all itself
-            sweep(str(Path(os.environ[VARIABLE]).parent))
+            remove_left(os.environ[VARIABLE], _END_S)
         os._exit(0)
 
     def _start(self, how: dict[str, Any], seconds: float) -> None:

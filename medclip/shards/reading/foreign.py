@@ -126,8 +126,8 @@ def read_foreign(
     """Make a record of a foreign sample's members.
 
     The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report`, `modality`,
-    `negatives`, `long_captions`, `tags` and `absent_tags` (lists); a text is one caption or several in UniMed's packed form. Where
-    both speak, the JSON goes first.
+    `negatives`, `long_captions`, `tags` and `absent_tags` (lists); a text is one caption or several in UniMed's packed
+    form. Where both speak, the JSON goes first.
 
     Returns:
         The record, and a meta in the form of medclip's own. A record without texts, report and labels says nothing.
