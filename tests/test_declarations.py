@@ -78,6 +78,7 @@ OWN_SENTENCES = {
     "label",
     "table",
     "pairs",
+    "steps",
     "split",
     "task",
     "modality",
