@@ -22,7 +22,7 @@ AGENTS = ("rules", "endpoint", "local")
 class RewriteOptions(Told, Recipe, Device):
     """What `rewrite` is asked."""
 
-    place: str | Path = argument("Shards that medclip built, or a table of reports, captions or labels.", place=True)
+    pairs: str | Path = argument("Shards that medclip built, or a table of reports, captions or labels.", place=True)
     out: str | Path = argument(
         "Folder to write: rewritten.parquet, report.json and, of shards, `shards`.",
         form="DIR",
@@ -95,7 +95,7 @@ def rewrite(options: RewriteOptions) -> RewriteResult:
         from medclip.models.packs.pack import load_model
 
         model = load_model(steps.captions.model, device=options.device)
-    rewriting = Rewriting(Path(options.place), Path(options.out), steps, _agent(options, steps.max_words))
+    rewriting = Rewriting(Path(options.pairs), Path(options.out), steps, _agent(options, steps.max_words))
     return rewrite(rewriting, model, options.progress)
 
 

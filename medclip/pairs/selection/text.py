@@ -47,5 +47,7 @@ def names_an_entry(
     keys = np.unique(counted_M2[:, 1].astype(np.int64) * len(metadata.concepts) + concept_M)
     num_M = np.bincount(keys // len(metadata.concepts), minlength=len(rows_M)).astype(np.float64)
     dropped = int((num_M == 0).sum())
-    notes = (f"{count(dropped, 'pair')} of {number(len(rows_M))} name no concept of the metadata.",) if dropped else ()
+    notes = (
+        (f"{count(dropped, 'pair')} of {number(len(rows_M))} without a concept of the metadata.",) if dropped else ()
+    )
     return Verdict(num_M > 0, num_M, facts=metadata.about(), notes=notes)

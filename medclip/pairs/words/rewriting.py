@@ -456,9 +456,9 @@ def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow]) -> N
             "negatives": [n.text for n in w.negatives],
             "long_captions": [w.long],
             "tags": list(w.tags),
+            "absent_tags": list(w.denied_tags),
         }
         rewritten = {
-            "denied_tags": list(w.denied_tags),
             "edits": [{k: v for k, v in vars(n).items() if k != "text"} for n in w.negatives],
             "weights": {c.kind: c.weight for c in w.candidates if c.weight},
         }

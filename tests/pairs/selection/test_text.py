@@ -16,7 +16,7 @@ def test_texts_that_name_nothing_are_dropped_and_concepts_are_counted(tmp_path: 
     assert verdict.value_M is not None
     assert verdict.value_M[[1, 2]].tolist() == [0, 0]
     assert verdict.value_M[4] > verdict.value_M[3]
-    assert verdict.notes == ("2 pairs of 5 name no concept of the metadata.",)
+    assert verdict.notes == ("2 pairs of 5 without a concept of the metadata.",)
 
 
 def test_what_is_denied_does_not_count_where_affirmed_is_wanted(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_shards_are_written_again_with_texts_in_their_roles(tmp_path):
     assert affirmed
     assert all(r.tags == ("pneumonia",) and r.long_captions and r.texts for r in affirmed)
     assert any(r.negatives for r in records)
+    assert {r.absent_tags for r in records} > {()}, "what a caption denies is stated as absent"
 
 
 def test_an_endpoint_that_dies_loses_nothing_and_what_it_invents_is_refused(table, tmp_path, serve):  # noqa: F811
