@@ -201,7 +201,7 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
         "expected": float(keep_U[unit_M].sum()),
         "histogram": histogram(mentions, kept_U),
     }
-    notes = _notes(len(unit_M), int(matched_U[unit_M].sum()), counts_E, t)
+    notes = _notes(len(unit_M), int(matched_U[unit_M].sum()), facts["repeats_of_a_patient"], counts_E, t)
     return Verdict(kept_U[unit_M], keep_U[unit_M], facts=facts, notes=notes)
 
 
@@ -236,11 +236,15 @@ def gini(counts_E: NDArray[np.int64]) -> float:
     return float((2 * ranks - len(counts_E) - 1) @ ascending / (len(counts_E) * ascending.sum()))
 
 
-def _notes(num_rows: int, num_matched: int, counts_E: NDArray[np.uint64], t: float) -> tuple[str, ...]:
+def _notes(
+    num_rows: int, num_matched: int, num_repeats: int, counts_E: NDArray[np.uint64], t: float
+) -> tuple[str, ...]:
     notes = []
     if num_matched < num_rows:
         pairs = count(num_rows - num_matched, "pair")
         notes.append(f"{pairs} of {number(num_rows)} name no concept of the metadata, and are dropped.")
+    if num_repeats:
+        notes.append(f"{count(num_repeats, 'pair')} dropped: what it names, an earlier text of its patient names, too.")
     if num_matched and t >= int(counts_E.max()):
         highest = number(int(counts_E.max()))
         notes.append(f"No concept is named more often than t allows (at most {highest} times): nothing is thinned.")
