@@ -126,6 +126,12 @@ _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         ),
     )
 )
+_FRAGMENT = re.compile(
+    r"^(?:which|that|and|but|or|of|in|is|are|was|were)\b|\b(?:is|are|was|were)(?: in (?:appearance|size|number|extent"
+    r"|contour|configuration|position|severity))?(?=[.,;]|$)|\bthere (?!(?:is|are|was|were|has|have|may|appears?)\b)",
+    re.I,
+)
+"""What a cut has left is no sentence: "The silhouette is in appearance." (of "stable in appearance")"""
 _PARENTHESES = re.compile(r"\s*[(\[][^)\]]*[)\]]")
 _CLAUSE = re.compile(r"\s*[,;]\s*(?!\d)")
 _SHORT_FINDING = re.compile(r"[A-Za-z]{4,}")
@@ -216,7 +222,7 @@ def clean_sentence(sentence: str, modality: str = "") -> tuple[str, str]:
     for attempt in _attempts(sentence):
         tidy = _tidy(attempt)
         stays = bool(tidy) and (bool(wanted) or len(tidy.split()) > 2) and _kind(tidy, modality) is None
-        if stays and entities(tidy, modality) == wanted:
+        if stays and not _FRAGMENT.search(tidy) and entities(tidy, modality) == wanted:
             return tidy, "cut"
     phrases = [phrase_of(name, affirmed, modality) for name, affirmed in wanted.items()]
     if None in phrases or not phrases or _hides_polarity(sentence, modality):

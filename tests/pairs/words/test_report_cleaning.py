@@ -15,6 +15,8 @@ from medclip.text.free_text import KINDS, sentences
         ("Unchanged cardiomegaly compared with prior.", "Cardiomegaly."),
         ("There is a stable left effusion, unchanged from prior.", "There is a left effusion."),
         ("Resolved pleural effusion.", "No pleural effusion."),
+        ("The silhouette is stable in appearance.", ""),
+        ("Lung volumes are stable. Clear lungs.", "Clear lungs."),
         ("Interval resolution of edema.", "No pulmonary edema."),
         ("Interval increase in left effusion since the previous exam.", "Left effusion."),
         ("There are no XXXX of a pleural effusion.", "No pleural effusion."),
