@@ -193,15 +193,16 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
         kept_U = (keep_U >= rng.random(len(texts))) & (keep_U > 0)
     matched_U = np.zeros(len(texts), bool)
     matched_U[every.index_M2[:, 1]] = True
+    num_repeats = int((matched_U & (keep_U == 0))[unit_M].sum())
     facts = metadata.about() | {
         "t": None if math.isinf(t) else t,
         "tail_share": tail_share(counts_E, t),
         "without_concept": int((~matched_U[unit_M]).sum()),
-        "repeats_of_a_patient": int((matched_U & (keep_U == 0))[unit_M].sum()),
+        "repeats_of_a_patient": num_repeats,
         "expected": float(keep_U[unit_M].sum()),
         "histogram": histogram(mentions, kept_U),
     }
-    notes = _notes(len(unit_M), int(matched_U[unit_M].sum()), facts["repeats_of_a_patient"], counts_E, t)
+    notes = _notes(len(unit_M), int(matched_U[unit_M].sum()), num_repeats, counts_E, t)
     return Verdict(kept_U[unit_M], keep_U[unit_M], facts=facts, notes=notes)
 
 
