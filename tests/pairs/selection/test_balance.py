@@ -15,6 +15,7 @@ from medclip.pairs.selection import balance as module
 from medclip.pairs.selection.balance import (
     BalanceSettings,
     balance,
+    concept_mentions,
     entry_counts,
     gini,
     keep_probabilities,
@@ -24,7 +25,7 @@ from medclip.pairs.selection.balance import (
     tail_share,
 )
 from medclip.text.checks.matching import match_texts
-from medclip.text.checks.metadata import plain_metadata
+from medclip.text.checks.metadata import medical_metadata, plain_metadata
 from tests.kits.piles import context, pile_of_texts
 
 
@@ -165,6 +166,56 @@ def test_a_patient_fills_no_rare_concept_with_follow_ups(tmp_path: Path) -> None
     assert verdict.facts["histogram"]["top"][0]["before"] == 2
     alone = balance(*pile_of_texts(texts), BalanceSettings(t=20), context(tmp_path), 0)
     assert alone.kept_M.all()
+
+
+def test_follow_ups_do_not_make_a_concept_frequent(tmp_path: Path) -> None:
+    texts = [f"Pneumothorax, film {n}." for n in range(9)] + ["Pneumothorax."]
+    verdict = balance(*pile_of_texts(texts, ["a"] * 9 + ["b"]), BalanceSettings(t=2), context(tmp_path), 0)
+    assert verdict.value_M.tolist() == [1.0, *[0.0] * 8, 1.0]
+
+
+def test_a_patient_carries_a_concept_and_later_its_denial(tmp_path: Path) -> None:
+    pile, rows_M = pile_of_texts(["Pneumothorax.", "No pneumothorax.", "Pneumothorax again."], ["a"] * 3)
+    verdict = balance(pile, rows_M, BalanceSettings(t=20), context(tmp_path), 0)
+    assert verdict.kept_M.tolist() == [True, True, False]
+
+
+def test_a_text_that_affirms_and_denies_a_concept_does_both(tmp_path: Path) -> None:
+    pile, rows_M = pile_of_texts(["Effusion on the left. No effusion on the right."])
+    split = balance(pile, rows_M, BalanceSettings(t=9), context(tmp_path), 0)
+    top = split.facts["histogram"]["top"]
+    assert [bar["concept"] for bar in top] == ["Pleural effusion", "no Pleural effusion"]
+    affirmed = balance(pile, rows_M, BalanceSettings(t=9, polarity="affirmed"), context(tmp_path), 0)
+    assert affirmed.kept_M.all()
+
+
+def test_a_denied_concept_is_of_no_other_text(tmp_path: Path) -> None:
+    pile, rows_M = pile_of_texts(["No effusion.", "A rocket."])
+    verdict = balance(pile, rows_M, BalanceSettings(t=9, polarity="affirmed"), context(tmp_path), 0)
+    assert not verdict.kept_M.any()
+
+
+def test_synonyms_in_a_text_are_one_mention() -> None:
+    metadata = medical_metadata([("Lung", ["lung", "lungs"])], "mine")
+    matches = match_texts(["Lung and lungs.", "No lung."], metadata, polarity=True)
+    assert concept_mentions(matches, metadata, "all").index_M2.tolist() == [[0, 0], [0, 1]]
+    assert concept_mentions(matches, metadata, "split").index_M2.tolist() == [[0, 0], [1, 1]]
+
+
+def test_facts_count_pairs_and_not_texts(tmp_path: Path) -> None:
+    texts = ["Effusion."] * 2 + ["Effusion again."] * 3 + ["A rocket."] * 2
+    verdict = balance(*pile_of_texts(texts, ["a"] * 7), BalanceSettings(t=20), context(tmp_path), 0)
+    counts = {name: verdict.facts[name] for name in ("expected", "repeats_of_a_patient", "without_concept")}
+    assert counts == {"expected": 2.0, "repeats_of_a_patient": 3, "without_concept": 2}
+    assert "2 pairs of 7 name no concept" in verdict.notes[0]
+
+
+@pytest.mark.parametrize(("share", "t"), [(0.06, 10), (0.9, 30)])
+def test_the_reference_chooses_t_of_entries_that_are_named(tmp_path: Path, share: float, t: int) -> None:
+    (tmp_path / "entries.txt").write_text("heart\nlung\nspleen\n")
+    settings = BalanceSettings(metadata="entries.txt", tail_share=share, reference=True)
+    verdict = balance(*pile_of_texts(["heart"] * 30 + ["lung"] * 10), settings, context(tmp_path), 0)
+    assert verdict.facts["t"] == t
 
 
 def test_denied_concepts_are_left_out_or_not_told_apart_where_that_is_asked(tmp_path: Path) -> None:
