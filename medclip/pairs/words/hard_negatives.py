@@ -136,7 +136,7 @@ def edits_of(text: str, modality: str = "") -> tuple[Edit, ...]:
         sentence = text[start:end]
         elsewhere = [text[a:b] for a, b in spans if a != start]
         edits += _presences(sentence, start, elsewhere, findings, modality)
-        edits += _swaps(sentence, start, modality)
+        edits += _swaps(sentence, start, elsewhere, modality)
     return tuple(edits)
 
 
@@ -194,11 +194,11 @@ def _joined(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} or {items[-1]}"
 
 
-def _swaps(sentence: str, start: int, modality: str) -> Iterator[Edit]:
-    """Yield the changes of one word of a sentence that affirms one known finding or device."""
+def _swaps(sentence: str, start: int, elsewhere: Sequence[str], modality: str) -> Iterator[Edit]:
+    """Yield the changes of one word of a sentence that affirms one known finding or device, which no other names."""
     affirmed = [n for n, value in (*entities(sentence, modality).items(), *_devices(sentence).items()) if value]
-    if len(affirmed) != 1:
-        return
+    if len(affirmed) != 1 or any(affirmed[0] in (*entities(s, modality), *_devices(s)) for s in elsewhere):
+        return  # The other sentence would still say what is true.
     for kind, pairs in SWAPS.items():
         if kind == "side" and _BOTH.search(sentence):
             continue
