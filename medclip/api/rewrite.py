@@ -12,8 +12,8 @@ from medclip.options import argument, needs, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
-    from medclip.pairs.words.report_agents import ReportAgent
-    from medclip.pairs.words.rewriting import RewriteResult
+    from medclip.pairs.words.reports.report_agents import ReportAgent
+    from medclip.pairs.words.reports.rewriting import RewriteResult
 
 AGENTS = ("rules", "endpoint", "local")
 
@@ -86,8 +86,8 @@ def rewrite(options: RewriteOptions) -> RewriteResult:
         >>> import medclip
         >>> medclip.pairs.rewrite("reports.csv", "rewritten").num_negatives  # doctest: +SKIP
     """
-    from medclip.pairs.words.rewrite_steps import read_steps
-    from medclip.pairs.words.rewriting import Rewriting, rewrite
+    from medclip.pairs.words.reports.rewrite_steps import read_steps
+    from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
 
     steps = read_steps(None if options.steps is None else Path(options.steps))
     model = None
@@ -103,7 +103,7 @@ def _agent(options: RewriteOptions, max_words: int) -> ReportAgent | None:
     if options.agent == "rules":
         return None
     from medclip.pairs.words.asking_agents import EndpointAgent, LocalAgent
-    from medclip.pairs.words.report_agents import ReportAgent
+    from medclip.pairs.words.reports.report_agents import ReportAgent
 
     if options.agent == "endpoint":
         key = os.environ.get(KEY_VARIABLE, "")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import medclip
-from medclip.pairs.sources.slides.journal import Journal
+from medclip.pairs.journal import Journal
 from medclip.progress import Silent
 from medclip.training.result import RunLog
 from tests.kits.scoring import make_pack, write_png

@@ -7,16 +7,15 @@ which the list says something else, is read again.
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from medclip.errors import MedclipError, Problem, Reason
-from medclip.files.output import disk_errors, make_file
+from medclip.errors import Problem, Reason
+from medclip.files.output import disk_errors
+from medclip.pairs.journal import JOURNAL, open_journal, text_of
 from medclip.pairs.sources.articles.packages import Package
 from medclip.pairs.sources.articles.read_package import ReadFigure, ReadPackage, Reject
 
-JOURNAL = "journal.sqlite"
 _TABLE = "create table if not exists packages (name text primary key, stamp text, facts text, images blob)"
 
 
@@ -24,28 +23,14 @@ class ArticleJournal:
     """An open journal. Use as a context manager; one thread writes.
 
     Args:
-        folder: Folder of the run, which is there.
+        folder: Folder of the run.
 
     Raises:
         MedclipError: CORRUPT for a file that is no journal.
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / JOURNAL
-        with disk_errors(folder):
-            make_file(path)
-        try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.execute("pragma journal_mode=wal")
-            self._connection.execute("pragma synchronous=normal")
-            self._connection.execute(_TABLE)
-        except sqlite3.Error as e:
-            raise MedclipError(
-                Reason.CORRUPT,
-                f"the journal of this run cannot be opened ({type(e).__name__}).",
-                where=path,
-                hint="Remove its folder to begin again.",
-            ) from e
+        self._connection = open_journal(folder, _TABLE, "Remove its folder to begin again.")
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +41,7 @@ class ArticleJournal:
     def is_read(self, package: Package) -> bool:
         """Return whether a package was read as it is now."""
         row = self._connection.execute("select stamp from packages where name = ?", (package.name,)).fetchone()
-        return row is not None and row[0] == _text(package.stamp)
+        return row is not None and row[0] == text_of(package.stamp)
 
     def note(self, package: Package, result: ReadPackage) -> None:
         """Note what became of a package."""
@@ -66,7 +51,7 @@ class ArticleJournal:
             "rejects": [[r.figure, r.sha256, str(r.problem.reason), r.problem.sentence] for r in result.rejects],
         }
         images = b"".join(figure.image for figure in result.figures)
-        values = package.name, _text(package.stamp), _text(facts), images
+        values = package.name, text_of(package.stamp), text_of(facts), images
         with disk_errors(Path(JOURNAL)):
             self._connection.execute("insert or replace into packages values (?, ?, ?, ?)", values)
 
@@ -86,7 +71,3 @@ class ArticleJournal:
             at += size
         rejects = tuple(Reject(f, sha256, Problem(Reason(why), text)) for f, sha256, why, text in facts["rejects"])
         return ReadPackage(facts["article"], tuple(figures), rejects)
-
-
-def _text(values: Any) -> str:
-    return json.dumps(values, sort_keys=True, ensure_ascii=False)

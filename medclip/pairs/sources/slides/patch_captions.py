@@ -25,8 +25,8 @@ from medclip.imaging.slides.patch_quality import FLAGS
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.stain import StainEstimate, StainMethod, StainOptions, slide_stain
+from medclip.pairs.journal import Journal
 from medclip.pairs.selection.patches import ChosenPatch, SelectionOptions, choose_patches
-from medclip.pairs.sources.slides.journal import Journal
 from medclip.pairs.sources.slides.slide_list import ListedSlide
 from medclip.pairs.words.agent import AgentRefused, CaptionAgent, CaptionedPatch, caption_patch
 from medclip.pairs.words.patch_caption_check import Room

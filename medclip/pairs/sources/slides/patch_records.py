@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.pool import ReadingPool
-from medclip.pairs.sources.slides.journal import Journal
+from medclip.pairs.journal import Journal
 from medclip.pairs.sources.slides.patch_captions import PathgenOptions, ReadPatch, opened, read_patch
 from medclip.pairs.sources.slides.slide_list import ListedSlide
 from medclip.pairs.words.agent import CaptionAgent

@@ -19,7 +19,7 @@ from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.files.tables.write import write_rows
 from medclip.models.packs.manifest import pack_digest
-from medclip.pairs.sources.slides.journal import Journal
+from medclip.pairs.journal import Journal
 from medclip.pairs.sources.slides.patch_captions import PathgenOptions, caption_slides, choose_from_slides
 from medclip.pairs.sources.slides.patch_records import (
     SHARDS,

@@ -8,9 +8,9 @@ import pytest
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.words.asking_agents import EndpointAgent
-from medclip.pairs.words.report_agents import ReportAgent, fault_of_answer
-from medclip.pairs.words.rewrite_steps import RewriteSteps
-from medclip.pairs.words.rewriting import Rewriting, rewrite
+from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
+from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
+from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medclip.pairs.words.hard_negatives import Edit, Labels, fault_of, num_contradicted
+from medclip.pairs.words.reports.hard_negatives import Edit, Labels, fault_of, num_contradicted
 
 
 @dataclass(frozen=True)

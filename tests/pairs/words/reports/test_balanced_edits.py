@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from medclip.pairs.words.balanced_edits import Editable, balanced_negatives
-from medclip.pairs.words.hard_negatives import edits_of
-from medclip.pairs.words.report_cleaning import clean_report
-from medclip.pairs.words.text_only_check import check_texts_alone
+from medclip.pairs.words.reports.balanced_edits import Editable, balanced_negatives
+from medclip.pairs.words.reports.hard_negatives import edits_of
+from medclip.pairs.words.reports.report_cleaning import clean_report
+from medclip.pairs.words.reports.text_only_check import check_texts_alone
 
 
 def editable(*texts):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.pairs.words.caption_weights import (
+from medclip.pairs.words.reports.caption_weights import (
     Boilerplate,
     caption_weights,
     polarity_fault,

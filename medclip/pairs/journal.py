@@ -1,8 +1,7 @@
-"""What is captioned: the patches that were chosen of a slide, and those that have their text. SQLite, one commit each.
+"""What a run over pairs has done so far. SQLite, one commit each: a run that is killed loses what it was about.
 
-A run that is killed, or whose endpoint goes away, loses the slide it was choosing from and the patches that were with
-the agent; all others are kept, and nothing that was paid for is asked for again. What became of a slide is not noted
-here: the store of vectors says it.
+The journal of texts keeps what agents wrote, of the patches that were chosen of a slide or of reports: nothing that was
+paid for is asked for again. What became of a slide is not noted here: the store of vectors says it.
 """
 
 from __future__ import annotations
@@ -23,8 +22,36 @@ create table if not exists texts (slide text, number integer, facts text not nul
 """
 
 
+def open_journal(folder: Path, tables: str, hint: str) -> sqlite3.Connection:
+    """Open the journal of a run, which is made where there is none.
+
+    Args:
+        folder: Output folder of the run; it is made.
+        tables: SQL that makes the tables.
+        hint: Remedy where the file is none of ours.
+
+    Raises:
+        MedclipError: CORRUPT for a file that is no journal.
+    """
+    path = folder / JOURNAL
+    with disk_errors(folder):
+        make_folder(folder)
+        make_file(path)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("pragma journal_mode=wal")
+        connection.execute("pragma synchronous=normal")
+        connection.executescript(tables)
+    except sqlite3.Error as e:
+        kind = type(e).__name__
+        raise MedclipError(
+            Reason.CORRUPT, f"the journal of this run cannot be opened ({kind}).", where=path, hint=hint
+        ) from e
+    return connection
+
+
 class Journal:
-    """An open journal. Use as a context manager; one thread writes.
+    """An open journal of texts. Use as a context manager; one thread writes.
 
     Args:
         folder: Output folder of the run; it is made.
@@ -34,22 +61,9 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / JOURNAL
-        with disk_errors(folder):
-            make_folder(folder)
-            make_file(path)
-        try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.execute("pragma journal_mode=wal")
-            self._connection.execute("pragma synchronous=normal")
-            self._connection.executescript(_TABLES)
-        except sqlite3.Error as e:
-            raise MedclipError(
-                Reason.CORRUPT,
-                f"the journal of this run cannot be opened ({type(e).__name__}).",
-                where=path,
-                hint="Remove it to begin again; all texts are asked for again then.",
-            ) from e
+        self._connection = open_journal(
+            folder, _TABLES, "Remove it to begin again; all texts are asked for again then."
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +79,7 @@ class Journal:
     def note_choice(self, slide: str, facts: dict[str, Any]) -> None:
         """Note the patches that were chosen of a slide."""
         with disk_errors(Path(JOURNAL)):
-            self._connection.execute("insert or replace into choices values (?, ?)", (slide, _text(facts)))
+            self._connection.execute("insert or replace into choices values (?, ?)", (slide, text_of(facts)))
 
     def text(self, slide: str, number: int) -> dict[str, Any] | None:
         """Return what was noted of a chosen patch; None where it has no text yet."""
@@ -81,7 +95,7 @@ class Journal:
     def note_text(self, slide: str, number: int, facts: dict[str, Any]) -> None:
         """Note the text of a patch, or why there is none."""
         with disk_errors(Path(JOURNAL)):
-            self._connection.execute("insert or replace into texts values (?, ?, ?)", (slide, number, _text(facts)))
+            self._connection.execute("insert or replace into texts values (?, ?, ?)", (slide, number, text_of(facts)))
 
     def texts(self, slide: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the patches of a slide that have their text, by number."""
@@ -90,5 +104,6 @@ class Journal:
             yield number, json.loads(facts)
 
 
-def _text(facts: dict[str, Any]) -> str:
+def text_of(facts: Any) -> str:
+    """Write a value of JSON so that equal values are equal texts."""
     return json.dumps(facts, sort_keys=True, ensure_ascii=False)

@@ -3,8 +3,8 @@
 A change is one of presence, device, side, place, severity and count. A sentence of a report is exchanged or one word of
 it swapped, and the new text is kept only where it speaks of the same findings, one of which has the other polarity, or
 where one known finding has another side, place, size or number. Sentences are those that people wrote, or those of the
-vocabulary, so that an edited text is as grammatical as the others; `medclip.pairs.words.balanced_edits` chooses among
-the changes so that no word betrays them.
+vocabulary, so that an edited text is as grammatical as the others; `medclip.pairs.words.reports.balanced_edits`
+chooses among the changes so that no word betrays them.
 
 Follows the rule edits of HQ-CLIP's texts as our specification states them; the paper's own come from a language model
 and are not public.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from medclip.pairs.words.report_cleaning import entities, phrases_of
+from medclip.pairs.words.reports.report_cleaning import entities, phrases_of
 from medclip.text.captions.record import labelled
 from medclip.text.checks.negation import denied
 from medclip.text.free_text import sentences

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.pairs.words.text_only_check import FEWEST_PATIENTS, MOST, check_texts_alone
+from medclip.pairs.words.reports.text_only_check import FEWEST_PATIENTS, MOST, check_texts_alone
 
 NUM = 60
 PATIENTS = [f"p{n}" for n in range(NUM)]

@@ -13,8 +13,8 @@ from typing import Any
 
 from medclip.pairs.words.agent import Answer
 from medclip.pairs.words.asking_agents import AskingAgent, EndpointAgent, LocalAgent
-from medclip.pairs.words.caption_weights import polarity_fault
-from medclip.pairs.words.report_cleaning import entities
+from medclip.pairs.words.reports.caption_weights import polarity_fault
+from medclip.pairs.words.reports.report_cleaning import entities
 from medclip.text.free_text import aside, sentences
 
 VERSION = 1

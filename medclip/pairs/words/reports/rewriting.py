@@ -22,11 +22,11 @@ import numpy as np
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_run, write_file
 from medclip.files.tables.write import parquet_bytes
+from medclip.pairs.journal import Journal
 from medclip.pairs.sources.captioned_table import generator_of
-from medclip.pairs.sources.slides.journal import Journal
 from medclip.pairs.words.agent import AgentRefused
-from medclip.pairs.words.balanced_edits import Editable, Negative, balanced_negatives
-from medclip.pairs.words.caption_weights import (
+from medclip.pairs.words.reports.balanced_edits import Editable, Negative, balanced_negatives
+from medclip.pairs.words.reports.caption_weights import (
     Boilerplate,
     caption_weights,
     polarity_fault,
@@ -35,12 +35,12 @@ from medclip.pairs.words.caption_weights import (
     thresholds,
     with_synthetic_share,
 )
-from medclip.pairs.words.hard_negatives import edits_of, text_of_labels
-from medclip.pairs.words.report_agents import ReportAgent, fault_of_answer
-from medclip.pairs.words.report_cleaning import clean_report, tags_of
-from medclip.pairs.words.rewrite_steps import RewriteSteps
-from medclip.pairs.words.rewriting_rows import TextRow, TextRows, read_text_rows
-from medclip.pairs.words.text_only_check import MOST, TextOnlyCheck, check_texts_alone
+from medclip.pairs.words.reports.hard_negatives import edits_of, text_of_labels
+from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
+from medclip.pairs.words.reports.report_cleaning import clean_report, tags_of
+from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
+from medclip.pairs.words.reports.rewriting_rows import TextRow, TextRows, read_text_rows
+from medclip.pairs.words.reports.text_only_check import MOST, TextOnlyCheck, check_texts_alone
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.shards.folder import INDEX

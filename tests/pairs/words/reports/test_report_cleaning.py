@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from medclip.pairs.words.report_cleaning import clean_report, clean_sentence, entities, tags_of
+from medclip.pairs.words.reports.report_cleaning import clean_report, clean_sentence, entities, tags_of
 from medclip.text.free_text import KINDS, sentences
 
 

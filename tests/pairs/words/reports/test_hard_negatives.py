@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.pairs.words.hard_negatives import (
+from medclip.pairs.words.reports.hard_negatives import (
     Edit,
     edits_of,
     fault_of,
@@ -87,3 +87,17 @@ def test_an_edited_text_that_is_no_hard_negative_is_refused_with_its_reason():
     assert fault_of(text, text.replace("Small effusion", "No mass"), edit, "xray") == "not_one_change"
     unknown = Edit("presence", "hernia", "present", "absent", 0, 15, "Small effusion.")
     assert fault_of(text, text.replace("Small", "No"), unknown, "xray") == "unknown_entity"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mild left effusion. Clear apices. Left effusion.",
+        "Nodule in the upper lobe. Upper lobe nodule.",
+        "Two nodules in the lung. Small nodules.",
+    ],
+)
+def test_no_word_is_swapped_of_a_finding_that_another_sentence_names(text):
+    assert not edits_of(text, "xray")
+    first = text.split(". ")[0] + "."
+    assert edits_of(first, "xray"), "alone it has a change"

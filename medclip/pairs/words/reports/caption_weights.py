@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.pairs.words.report_cleaning import entities
+from medclip.pairs.words.reports.report_cleaning import entities
 
 Floats = NDArray[np.float64]
 ENOUGH_ENTITIES = 4
