@@ -17,8 +17,8 @@ def print_rewrite(result: Any, as_json: bool, _: Any) -> None:
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
         return
-    for note in result.notes:
-        print(f"Caution: {note}")
+    for caution in result.cautions:
+        print(f"Caution: {caution}")
     print(f"{count(result.num_rewritten, 'text')} of {count(result.num_rows, 'row')}.")
     for title, counts in (
         ("Rows without a text", result.counts_by_reason),
@@ -30,11 +30,13 @@ def print_rewrite(result: Any, as_json: bool, _: Any) -> None:
         if counts:
             print(f"{title}: {by_reason(counts)}")
     if result.check is not None:
-        check = result.check
+        check, unit = result.check, "patient" if result.names_patients else "row"
         print(
             f"Words alone tell true from false: {estimate(check.accuracy, check.low, check.high)} of "
-            f"{count(check.num_pairs, 'pair')} of {count(check.num_patients, 'patient')}; at most 0.6 is asked."
+            f"{count(check.num_pairs, 'pair')} of {count(check.num_patients, unit)}; at most 0.6 is asked."
         )
+    for note in result.notes:
+        print(note)
     print(printable(str(result.out)))
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.pairs.pile import Pile
     from medclip.pairs.selection.steps import Context
+    from medclip.progress import Progress
 
 UNKNOWN = "unknown"
 """How pairs without a modality are called in thresholds and facts."""
@@ -88,7 +89,7 @@ def clip_score(
         raise no_words(model.name, ", which clip_score compares with images")
     texts = pile.cells("text", rows_M)
     vectors = encode_pile(model, pile, rows_M, context.progress)
-    scores_M = score_pairs(model, vectors.vectors_MD, texts, context)
+    scores_M = score_pairs(model, vectors.vectors_MD, texts, context.progress)
     groups = [modality or UNKNOWN for modality in pile.cells("modality", rows_M)]
     kept_M, facts = _chosen(scores_M, groups, pile.cells("key", rows_M), settings)
     num_without = sum(not text.strip() for text in texts)
@@ -103,11 +104,11 @@ def clip_score(
 
 
 def score_pairs(
-    model: Model, vectors_MD: NDArray[np.float32], texts: Sequence[str], context: Context
+    model: Model, vectors_MD: NDArray[np.float32], texts: Sequence[str], progress: Progress
 ) -> NDArray[np.float64]:
     """Score M pairs: mean cosine of a vector and its captions, a line each; NaN without any, or without a vector."""
     scores_M = np.full(len(texts), np.nan)
-    context.progress.stage(f"Scoring captions with {model.name}", len(texts))
+    progress.stage(f"Scoring captions with {model.name}", len(texts))
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         part = texts[start : start + _TEXTS_AT_ONCE]
         lines = [
@@ -124,7 +125,7 @@ def score_pairs(
             sums_M, nums_M = (np.bincount(rows_K - start, w, len(part)) for w in (cosine_K, np.ones(len(lines))))
             scored = nums_M > 0
             scores_M[start : start + len(part)][scored] = sums_M[scored] / nums_M[scored]
-        context.progress.step(len(part))
+        progress.step(len(part))
     return scores_M
 
 

@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_run, write_file
 from medclip.files.tables.write import parquet_bytes
 from medclip.pairs.journal import Journal
+from medclip.pairs.pile import read_pile
+from medclip.pairs.selection.clip_score import score_pairs
+from medclip.pairs.selection.pack_vectors import encode_pile, pack_facts
 from medclip.pairs.sources.captioned_table import generator_of
 from medclip.pairs.words.agent import AgentRefused
 from medclip.pairs.words.reports.balanced_edits import Editable, Negative, balanced_negatives
@@ -44,9 +48,9 @@ from medclip.pairs.words.reports.text_only_check import MOST, TextOnlyCheck, che
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.shards.folder import INDEX
-from medclip.shards.sample_json import to_json
+from medclip.shards.sample_json import from_json, to_json
 from medclip.shards.writing.rewrite import rewrite_shards
-from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.draw import draw_caption
 from medclip.text.free_text import sentences
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import spoken_labels
@@ -138,17 +142,21 @@ class RewriteResult(Result):
     """Whether words alone tell false texts from true ones; None for too few patients."""
     shards: Path | None = None
     """Shards with the new texts; None for a table."""
+    names_patients: bool = True
+    """Whether any row names its patient; else each counts as a patient of its own, and the check's interval is by row.
+    """
+    cautions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """Sentences for the user; a caution comes first."""
 
     def _facts(self) -> dict[str, object]:
         return {
-            "caution": " ".join(self.notes) or None,
+            **({"caution": " ".join(self.cautions)} if self.cautions else {}),
             "texts": f"{self.num_rewritten} of {self.num_rows} rows",
             "without a text": named_counts(self.counts_by_reason),
             "negatives": f"{self.num_negatives} ({named_counts(self.counts_by_edit)})",
             "words alone": None if self.check is None else f"{self.check.accuracy:.3f}",
             "refused": named_counts(self.refused_candidates),
+            "notes": " ".join(self.notes) or None,
             "out": self.out,
         }
 
@@ -156,7 +164,15 @@ class RewriteResult(Result):
         """Return it as plain data for JSON."""
         values = {name: dict(v) if isinstance(v, Mapping) else v for name, v in vars(self).items()}
         paths = {name: None if values[name] is None else str(values[name]) for name in ("out", "shards")}
-        return values | paths | {"check": None if self.check is None else self.check.to_dict(), "notes": [*self.notes]}
+        return (
+            values
+            | paths
+            | {
+                "check": None if self.check is None else self.check.to_dict(),
+                "cautions": [*self.cautions],
+                "notes": [*self.notes],
+            }
+        )
 
 
 def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress | None = None) -> RewriteResult:
@@ -175,7 +191,7 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
         "pairs": rows.digest,
         "steps": json.loads(steps.model_dump_json()),
         "agent": "rules" if rewriting.agent is None else dict(rewriting.agent.identity),
-        "model": None if model is None else model.name,
+        "model": None if model is None else pack_facts(model),
     }
     claim_run(rewriting.out, WHAT, identity, NOTE)
     answers = _answers(rewriting, rows, progress)
@@ -186,7 +202,7 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
     if rows.is_shards:
         shards = rewriting.out / SHARDS
         if not (shards / INDEX).exists():
-            _write_shards(rows.place, shards, written)
+            _write_shards(rows.place, shards, written, steps.seed)
         result = replace(result, shards=shards)
     write_file(rewriting.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     write_file(rewriting.out / TABLE, parquet_bytes(_table(written)))
@@ -300,9 +316,8 @@ def _weighed(
     modalities = [written[n].row.modality for n, _ in flat]
     cosines = np.full(len(flat), np.nan)
     if model is not None:
-        from medclip.pairs.words.caption_alignment import alignment_of
-
-        cosines = alignment_of(model, rows.place, [[c.text for c in w.candidates] for w in written], progress)
+        texts = [written[n].candidates[k].text for n, k in flat]
+        cosines = _cosines(model, rows.place, [written[n].row.key for n, _ in flat], texts, progress)
     scores = standardised(cosines, modalities)
     least = thresholds(scores, modalities, steps.captions.percentile)
     weighed: list[RewrittenRow] = []
@@ -323,6 +338,17 @@ def _weighed(
     for number in again:
         weighed[number] = _weighted(scored[number], -np.inf, steps)
     return weighed, len(again)
+
+
+def _cosines(
+    model: Model, shards: Path, keys: Sequence[str], texts: Sequence[str], progress: Progress
+) -> NDArray[np.float64]:
+    """Return the cosine of each text with the image of its sample; NaN where that cannot be read."""
+    pile = read_pile(shards, progress=progress)
+    place_of = {key: row for row, key in enumerate(pile.cells("key"))}
+    rows_M, image_K = np.unique([place_of[key] for key in keys], return_inverse=True)
+    vectors_MD = encode_pile(model, pile, rows_M.astype(np.int64), progress).vectors_MD
+    return score_pairs(model, vectors_MD[image_K], [" ".join(text.split()) for text in texts], progress)
 
 
 def _is_normal(w: RewrittenRow) -> bool:
@@ -373,20 +399,22 @@ def _with_negatives(
 def _result(
     out: Path, written: Sequence[RewrittenRow], refused_edits: Mapping[str, int], restored: int, steps: RewriteSteps
 ) -> RewriteResult:
-    pairs = [(w.positive, n.text, w.row.patient) for w in written for n in w.negatives]
+    pairs = [(w.positive, n.text, w.row.patient or w.row.key) for w in written for n in w.negatives]
     check = check_texts_alone(*map(list, zip(*pairs, strict=True)), seed=steps.seed) if pairs else None
     texts = [w for w in written if w.candidates]
     rewritten = [w for w in texts if any(c.weight and c.kind != "raw" for c in w.candidates)]
     normal, normal_rewritten = (sum(map(_is_normal, part)) / len(part) if part else None for part in (texts, rewritten))
-    notes: list[str] = []
+    cautions, notes = [], []
     if check is not None and not check.passes:
-        notes.append(
+        cautions.append(
             f"Words alone tell the false texts from the true ones: {100 * check.accuracy:.1f} % are right, more than "
             f"{100 * MOST:.0f} %. A loss of hard negatives would be solved without the image; train without them, or "
             "leave `balance` of the negatives on."
         )
     if check is None and pairs:
         notes.append("Too few patients have negatives to ask whether words alone tell the false texts from true ones.")
+    if check is not None and not any(w.row.patient for w in written):
+        notes.append("No row names its patient: the check's interval takes each row for a patient of its own.")
     if restored:
         notes.append(f"{restored} normal rows got a rewritten text back that scored low: their share would have sunk.")
     return RewriteResult(
@@ -402,7 +430,9 @@ def _result(
         normal_share=normal,
         normal_share_rewritten=normal_rewritten,
         check=check,
+        cautions=tuple(cautions),
         notes=tuple(notes),
+        names_patients=any(w.row.patient for w in written),
     )
 
 
@@ -440,30 +470,40 @@ def _table(written: Sequence[RewrittenRow]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow]) -> None:
-    """Write the shards again: captions with a weight in `texts`, and the other texts in their roles."""
+def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], seed: int) -> None:
+    """Write the shards again: captions with a weight in `texts`, and the other texts in their roles.
+
+    Nothing of the raw text stays, for training quotes reports, too: a report becomes what is left of it, and of a row
+    of which nothing is left, captions say what its labels do.
+    """
     by_key = {w.row.key: w for w in written}
 
     def change(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         w = by_key[key]
-        if not w.positive:
+        if w.reason == "no_text":
             return members
+        record, _ = from_json(members["json"])
         value = json.loads(members["json"])
-        record = value.pop("record")
-        captions = [w.positive, *(c.text for c in w.candidates if c.weight and c.kind != "raw")]
-        record |= {
-            "texts": list(dict.fromkeys(captions)),
-            "negatives": [n.text for n in w.negatives],
-            "long_captions": [w.long],
-            "tags": list(w.tags),
-            "absent_tags": list(w.denied_tags),
-        }
-        rewritten = {
-            "edits": [{k: v for k, v in vars(n).items() if k != "text"} for n in w.negatives],
-            "weights": {c.kind: c.weight for c in w.candidates if c.weight},
-        }
-        meta = value.pop("meta")
-        new = to_json(CaptionRecord(**record), meta, {**value, "rewritten": rewritten})
-        return members | {"json": new} | ({"txt": w.positive.encode()} if "txt" in members else {})
+        if w.positive:
+            captions = [w.positive, *(c.text for c in w.candidates if c.weight and c.kind != "raw")]
+            record = replace(
+                record,
+                texts=tuple(dict.fromkeys(captions)),
+                report=w.long if record.report else None,
+                negatives=tuple(n.text for n in w.negatives),
+                long_captions=(w.long,),
+                tags=w.tags,
+                absent_tags=w.denied_tags,
+            )
+            value["rewritten"] = {
+                "edits": [{k: v for k, v in vars(n).items() if k != "text"} for n in w.negatives],
+                "weights": {c.kind: c.weight for c in w.candidates if c.weight},
+            }
+            caption = w.positive
+        else:
+            record = replace(record, texts=(), report=None)
+            caption = draw_caption(record, generator_of([key], seed))
+        content = to_json(record, value.pop("meta"), {k: v for k, v in value.items() if k != "record"})
+        return members | {"json": content} | ({"txt": caption.encode()} if "txt" in members else {})
 
     rewrite_shards(folder, out, change)

@@ -10,7 +10,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.files.tables.read_table import read_table
-from medclip.shards.folder import read_index
+from medclip.shards.folder import GROUP, read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.table import label_columns, labels_in, modality_named
 
@@ -26,7 +26,7 @@ class TextRow:
     key: str
     split: str
     patient: str
-    """Hash of shards, cell of a table; its key where nobody is named."""
+    """Hash of shards, cell of a table; "" where nobody is named."""
     modality: str
     """Name of the modality, "" where it is not known."""
     texts: tuple[str, ...]
@@ -59,10 +59,18 @@ def read_text_rows(place: Path, *, modality: str = "", columns: Mapping[str, str
         columns: Columns of a table by what they hold: `key`, `patient`, `report`, `findings`, `impression`.
 
     Raises:
-        MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; as `ShardReader`.
+        MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; NOT_SUPPORTED_YET for shards
+            of examinations; as `ShardReader`.
     """
     if place.is_dir():
         index = read_index(place)
+        if (index.get("options") or {}).get(GROUP):
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET,
+                "these shards hold examinations, whose views have words of their own.",
+                where=place,
+                hint="Rewrite the table, and build shards of what comes out; or build shards without --group.",
+            )
         rows = tuple(_of_shards(place, index))
         return TextRows(rows, place, digest_of([index["tables"], index["shards"]]), True)
     rows = tuple(_of_table(place, modality, columns or {}))
@@ -75,7 +83,7 @@ def _of_shards(folder: Path, index: Mapping[str, Any]) -> Iterator[TextRow]:
             for i in range(len(reader)):
                 record, meta = reader.record(i)
                 key, modality = reader.key(i), "" if record.modality is None else str(record.modality)
-                patient = str(meta.get("patient") or key)
+                patient = str(meta.get("patient") or "")
                 yield TextRow(key, split, patient, modality, record.texts, record.report or "", record.labels)
 
 
@@ -114,7 +122,7 @@ def _of_table(place: Path, modality: str, columns: Mapping[str, str]) -> Iterato
         yield TextRow(
             name,
             cell.get("split", ""),
-            cell.get(patient or "", "") or name,
+            cell.get(patient or "", ""),
             "" if kind is None else str(kind),
             texts,
             written,

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.models.packs.pack import load_model
+from medclip.pairs.pile import read_pile
+from medclip.pairs.selection.pack_vectors import encode_pile
 from medclip.pairs.words.asking_agents import EndpointAgent
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
 from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
 from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
+from medclip.progress import Silent
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
@@ -68,6 +74,68 @@ def test_shards_are_written_again_with_texts_in_their_roles(tmp_path):
     assert all(r.tags == ("pneumonia",) and r.long_captions and r.texts for r in affirmed)
     assert any(r.negatives for r in records)
     assert {r.absent_tags for r in records} > {()}, "what a caption denies is stated as absent"
+
+
+def shards_of(folder, reports):
+    rng = np.random.default_rng(0)
+    rows = []
+    for n, report in enumerate(reports):
+        Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(folder / f"{n}.png")
+        rows.append({"file": f"{n}.png", "patient": f"P{n}", "modality": "xray", "report": report})
+    table = write(folder / "films.csv", rows)
+    form = Form(key=KEY)
+    return build_shards(table, folder / "shards", form, splits={"train": 1.0}, settings=Settings(workers=1)).folder
+
+
+def test_nothing_of_raw_words_is_left_in_the_shards(tmp_path):
+    """A report of which nothing is left is quoted no more than a cleaned one: captions say what labels do."""
+    shards = shards_of(tmp_path, ["Stable small effusion. Discussed with Dr. Who.", "Discussed with Dr. Who."])
+    result = rewrite(Rewriting(shards, tmp_path / "out"))
+    with ShardReader(result.shards, "train") as new:
+        records = {record.report: record for record, _ in (new.record(i) for i in range(2))}
+        captions = [new.members(i)["txt"] for i in range(2)]
+    assert records.keys() == {"Small effusion.", None}
+    assert records["Small effusion."].texts == ("Small effusion.",)
+    assert records[None].texts == ()
+    assert all(caption.strip() for caption in captions)
+    assert any(b"Dr. Who" in tar.read_bytes() for tar in shards.glob("*.tar"))
+    assert not any(b"Dr. Who" in tar.read_bytes() for tar in result.shards.glob("*.tar"))
+
+
+def test_shards_of_examinations_are_refused(tmp_path):
+    shards = shards_of(tmp_path, ["Small effusion."])
+    index = json.loads((shards / "index.json").read_text())
+    (shards / "index.json").write_text(json.dumps(index | {"options": {**index["options"], "group": "exam"}}))
+    with pytest.raises(MedclipError, match="views have words of their own") as refused:
+        rewrite(Rewriting(shards, tmp_path / "out"))
+    assert refused.value.reason is Reason.NOT_SUPPORTED_YET
+
+
+def test_a_pack_scores_each_caption_by_its_own_image(tmp_path):
+    shards = shards_of(tmp_path, ["Small effusion.", "Stable cardiomegaly. Clear apices.", "No effusion."])
+    steps = RewriteSteps.model_validate({"captions": {"model": "medclip-mini"}})
+    model = load_model("medclip-mini")
+    result = rewrite(Rewriting(shards, tmp_path / "out", steps), model)
+    pile = read_pile(shards)
+    vectors = encode_pile(model, pile, np.arange(len(pile)), Silent())
+    of_key = dict(zip(pile.cells("key"), vectors.vectors_MD, strict=True))
+    captions = [(r["key"], c) for r in rows_of(tmp_path / "out") for c in r["candidates"]]
+    cosines = np.array([of_key[key] @ model.encode_text([c["text"]])[0] for key, c in captions])
+    assert len(cosines) > 3
+    expected = (cosines - cosines.mean()) / cosines.std()
+    assert np.allclose([c["alignment"] for _, c in captions], expected, atol=1e-3)
+    assert json.loads((result.out / "rewrite.json").read_text())["model"]["sha256"]
+
+
+def test_rows_that_name_no_patient_are_said_to_count_each_for_itself(tmp_path):
+    reports = [f"{side} pleural effusion. {n} cm nodule." for n, side in enumerate(["Left", "Right"] * 30)]
+    table = write(
+        tmp_path / "t.csv", [{"key": f"k{n}", "modality": "xray", "report": r} for n, r in enumerate(reports)]
+    )
+    result = rewrite(Rewriting(table, tmp_path / "out"))
+    assert (result.names_patients, result.cautions) == (False, ())
+    assert any("names its patient" in note for note in result.notes)
+    assert {r["patient"] for r in rows_of(tmp_path / "out")} == {""}
 
 
 def test_an_endpoint_that_dies_loses_nothing_and_what_it_invents_is_refused(table, tmp_path, serve):  # noqa: F811
