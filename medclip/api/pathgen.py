@@ -27,7 +27,7 @@ from medclip.api.groups import (
     WithModel,
     settings_of,
 )
-from medclip.options import argument, excludes, needs, option, options
+from medclip.options import Rule, argument, excludes, needs, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
@@ -41,19 +41,12 @@ KEY_VARIABLE = "MEDCLIP_ENDPOINT_KEY"
 
 
 @options
-class Agents:
-    """Who writes captions."""
+class AskedModel:
+    """Which language model is asked, by an option `agent` that says whether one is."""
 
     heading = "Who writes"
+    agent: Any
 
-    agent: str | CaptionAgent = option(
-        "Who writes captions. Measured words are about nuclei and stain, by rule; an endpoint is an OpenAI-compatible "
-        "API; a local agent is a vision-language model in a folder. In Python also an agent of your own.",
-        default="measured",
-        form="NAME",
-        choices=AGENTS,
-        often=True,
-    )
     endpoint: str | None = option(
         "Address of an OpenAI-compatible API. Its key is read from the variable MEDCLIP_ENDPOINT_KEY.",
         default=None,
@@ -68,20 +61,35 @@ class Agents:
         place=True,
     )
 
-    rules = (
-        needs("is_local", "vlm", "a local agent needs the folder of its model.", hint="Name it: --vlm DIR."),
-        excludes(
-            ("endpoint", "endpoint_model", "vlm"),
-            "is_measuring",
-            "the measuring agent asks no endpoint and no model.",
-            hint="Say --agent endpoint or --agent local.",
-        ),
-    )
+    rules = (needs("is_local", "vlm", "a local agent needs the folder of its model.", hint="Name it: --vlm DIR."),)
 
     @property
     def is_local(self) -> bool:
         """Whether a model of a folder writes."""
         return self.agent == "local"
+
+
+def asks_nobody(condition: str, sentence: str) -> Rule:
+    """Return the rule that an agent which asks no model takes no model, with the sentence for whoever names one."""
+    return excludes(
+        ("endpoint", "endpoint_model", "vlm"), condition, sentence, hint="Say --agent endpoint or --agent local."
+    )
+
+
+@options
+class Agents(AskedModel):
+    """Who writes captions of patches."""
+
+    agent: str | CaptionAgent = option(
+        "Who writes captions. Measured words are about nuclei and stain, by rule; an endpoint is an OpenAI-compatible "
+        "API; a local agent is a vision-language model in a folder. In Python also an agent of your own.",
+        default="measured",
+        form="NAME",
+        choices=AGENTS,
+        often=True,
+    )
+
+    rules = (asks_nobody("is_measuring", "the measuring agent asks no endpoint and no model."),)
 
     @property
     def is_measuring(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups import Device, Recipe, Told
-from medclip.api.pathgen import KEY_VARIABLE
+from medclip.api.pathgen import KEY_VARIABLE, AskedModel, asks_nobody
 from medclip.options import argument, needs, option, options
 from medclip.verbs import verb
 
@@ -19,7 +19,7 @@ AGENTS = ("rules", "endpoint", "local")
 
 
 @options
-class RewriteOptions(Told, Recipe, Device):
+class RewriteOptions(Told, Recipe, Device, AskedModel):
     """What `rewrite` is asked."""
 
     pairs: str | Path = argument("Shards that medclip built, or a table of reports, captions or labels.", place=True)
@@ -44,26 +44,21 @@ class RewriteOptions(Told, Recipe, Device):
         form="NAME",
         often=True,
     )
-    endpoint: str | None = option(
-        "Address of an OpenAI-compatible API. Its key is read from the variable MEDCLIP_ENDPOINT_KEY.",
-        default=None,
-        form="URL",
-        often=True,
-    )
-    endpoint_model: str | None = option("Name of the model at the endpoint.", default=None, form="NAME")
-    vlm: str | Path | None = option(
-        "Folder of a vision-language model of transformers, for the agent `local`.",
-        default=None,
-        form="DIR",
-        place=True,
-    )
 
-    rules = (needs("is_local", "vlm", "a local agent needs the folder of its model.", hint="Name it: --vlm DIR."),)
+    rules = (
+        asks_nobody("is_by_rules", "rules ask no endpoint and no model."),
+        needs("asks_endpoint", "endpoint", "there is no endpoint to ask.", hint="Name its address: --endpoint URL."),
+    )
 
     @property
-    def is_local(self) -> bool:
-        """Whether a model of a folder writes."""
-        return self.agent == "local"
+    def is_by_rules(self) -> bool:
+        """Whether no model writes."""
+        return self.agent == "rules"
+
+    @property
+    def asks_endpoint(self) -> bool:
+        """Whether an endpoint writes."""
+        return self.agent == "endpoint"
 
 
 @verb(RewriteOptions)

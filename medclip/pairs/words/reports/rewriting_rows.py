@@ -59,8 +59,8 @@ def read_text_rows(place: Path, *, modality: str = "", columns: Mapping[str, str
         columns: Columns of a table by what they hold: `key`, `patient`, `report`, `findings`, `impression`.
 
     Raises:
-        MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; NOT_SUPPORTED_YET for shards
-            of examinations; as `ShardReader`.
+        MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; NOT_SUPPORTED_YET for
+            shards of examinations; as `ShardReader`.
     """
     if place.is_dir():
         index = read_index(place)
