@@ -33,15 +33,16 @@ _ANSWERS = {"1": True, "yes": True, "true": True, "y": True, "0": False, "no": F
 
 @dataclass(frozen=True)
 class Precision:
-    """How often a label was right among the images that were looked at."""
+    """How often a label is right of the images of the clusters that were looked at."""
 
     kind: str
     term: str
     num_right: int
     num_checked: int
     precision: float
+    """Mean over clusters, each weighing as many images as it has."""
     low: float
-    """Of Wilson's interval of 95 %."""
+    """Of Wilson's interval of 95 %, for the effective number of images (Kish 1965)."""
     high: float
 
 
@@ -143,7 +144,16 @@ def label_images(
     keys, cluster_N = table.column("key").to_pylist(), table.column("cluster").to_numpy()
     blank: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, ())
     rows = [terms_of.get(int(cluster), blank) for cluster in cluster_N]
-    precision = () if checked is None else _precision(read_table(checked), dict(zip(keys, rows, strict=True)))
+    precision = (
+        ()
+        if checked is None
+        else _precision(
+            read_table(checked),
+            dict(zip(keys, rows, strict=True)),
+            dict(zip(keys, cluster_N.tolist(), strict=True)),
+            grouped.sizes,
+        )
+    )
     columns: dict[str, Any] = {"key": keys, "cluster": pa.array(cluster_N, pa.int64())}
     for kind in KINDS:
         values = [list(row[kind]) if kind in LISTS else next(iter(row[kind]), None) for row in rows]
@@ -207,11 +217,18 @@ def _terms(cell: str, kind: str, terms: Sequence[str], row: int, where: Any) -> 
     return tuple(dict.fromkeys(by_name[name.casefold()] for name in named))
 
 
-def _precision(table: Table, labels_of: Mapping[str, Mapping[str, Sequence[str]]]) -> tuple[Precision, ...]:
-    """Count how often each label was found right; rows without an answer are left out."""
+def _precision(
+    table: Table,
+    labels_of: Mapping[str, Mapping[str, Sequence[str]]],
+    cluster_of: Mapping[str, int],
+    sizes: Sequence[int],
+) -> tuple[Precision, ...]:
+    """Measure how often each label is right; rows without an answer are left out.
+
+    As many images are drawn of a small cluster as of a large one, so each answer weighs size / answers of its cluster.
+    """
     keys, kinds, terms, answers = (table.texts(table.need(name)) for name in ("key", "kind", "term", "right"))
-    right: Counter[tuple[str, str]] = Counter()
-    total: Counter[tuple[str, str]] = Counter()
+    answered: dict[tuple[str, str], dict[int, list[bool]]] = {}
     for row, (key, kind, term, text) in enumerate(zip(keys, kinds, terms, answers, strict=True), 1):
         if not text.strip():
             continue
@@ -227,11 +244,25 @@ def _precision(table: Table, labels_of: Mapping[str, Mapping[str, Sequence[str]]
                 where=table.where,
                 hint="Draw anew for the labels as they are: --sample M.",
             )
-        right[kind, term] += answer
-        total[kind, term] += 1
-    rows = []
-    for (kind, term), n in sorted(total.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1])):
-        rate = right[kind, term] / n
-        low, high = (float(np.asarray(end)) for end in wilson(rate, n, _Z))
-        rows.append(Precision(kind, term, right[kind, term], n, rate, low, high))
-    return tuple(rows)
+        answered.setdefault((kind, term), {}).setdefault(cluster_of[key], []).append(answer)
+    order = sorted(answered.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1]))
+    return tuple(precision_of(*label, of_cluster, sizes) for label, of_cluster in order)
+
+
+def precision_of(kind: str, term: str, answers: Mapping[int, Sequence[bool]], sizes: Sequence[int]) -> Precision:
+    """Estimate the precision of a label.
+
+    Args:
+        kind: Kind of the label.
+        term: The label.
+        answers: Answers for images that were drawn of each cluster.
+        sizes: Images of each cluster.
+    """
+    num_C = np.array([len(of_one) for of_one in answers.values()])
+    rate_C = np.array([np.mean(of_one) for of_one in answers.values()])
+    share_C = np.array([sizes[cluster] for cluster in answers], np.float64)
+    share_C /= share_C.sum()
+    rate, effective = float(share_C @ rate_C), 1 / float(share_C**2 @ (1 / num_C))
+    low, high = (float(np.asarray(end)) for end in wilson(rate, effective, _Z))
+    num_right = sum(sum(of_one) for of_one in answers.values())
+    return Precision(kind, term, num_right, int(num_C.sum()), rate, low, high)

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.pairs.concepts.cluster_labels import precision_of
 from medclip.pairs.concepts.image_clusters import draw_members, read_clusters
 from medclip.settings import Settings
 from tests.kits.articles import article, figure, image, write_folder
@@ -132,13 +133,19 @@ def test_a_checked_sheet_gives_the_precision_of_each_label(clusters: Path, tmp_p
     capsys.readouterr()
     assert main([*words, "--checked", str(path), "--overwrite", "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out)["precision"]
-    n, p, z = len(asked), (len(asked) - 1) / len(asked), 1.959964
+    sizes = np.array(read_clusters(clusters)[0].sizes)
+    num_C = np.minimum(2, sizes)
+    right_C = num_C - (np.arange(NUM) == int(asked[0]["cluster"]))
+    share_C = sizes / sizes.sum()
+    p, z = float(share_C @ (right_C / num_C)), 1.959964
+    n = 1 / float(share_C**2 @ (1 / num_C))
+    assert one["precision"] == pytest.approx(p)
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     expected = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
-    assert (one["num_right"], one["num_checked"]) == (n - 1, n)
+    assert (one["num_right"], one["num_checked"]) == (len(asked) - 1, len(asked))
     assert np.allclose([one["low"], one["high"]], expected, atol=1e-6)
     assert main([*words, "--checked", str(path), "--overwrite"]) == 0
-    assert f"{n - 1} of {n}" in capsys.readouterr().out
+    assert f"{len(asked) - 1} of {len(asked)}" in capsys.readouterr().out
 
 
 def test_members_are_drawn_without_repetition_and_all_where_they_are_few() -> None:
@@ -147,3 +154,15 @@ def test_members_are_drawn_without_repetition_and_all_where_they_are_few() -> No
     assert len(set(first.tolist())) == 3
     assert set(first.tolist()) <= {0, 2, 3, 5, 6}
     assert second.tolist() == [1, 4]
+
+
+def test_the_interval_of_a_precision_covers_the_images_of_clusters_that_are_unlike_in_size_and_truth() -> None:
+    rng, num, most = np.random.default_rng(0), 300, 5
+    covered = 0
+    for _ in range(num):
+        sizes = (rng.pareto(1.2, 20) * 50 + most).astype(int)
+        right = [rng.random(size) < rate for size, rate in zip(sizes, rng.beta(2, 0.4, 20), strict=True)]
+        answers = {c: rng.choice(right[c], most, replace=False).tolist() for c in range(20)}
+        one = precision_of("primary", "eye", answers, sizes.tolist())
+        covered += one.low <= sum(r.sum() for r in right) / sizes.sum() <= one.high
+    assert covered / num > 0.93, "0.61 where each image weighs alike"
