@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
-from medclip.training.recipe.text_losses import HardNegatives, Tags
+from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Tags
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -122,6 +122,12 @@ _ROWS: dict[str, Loss] = {
         adds_up=True,
         begin=f"{_TEXT_TERMS}:tag_head",
         look=f"{_TEXT_TERMS}:tag_logits",
+    ),
+    "long_captions": Loss(
+        f"{_TEXT_TERMS}:contrasted_with_long",
+        section=LongCaptions,
+        texts=("long",),
+        begin=f"{_TEXT_TERMS}:of_single_images",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

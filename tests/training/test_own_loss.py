@@ -166,4 +166,5 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "hard_negatives",
         "tags",
         "tags_softmax",
+        "long_captions",
     ]

@@ -26,3 +26,9 @@ class Tags(Section):
     """
 
     weight: float = Field(default=1.0, gt=0)
+
+
+class LongCaptions(Section):
+    """`long_captions`: images are contrasted with their long texts, beside the captions (CLIP-IN's second branch)."""
+
+    weight: float = Field(default=1.0, gt=0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.hard_negatives import pairwise_loss, row_loss
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.tags import tag_softmax_loss
-from medclip.training.recipe.text_losses import HardNegatives, Tags
+from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Tags
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights
 from medclip.training.steps.supervised import num_known, supervised_loss
 from medclip.training.steps.towers import Seen, pooled_dim
@@ -76,6 +79,24 @@ def tagged_among_all(step: Step, settings: Tags, _: object) -> Terms:
     num_stating = sum_values(stated_BC.any(1).sum().float(), group)
     logits_BC, stated = step.outputs.extra["tags_softmax"], step.of_images(stated_BC)
     yield settings.weight, tag_softmax_loss(logits_BC, stated, num_stating=num_stating, group=group)
+
+
+def contrasted_with_long(step: Step, settings: LongCaptions, _: object) -> Terms:
+    """Contrast images with their long texts, both ways; a sample without one is no row and no column."""
+    pairs, long = step.inputs.pairs, step.inputs.texts["long"]
+    # What makes two captions alike (labels, words, study) does not make long texts fit each other's images, nor does
+    # anybody know that they do not: such pairs are left out. Equal long texts need no key: their features are equal, so
+    # that sharing the mass among them would change neither the loss nor its gradient.
+    left_out = [keys_BK for keys_BK in (pairs.ignored_BK, pairs.positive_BK) if keys_BK is not None]
+    of_long = replace(
+        pairs,
+        positive_BK=None,
+        ignored_BK=torch.cat(left_out, 1) if left_out else None,
+        text_positive_BK=None,
+        valid_B=_taking_part(step) & long.mask_BK[:, 0],
+    )
+    image_BD, long_BD = step.outputs.image_BD, step.outputs.texts["long"][:, 0]
+    yield settings.weight, clip_loss(image_BD, long_BD, step.scale, of_long, group=step.world.group)
 
 
 def _taking_part(step: Step) -> Tensor:

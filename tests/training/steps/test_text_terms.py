@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import medclip
 from medclip.errors import MedclipError, Reason
+from medclip.objectives.contrastive import clip_loss
+from medclip.objectives.pairs import Pairs, keys_of
 from medclip.text.captions.record import CaptionRecord
 from medclip.training.batches.sample_texts import DrawnRole
 from medclip.training.ranks import World
-from medclip.training.recipe.text_losses import Tags
+from medclip.training.recipe.text_losses import LongCaptions, Tags
 from medclip.training.steps.inputs import Inputs, RoleInputs
 from medclip.training.steps.loss_terms import Step
-from medclip.training.steps.text_terms import tagged
+from medclip.training.steps.text_terms import contrasted_with_long, tagged
 from medclip.training.steps.towers import TowerOutputs
 from tests.kits.training import make_shards
 
@@ -30,7 +33,7 @@ def texts_of(number: int) -> dict[str, str]:
         return {}
     shown, other = ("bright disc", "dark film") if number % 2 else ("dark film", "bright disc")
     tags = {"tags": f"{shown}\nfilm"} | ({"absent_tags": other} if number % 4 else {})
-    return {"negatives": f"a {other}\nno {shown}", **tags}
+    return {"negatives": f"a {other}\nno {shown}", "long_captions": f"film {number} of a chest with a {shown}", **tags}
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +115,41 @@ def test_what_is_neither_stated_nor_denied_is_not_known() -> None:
     loss.backward()
     assert logits.grad is not None
     assert logits.grad.ne(0).tolist() == [[True, True, False, False]]  # what is both is not known either
+
+
+def test_images_are_contrasted_with_long_texts_alone_or_beside_captions(plan: dict[str, Any], tmp_path: Path) -> None:
+    plan["objective"] = {"losses": {"long_captions": {"weight": 2}}}
+    both = first_losses(plan, tmp_path / "both")
+    assert first_losses(plan, tmp_path / "chunks", "train.micro_batch=4") == pytest.approx(both, rel=1e-4)
+    plan["objective"] = {"losses": {"long_captions": {"weight": 1}}}  # a plain run's tokenizer learns fewer texts
+    once = first_losses(plan, tmp_path / "once")
+    alone = first_losses(plan, tmp_path / "alone", "objective.contrastive=0")
+    assert both[0] - once[0] == pytest.approx(alone[0], rel=1e-4)
+    assert alone[0] > 0.5
+
+
+def test_a_long_text_is_held_against_those_of_others_that_have_one() -> None:
+    """Of six images the last has none; those of one study are left out, and of equal texts either may be the own."""
+    torch.manual_seed(0)
+    image, long = (nn.functional.normalize(torch.randn(6, 4), dim=1) for _ in range(2))
+    long[1] = long[0]
+    long.requires_grad_()
+    has = torch.tensor([True] * 5 + [False])
+    study, same = keys_of(["", "", "s", "s", "", ""]), keys_of(["a", "a", "b", "c", "d", ""])
+    none = torch.zeros(6, 0)
+    texts = {"long": RoleInputs(has[:, None], has, torch.zeros(6, 1, 0), 0)}
+    inputs = Inputs(none, none, 0, Pairs(positive_BK=study), texts=texts)
+    outputs = TowerOutputs(image, none, none, none, none, texts={"long": long[:, None]})
+    model: Any = nn.Module()
+    model.logit_scale = torch.tensor(5.0).log()
+    step: Any = Step(None, model, World(torch.device("cpu")), inputs, outputs)  # type: ignore[arg-type]
+    ((weight, loss),) = contrasted_with_long(step, LongCaptions(weight=3), None)
+    assert weight == 3
+    expected = clip_loss(image[:5], long[:5], 5.0, Pairs(positive_BK=same[:5], ignored_BK=study[:5]))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert long.grad is not None
+    assert long.grad.ne(0).any(1).tolist() == [True] * 5 + [False]
 
 
 def test_tags_that_are_never_denied_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
