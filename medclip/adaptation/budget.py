@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shot_features import Judge, Shots
@@ -32,6 +33,7 @@ RATES: Mapping[str, tuple[float, ...]] = {
     "cocoop": (0.002, 0.02, 0.2),
     "biomedcoop": (0.0025, 0.025, 0.25),
     "clip-adapter": (0.01, 0.003, 0.03),
+    "ranking": (0.0005, 0.0001, 0.002),
     "tip-f": (0.001, 0.0003, 0.003),
 }
 """What each method tries; the first is taken where there is nothing to judge by."""
@@ -72,6 +74,7 @@ def learn_at_best_rate(
     *,
     lr: float | None,
     seed: int,
+    loss_of: Callable[[NDArray[Any], NDArray[Any]], float] = log_loss,
 ) -> Fitted:
     """Learn from the shots at the rate of the lowest log loss on validation examples, or on folds of the shots.
 
@@ -82,6 +85,7 @@ def learn_at_best_rate(
         learn: Function that learns from examples at a rate.
         lr: The rate, where it is not to be chosen.
         seed: Seed of the folds.
+        loss_of: Loss of logits under their truths, that rates are compared by.
 
     Returns:
         What was learned. Its settings have the rate, how it was chosen (`chosen_on`), and what each was worth; a note
@@ -104,7 +108,7 @@ def learn_at_best_rate(
                 raise
             continue
         logits = [fitted.logits(base, part.judge) for fitted, part in zip(learned, judge.parts, strict=True)]
-        losses[rate] = loss = log_loss(np.concatenate(logits), judge.targets)
+        losses[rate] = loss = loss_of(np.concatenate(logits), judge.targets)
         if best is None or loss < best[0]:
             best = loss, rate, learned[0]
     assert best is not None

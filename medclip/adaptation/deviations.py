@@ -97,6 +97,23 @@ DEVIATIONS: Mapping[str, tuple[Deviation, ...]] = {
         _PROMPT_RATE,
         Deviation(f"{_PASSES.text} The published code trains for 100 epochs in batches of 4.", _UPSTREAM),
     ),
+    "ranking": (
+        Deviation("Tokens are those of the images as they are; the published code mirrors half of the images."),
+        _RATE,
+        Deviation(
+            "It passes over the shots as often as methods that change the towers do, in groups of 32 of one question; "
+            "a published group has 64 images, a fifth of them of other questions with the amount 0."
+        ),
+        Deviation("Tokens are 128 wide inside, by a projection; published are 768.", {"width": 768}),
+        Deviation(
+            "Pairs of one step teach nothing; the published code counts them as answered with no.", {"ties": "upstream"}
+        ),
+        Deviation("Half of what the pair head says of the other order is taken away.", {"antisymmetric": False}),
+        Deviation(
+            "Steps are learned about their mean in standard deviations; the published code learns them as they are."
+        ),
+        Deviation("The score is cut into steps by a slope that is fitted on held-out shots; published is the score."),
+    ),
     "svd": (
         _RATE,
         _STEPS,
@@ -136,7 +153,7 @@ DEVIATIONS: Mapping[str, tuple[Deviation, ...]] = {
         Deviation("Features are not mixed by slerp.", {"slerp": [0, 1]}),
     ),
 }
-"""Method to its differences. `full`, `ridge`, `knn`, `lda` and `zero-shot` follow nobody's code."""
+"""Method to its differences. Methods that are not in it follow nobody's code."""
 
 
 def deviations_of(method: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

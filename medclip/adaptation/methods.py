@@ -147,6 +147,8 @@ class Method:
     """Gradients through the towers: much dearer than the others."""
     needs_words: bool = True
     """It starts from the classes' words, or learns them: nothing for an image-only pack."""
+    of_steps: bool = False
+    """It learns steps of a scale: nothing for a task whose classes have no order."""
     takes: Literal["features", "tokens"] = "features"
     """"tokens" where its head takes them; `fit` reads those of its shots from `token_heads.ShotTokens(base, train)`."""
 
@@ -222,6 +224,21 @@ _ROWS: dict[str, Method] = {
         Method("ridge", "Ridge", "medclip.adaptation.frozen.classical:fit_ridge", needs_words=False),
         Method("knn", "Nearest neighbours", "medclip.adaptation.frozen.classical:fit_knn", needs_words=False),
         Method("lda", "Linear discriminant", "medclip.adaptation.frozen.classical:fit_lda", needs_words=False),
+        *(
+            Method(name, title, f"medclip.adaptation.frozen.ordinal:fit_{fit}", needs_words=False, of_steps=True)
+            for name, title, fit in (
+                ("proportional-odds", "Proportional odds", "proportional_odds"),
+                ("coral", "CORAL", "coral"),
+                ("regression", "Regression of the step", "regression"),
+            )
+        ),
+        Method(
+            "ranking",
+            "Ranking adapter",
+            "medclip.adaptation.frozen.ranking_adapter:fit_ranking",
+            of_steps=True,
+            takes="tokens",
+        ),
         Method("tip", "Tip-Adapter", "medclip.adaptation.frozen.tip_adapter:fit_tip"),
         Method("tip-f", "Tip-Adapter-F", "medclip.adaptation.frozen.tip_adapter:fit_tip_f"),
         Method("clip-adapter", "CLIP-Adapter", "medclip.adaptation.frozen.clip_adapter:fit_clip_adapter"),
@@ -241,9 +258,9 @@ DEFAULT, DEFAULT_WITHOUT_WORDS = "svd", "linear-probe"
 """The method where none is named: of a pack with words, and of an image-only one."""
 
 
-def without_words() -> tuple[str, ...]:
-    """Return the methods that an image-only pack can be adapted with."""
-    return tuple(m.name for m in METHODS.values() if not m.needs_words)
+def without_words(*, ordered: bool = False) -> tuple[str, ...]:
+    """Return the methods that an image-only pack can be adapted with; those that learn steps where there are any."""
+    return tuple(m.name for m in METHODS.values() if not m.needs_words and ordered >= m.of_steps)
 
 
 def choose_method(name: str | None, *, has_text: bool) -> Method:

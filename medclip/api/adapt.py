@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from medclip.api.groups import (
     Device,
     Identity,
     LabelledTable,
+    LabelOrder,
     Limits,
     Machine,
     NamedModality,
@@ -49,6 +51,7 @@ class AdaptOptions(
     Identity,
     TestShare,
     TableTask,
+    LabelOrder,
     NamedModality,
     TableImages,
     PatientColumn,
@@ -66,8 +69,9 @@ class AdaptOptions(
     )
     method: str | None = option(
         "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, "
-        "cocoop, svd, lora, norm or full. Default: svd; of an image-only pack linear-probe. Such a pack takes ridge, "
-        "knn and lda besides.",
+        "cocoop, svd, lora, norm or full; of steps of a scale also proportional-odds, coral, regression and ranking. "
+        "Default: svd; of an image-only pack linear-probe, which takes ridge, knn, lda and the first three of steps "
+        "besides.",
         default=None,
         form="NAME",
         often=True,
@@ -137,7 +141,7 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     from medclip.models.packs.words import understands_words
     from medclip.progress import Silent
 
-    source, settings, key_file = source_of(options), settings_of(options), key_file_of(options)
+    source, settings, key_file = source_of(options, options.order), settings_of(options), key_file_of(options)
     changes = {key.replace("-", "_"): value for key, value in read_overrides(options.overrides).items()}
     draw = Draw(options.shots, options.seed, options.init_seed)
     model = options.model
@@ -184,7 +188,7 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     return run
 
 
-def source_of(options: Any) -> TableSource:
+def source_of(options: Any, order: str | Sequence[str] = ()) -> TableSource:
     """Return the table of labelled files that a call names, and how it is read.
 
     Raises:
@@ -202,7 +206,14 @@ def source_of(options: Any) -> TableSource:
         options.modality,
         None if folder is None else Path(folder),
         options.patient,
+        _steps_of(order),
     )
+
+
+def _steps_of(order: str | Sequence[str]) -> tuple[str, ...]:
+    """Read an order: one text with commas, or its values in Python."""
+    texts = (order,) if isinstance(order, str) else tuple(map(str, order))
+    return tuple(value.strip() for value in texts[0].split(",")) if len(texts) == 1 else texts
 
 
 def key_file_of(options: Any) -> Path | None:

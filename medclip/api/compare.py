@@ -11,6 +11,7 @@ from medclip.api.groups import (
     Device,
     Identity,
     LabelledTable,
+    LabelOrder,
     Limits,
     Machine,
     NamedModality,
@@ -44,6 +45,7 @@ class CompareOptions(
     Identity,
     TestShare,
     TableTask,
+    LabelOrder,
     NamedModality,
     TableImages,
     PatientColumn,
@@ -128,7 +130,7 @@ def compare(options: CompareOptions) -> Comparison:
     out = Path(options.out)
     compared = compare_methods(
         options.model,
-        source_of(options),
+        source_of(options, options.order),
         design,
         out=out,
         test_share=options.test_share,

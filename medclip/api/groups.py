@@ -524,6 +524,20 @@ class TableTask:
 
 
 @options
+class LabelOrder:
+    """The order of the values of a column of labels."""
+
+    heading = "Table and patients"
+
+    order: str | Sequence[str] = option(
+        "Values of the column of labels, steps of a scale, from the lowest to the highest and with commas between "
+        "them: A,B,C,D. What measures steps is then measured, and the ways of adapting that learn steps can be taken.",
+        default=(),
+        form="VALUES",
+    )
+
+
+@options
 class TestShare:
     """How many patients are only measured."""
 

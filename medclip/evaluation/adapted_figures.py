@@ -14,7 +14,7 @@ from medclip.evaluation.word_control import measure_task_words
 from medclip.models.packs.card import training_hashes
 from medclip.models.packs.word_control import WordControl, control_lines
 from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
-from medclip.statistics.metrics.classification import METRICS, HeldOut, figures, numbered
+from medclip.statistics.metrics.classification import METRICS, STEPS_IN_WORDS, HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.wording import estimate
@@ -139,7 +139,8 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
             f"{num_left_out} of {len(test.numbers)} test files are not tested on: the base was trained on them or on "
             "others of the same patients."
         )
-    held = HeldOut(test.targets[rows], numbered([test.patients[i] for i in rows]), len(text.names))
+    patients = numbered([test.patients[i] for i in rows])
+    held = HeldOut(test.targets[rows], patients, len(text.names), text.steps)
     answers = [test.logits_NC] if test.zero_shot_NC is None else [test.zero_shot_NC, test.logits_NC]
     logits = np.stack([of_model[rows] for of_model in answers])
     compared, more = _compare(logits, held, num_resamples, (*METRICS, *text.rules.metrics))
@@ -232,7 +233,8 @@ def _shown(e: Estimate) -> str:
 
 
 def _said(metric: str) -> str:
-    return {"macro_auroc": "AUROC, mean over classes", "auroc": "AUROC"}.get(metric, metric.replace("_", " "))
+    named = {"macro_auroc": "AUROC, mean over classes", "auroc": "AUROC", **STEPS_IN_WORDS}
+    return named.get(metric, metric.replace("_", " "))
 
 
 def notes_of(run: AdaptRun) -> Sequence[str]:

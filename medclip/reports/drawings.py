@@ -12,6 +12,7 @@ from math import log2
 from typing import Any
 
 from medclip.evaluation.few_shot.comparison import METRIC_TITLES, Cell, Comparison
+from medclip.statistics.metrics.classification import SIGNED
 
 INK, SOFT, LINE, FIRST, SECOND, BAD = "#18202a", "#525d6a", "#d5dae0", "#0b5fa5", "#b24a00", "#a3302a"
 STYLES = (
@@ -149,7 +150,8 @@ def _dress_curves(axes: Any, result: Comparison, metric: str) -> None:
     axes.set_xticks(places, [str(k) for k in result.shots])
     axes.set_xlim(places[0] - 0.15, places[-1] + 0.15)
     low, high = axes.get_ylim()
-    axes.set_ylim(max(0.0, low), min(1.0, high))
+    least = -1.0 if metric in SIGNED else 0.0
+    axes.set_ylim(max(least, low), min(1.0, high))
     axes.set_xlabel("Shots K: patients of each class that were learned from")
     axes.set_ylabel(METRIC_TITLES[metric])
     axes.grid(axis="y", color="#e2e6ea", linewidth=0.8)

@@ -20,6 +20,7 @@ from medclip.models.packs.card_sources import (
 )
 from medclip.models.packs.words import title_of, unanswered
 from medclip.sample import spoken
+from medclip.statistics.metrics.classification import STEPS_IN_WORDS
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, estimate, interval, number
@@ -35,6 +36,7 @@ _TRAINING_METRICS = {
     "macro_auroc": "Mean AUROC",
     "macro_auroc_within": "Mean AUROC within one source",
     "auroc": "AUROC",
+    **{name: capital(words) for name, words in STEPS_IN_WORDS.items()},
     "val_loss": "Loss",
     "supervised_loss": "Loss of the classifier",
     "masked_error": "Squared error of hidden pixels",

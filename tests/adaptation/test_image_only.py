@@ -42,6 +42,7 @@ def adapted(base: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_the_methods_without_words_are_the_four_on_features_alone() -> None:
     assert without_words() == ("linear-probe", "ridge", "knn", "lda")
+    assert without_words(ordered=True)[4:] == ("proportional-odds", "coral", "regression")
     assert choose_method(None, has_text=False).name == "linear-probe"
     assert choose_method(None, has_text=True).name == "svd"
 

@@ -39,7 +39,10 @@ from tests.kits.few_shot import compare_methods
 
 __all__ = ["tiny"]
 NAMES = ("clear", "hazy", "no finding")
-PROMPTS = {key: {"num_vectors": 2, "epochs": 2} for key in ("coop", "biomedcoop", "cocoop")}
+QUICK = {
+    **{key: {"num_vectors": 2, "epochs": 2} for key in ("coop", "biomedcoop", "cocoop")},
+    "ranking": {"width": 8, "epochs": 1},
+}
 
 
 def go(model: Any, table: Path, labels: Sequence[str] | str = "finding", **options: Any) -> AdaptRun:
@@ -113,9 +116,11 @@ def test_the_same_call_gives_the_same_bytes_on_another_day_with_another_number_o
 def test_every_methods_pack_and_checkpoint_answer_as_was_measured(method: str, tiny: Path, tmp_path: Path):
     from medclip.adaptation.pack.adapted_model import Adapted
 
-    quick = {"steps": 2, "batch_size": 4} if METHODS[method].trains_towers else PROMPTS.get(method, {})
+    quick = {"steps": 2, "batch_size": 4} if METHODS[method].trains_towers else QUICK.get(method, {})
     table = make_table(tmp_path / "in", ("ap", "pa"), patients=6)
-    run = go(tiny, table, method=method, shots=2, overrides=quick, out=tmp_path / "pack", checkpoint=tmp_path / "small")
+    places = {"out": tmp_path / "pack", "checkpoint": tmp_path / "small"}
+    order = "pa,ap" if METHODS[method].of_steps else ()
+    run = go(tiny, table, method=method, shots=2, overrides=quick, order=order, **places)
     pixels = [np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)]
     kept = Adapted.load(tmp_path / "small", tiny)
     np.testing.assert_array_equal(kept.predict_logits(pixels), run.adapted.predict_logits(pixels))

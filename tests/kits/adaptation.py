@@ -30,14 +30,16 @@ DIM = 16
 NAMES = ("apple", "pear", "plum", "quince", "cherry", "medlar")
 
 
-def words(num_classes: int = 3, *, multilabel: bool = False) -> ClassText:
-    """Give the words of a task of fruit: two wordings in two templates each."""
+def words(num_classes: int = 3, *, multilabel: bool = False, ordered: bool = False) -> ClassText:
+    """Give the words of a task of fruit: two wordings in two templates each; steps of a scale where ordered."""
     classes = tuple(
         TaskClass(n, n, (n, f"{n} fruit"), (f"no {n}", f"without {n}") if multilabel else (), nouns=(n,))
         for n in NAMES[:num_classes]
     )
     kind = "multilabel" if multilabel else "multiclass"
-    return class_text(Task("fruit", "Fruit", kind, (Modality.FUNDUS,), ("{}", "a photo of {}"), classes))
+    return class_text(
+        Task("fruit", "Fruit", kind, (Modality.FUNDUS,), ("{}", "a photo of {}"), classes, ordered=ordered)
+    )
 
 
 class FakeModel:

@@ -30,6 +30,11 @@ class ClassText:
         return self.task.rules
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Numbers of the classes that are steps of a scale, from the lowest to the highest; empty without an order."""
+        return tuple(self.names.index(name) for name in self.task.steps if name in self.names)
+
+    @property
     def phrases(self) -> tuple[str, ...]:
         """One phrase for each class: its first wording."""
         return tuple(self.task.class_named(n).prompts[0] for n in self.names)

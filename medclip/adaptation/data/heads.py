@@ -21,6 +21,8 @@ HEADS = {
     "clip_adapter": "medclip.adaptation.frozen.clip_adapter:ClipAdapterHead",
     "knn": "medclip.adaptation.frozen.classical:KnnHead",
     "cocoop": "medclip.adaptation.prompts.cocoop:CoCoOpHead",
+    "ranking": "medclip.adaptation.frozen.ranking_adapter:RankingHead",
+    "ordinal": "medclip.adaptation.frozen.ordinal:OrdinalHead",
 }
 """Kind to class. A head of another kind is one file and one line here."""
 ENTRY_POINTS = "medclip.heads"

@@ -42,6 +42,7 @@ def read_labels(
     labels: Sequence[str],
     *,
     task: Task | str | Path | None,
+    order: Sequence[str] = (),
     modalities: Sequence[str],
     numbers: Sequence[int],
     patients: Sequence[str] = (),
@@ -53,20 +54,29 @@ def read_labels(
         labels: The columns asked for: one of class names, or some of 0 and 1. `label:TASK` alone stands for all
             `label:TASK:CLASS` columns.
         task: The task, where it is not made of the columns themselves.
+        order: Values from the lowest step of a scale to the highest; empty where they have no order, or the task has
+            it.
         modalities: Modalities of the images, for the templates of a task that is made.
         numbers: Numbers of the rows, as the user counts them, for errors.
         patients: Patient of each row: a value that only one patient has may be a name, and is not shown.
 
     Raises:
         MedclipError: WRONG_USE, NO_TASK; TABLE_INVALID for a column that is not there or a value that is not known;
-            WRONG_USE for one class only.
+            WRONG_USE for one class only, and for an order that does not fit.
     """
     columns = _columns(table, labels)
     chosen = _task(columns, task)
     several = chosen.rules.independent if chosen else len(columns) > 1 or _is_binary(table, columns[0])
+    if order and (several or chosen):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "an order of values is of one column of steps, which no task says the classes of.",
+            where=table.where,
+            hint="Leave --order out" + (": the task file says which classes are steps." if chosen else "."),
+        )
     if several:
         return _multilabel(table, columns, chosen, modalities, numbers)
-    return _multiclass(table, columns, chosen, modalities, numbers, patients)
+    return _multiclass(table, columns, chosen, order, modalities, numbers, patients)
 
 
 def _columns(table: Table, labels: Sequence[str]) -> list[str]:
@@ -97,6 +107,7 @@ def _multiclass(
     table: Table,
     columns: Sequence[str],
     task: Task | None,
+    order: Sequence[str],
     modalities: Sequence[str],
     numbers: Sequence[int],
     patients: Sequence[str],
@@ -115,8 +126,9 @@ def _multiclass(
     if task is None:
         _refuse_many(column, counts, where)
         _need_two(sorted(counts), column, where)
-        task, names = made_of_values(column, list(counts), modalities)
-        if not any(math.isnan(number_in(value)) for value in counts):
+        steps = _steps(order, counts, column, where)
+        task, names = made_of_values(column, steps or list(counts), modalities, ordered=bool(steps))
+        if not steps and not any(math.isnan(number_in(value)) for value in counts):
             notes.append(f"The column {column!r} holds numbers; each of them is taken for a class.")
     else:
         names = {}
@@ -127,9 +139,9 @@ def _multiclass(
                     quoted = repr(cell) if _like_classes(values, patients) else shown(cell)
                     raise _unknown(task, column, number, quoted, where)
                 names[value] = class_name.name
-    present = [c.name for c in task.classes if c.name in names.values()]
+    present = [c.name for c in task.classes if c.name in {names[value] for value in counts}]
     _need_two(present, column, where)
-    index = {value: present.index(name) for value, name in names.items()}
+    index = {value: present.index(names[value]) for value in counts}
     absent = [c.name for c in task.classes if c.name not in present]
     notes += [f"No row has: {', '.join(absent)}; the pack does not know them."] if absent else []
     empty = values.count("")
@@ -181,6 +193,33 @@ def _multilabel(
     notes += [f"The table has only one answer for {'; '.join(lacks)}."] if lacks else []
     targets = tuple(None if all(v is None for v in row) else row for row in rows)
     return Labels(class_text(task, names), targets, tuple(notes))
+
+
+def _steps(order: Sequence[str], counts: Mapping[str, int], column: str, where: str) -> list[str]:
+    """Check an order of values against the column; empty where there is none."""
+    steps = [next((v for v in counts if _alike(v, plain(step))), plain(step)) for step in order]
+    if not steps:
+        return []
+    twice = [value for value, num in Counter(steps).items() if num > 1 or not value]
+    if twice or len(steps) < 2:
+        what = f"names {twice[0]!r} twice" if twice and twice[0] else "has an empty step" if twice else "has one step"
+        raise MedclipError(
+            Reason.WRONG_USE, f"the order {what}.", hint="Name each value once, the lowest first: --order A,B,C,D."
+        )
+    if beyond := sorted(set(counts) - set(steps)):
+        num = sum(counts[value] for value in beyond)
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{num} of {sum(counts.values())} rows have a value of {column!r} that the order does not name.",
+            where=where,
+            hint="Name every step, as the table writes it; leave the cell of a row blank that is no step.",
+        )
+    return steps
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two values are the same word, or the same number: 3 and 3.0."""
+    return one == other or number_in(one) == number_in(other)
 
 
 def _class_of_column(task: Task, column: str, where: str) -> str:

@@ -74,6 +74,7 @@ class TableSource:
     modality: Modality | str | None = None
     folder: Path | None = None
     patient: str | None = None
+    order: tuple[str, ...] = ()
 
     def read(self, key: bytes, modality: Modality | None = None) -> AdaptTable:
         """Read it.
@@ -89,6 +90,7 @@ class TableSource:
             modality=self.modality or modality,
             folder=self.folder,
             patient_from=self.patient,
+            order=self.order,
             key=key,
         )
 
@@ -106,6 +108,7 @@ def read_adapt_table(
     modality: Modality | str | None = None,
     folder: Path | None = None,
     patient_from: str | None = None,
+    order: Sequence[str] = (),
     key: bytes,
 ) -> AdaptTable:
     """Read a table of labelled files.
@@ -120,6 +123,8 @@ def read_adapt_table(
         folder: Folder that relative files are relative to; the table's own folder where None.
         patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
             its own.
+        order: Values of the column of labels from the lowest step of a scale to the highest; empty where they have no
+            order, or the task has it.
         key: Identity key.
 
     Raises:
@@ -163,6 +168,7 @@ def read_adapt_table(
         used,
         labels,
         task=task,
+        order=order,
         modalities=modalities,
         numbers=numbers,
         patients=[patient for _, patient, _, _ in rows],

@@ -122,7 +122,7 @@ def compare_methods(
     has_text = understands_words(find_pack(model)) if isinstance(model, str | Path) else model.has_text
     # From here on torch is needed, which takes seconds to import: what can be refused without it was refused above.
     packs = _packs_among(design.references)
-    protocol = make_protocol(design, has_text=has_text, packs=packs)
+    protocol = make_protocol(design, has_text=has_text, ordered=bool(read.text.steps), packs=packs)
     _check_novel(protocol, read.text)
     learners = [v.title for v in protocol.variants if v.entry.trains_towers]
     if embeddings is not None and learners:

@@ -10,13 +10,16 @@ from typing import Any
 
 from medclip.models.packs.word_control import WordControl, control_lines
 from medclip.result import Result
-from medclip.statistics.metrics.classification import METRICS
+from medclip.statistics.metrics.classification import METRICS, OF_STEPS, STEPS_IN_WORDS
 from medclip.text.vocabulary.task_kinds import TaskKind, kind_named
-from medclip.wording import count, estimate, list_of
+from medclip.wording import capital, count, estimate, list_of
 
 DECIMALS = 4
 AUROC = "macro_auroc"
-METRIC_TITLES: Mapping[str, str] = dict(zip(METRICS, ("Balanced accuracy", "Accuracy", "AUROC"), strict=True))
+METRIC_TITLES: Mapping[str, str] = {
+    **dict(zip(METRICS, ("Balanced accuracy", "Accuracy", "AUROC"), strict=True)),
+    **{name: capital(words) for name, words in STEPS_IN_WORDS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -228,8 +231,11 @@ class Comparison(Result):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The metrics that stand first: the primary one and, where that takes a threshold, the area beside it."""
-        return tuple(dict.fromkeys((self.primary, AUROC)))
+        """The metrics that stand first: the primary one, the area beside it where that takes a threshold, and those of
+        steps.
+        """
+        measured = {c.metric for c in self.cells}
+        return tuple(dict.fromkeys((self.primary, AUROC, *(name for name in OF_STEPS if name in measured))))
 
     def title_of(self, metric: str) -> str:
         """Name a metric in words, and of an area of several classes how it is made."""

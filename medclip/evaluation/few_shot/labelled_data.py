@@ -70,7 +70,7 @@ class FewShotData:
         """Return the test images (or some examples) for measuring."""
         chosen = list(self.test if rows is None else rows)
         patients = numbered([self.unit(r).patient for r in chosen])
-        return HeldOut(self.examples.targets[chosen], patients, len(self.text.names))
+        return HeldOut(self.examples.targets[chosen], patients, len(self.text.names), self.text.steps)
 
     def num_patients(self, rows: Sequence[int]) -> int:
         """Count whose examples they are."""

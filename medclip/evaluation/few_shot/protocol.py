@@ -165,12 +165,16 @@ def pack_baseline(pack: Path, name: str) -> Variant:
     return Variant(f"linear-probe on {name}", "linear-probe", {"start": "zeros"}, pack, name)
 
 
-def make_protocol(design: Design, *, has_text: bool = True, packs: Mapping[str, Variant] | None = None) -> Protocol:
+def make_protocol(
+    design: Design, *, has_text: bool = True, ordered: bool = False, packs: Mapping[str, Variant] | None = None
+) -> Protocol:
     """Check what was asked for.
 
     Args:
         design: Methods, shots and draws that are wanted.
         has_text: Whether the base understands words; where no method is named, those that need them are left out else.
+        ordered: Whether the classes are steps of a scale; where no method is named, those that learn steps are left
+            out else.
         packs: The references of the design that are packs, by what it calls them, from `pack_baseline`.
 
     Raises:
@@ -178,10 +182,10 @@ def make_protocol(design: Design, *, has_text: bool = True, packs: Mapping[str, 
             option that cannot be read, or counts below one.
     """
     methods, shots, seeds = design.methods, design.shots, design.seeds
-    every = [m.name for m in METHODS.values() if not (design.quick and m.trains_towers)]
+    every = [m.name for m in METHODS.values() if not (design.quick and m.trains_towers) and ordered >= m.of_steps]
     names = every if methods is None else list(methods)
     if not has_text:
-        names = [n for n in names if n in without_words()] if methods is None else names
+        names = [n for n in names if n in without_words(ordered=ordered)] if methods is None else names
         for name in names:
             choose_method(parse_variant(name).method, has_text=False)
     packs = packs or {}

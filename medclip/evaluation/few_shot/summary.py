@@ -19,6 +19,7 @@ from medclip.evaluation.few_shot.protocol import NOVEL_SHOTS, Protocol, RunKey, 
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.metrics.classification import (
     METRICS,
+    OF_STEPS,
     HeldOut,
     Shares,
     mean_over_runs,
@@ -88,7 +89,7 @@ def differences_of(protocol: Protocol, values: Values) -> tuple[Paired, ...]:
         for shots in (*protocol.shots, None):
             base = values.get((reference, shots), {})
             others = [v.label for v in protocol.variants if v.label != reference and (v.label, shots) in values]
-            for metric in METRICS:
+            for metric in (*METRICS, *OF_STEPS):
                 if metric not in base or not others:
                     continue
                 compared = [difference(base[metric], values[label, shots][metric]) for label in others]
@@ -157,7 +158,7 @@ def _shares(
     first = {key: n for n, key in reversed(list(enumerate(keys)))}
     once = sorted(first.values())
     place = [once.index(first[key]) for key in keys]
-    computed = shares_of(np.stack([logits[n] for n in once]), test, weights_PB)
+    computed = shares_of(np.stack([logits[n] for n in once]), test, weights_PB, (*METRICS, *OF_STEPS))
     return {
         name: tuple(
             replace(p, point_R=p.point_R[place], drawn_RB=p.drawn_RB[place], cases_R=p.cases_R[place]) for p in parts

@@ -1,7 +1,8 @@
 """Answers to a task measured: accuracy, balanced accuracy, macro AUROC, F1, each with its resamples of patients.
 
-Every figure here is a share or a mean of shares over classes, so that one rule (`resampling.resampled`) has the
-interval of each. Zero-shot evaluation, adaptation, few-shot comparison and the audit's probes call the same functions.
+Every figure here is a share, a mean of shares over classes, or a coefficient of steps (`ordered_answers`), so that one
+rule (`resampling.resampled`) has the interval of each. Zero-shot evaluation, adaptation, few-shot comparison and the
+audit's probes call the same functions.
 """
 
 from __future__ import annotations
@@ -14,14 +15,28 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from medclip.statistics.estimate import NUM_RESAMPLES
+from medclip.statistics.metrics.grading_agreement import KAPPA
+from medclip.statistics.metrics.ordered_answers import (
+    expected_step,
+    resampled_concordance,
+    resampled_kappa,
+    resampled_spearman,
+)
 from medclip.statistics.metrics.ranks import resampled_auroc
-from medclip.statistics.resampling.resampled import Resampled, mean, share
+from medclip.statistics.resampling.resampled import Resampled, coefficient, mean, share
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import ratios
 from medclip.statistics.resampling.weights import draw_weights
 
 METRICS = ("balanced_accuracy", "accuracy", "macro_auroc")
 """What adaptations and few-shot comparisons are measured by."""
+OF_STEPS = ("spearman", KAPPA, "pairwise_accuracy")
+"""What else is measured where the classes are steps of a scale, see `ordered_answers`."""
+SIGNED = frozenset({"spearman", KAPPA})
+"""Coefficients from −1 to 1; all others lie between 0 and 1."""
+STEPS_IN_WORDS: Mapping[str, str] = dict(
+    zip(OF_STEPS, ("Spearman's rho", "quadratic weighted kappa", "pairs in the right order"), strict=True)
+)
 FEWEST = 3
 """A finding with fewer test patients on either side has no area of its own: it is left out of the mean, and named."""
 
@@ -37,6 +52,8 @@ class HeldOut:
     patients: NDArray[np.int64]
     """Number of each image's patient, 0 to P − 1."""
     num_classes: int
+    steps: tuple[int, ...] = ()
+    """Classes that are steps of a scale, from the lowest to the highest; empty where none are."""
 
     @property
     def multilabel(self) -> bool:
@@ -71,7 +88,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """One rate or area of R sets of answers (runs of one method), in the sample and in each resample."""
+    """One rate, area or coefficient of R sets of answers (runs of one method), in the sample and in each resample."""
 
     point_R: Floats
     drawn_RB: Floats
@@ -81,6 +98,15 @@ class Shares:
     """Effective number of patients who can move it."""
     pairs: tuple[float, float] | None = None
     """Positives and negatives, for an area."""
+    signed: bool = False
+    """Whether it is a coefficient from −1 to 1, and no share."""
+
+    def over_runs(self) -> Resampled:
+        """Take the mean over runs."""
+        point, drawn_B = float(self.point_R.mean()), self.drawn_RB.mean(axis=0)
+        if self.signed:
+            return coefficient(point, drawn_B, patients=self.patients)
+        return share(point, drawn_B, cases=float(self.cases_R.mean()), patients=self.patients, pairs=self.pairs)
 
 
 def predictions(logits_RNC: NDArray[np.floating], multilabel: bool) -> NDArray:
@@ -140,17 +166,7 @@ def mean_area(
 
 def mean_over_runs(parts: Sequence[Shares], runs: tuple[int, int] = (1, 1)) -> Resampled:
     """Take the mean over runs of a mean of shares."""
-    ways = [
-        share(
-            float(p.point_R.mean()),
-            p.drawn_RB.mean(axis=0),
-            cases=float(p.cases_R.mean()),
-            patients=p.patients,
-            pairs=p.pairs,
-        )
-        for p in parts
-    ]
-    return mean(ways, np.mean([p.point_R for p in parts], axis=0).reshape(runs))
+    return mean([p.over_runs() for p in parts], np.mean([p.point_R for p in parts], axis=0).reshape(runs))
 
 
 def shares_of(
@@ -166,7 +182,7 @@ def shares_of(
     the mean over classes of class against rest, ties counting half (Mann–Whitney); with two classes of which one is
     true both areas are the same one. `macro_precision` and `macro_f1` are means over the classes that have images, with
     0 for the precision of a class that is never predicted, as in scikit-learn; `precision`, `recall`, `f1` and `auroc`
-    are those of the second class of two.
+    are those of the second class of two. Those of `OF_STEPS` are of images of steps, among the answers of steps alone.
 
     Args:
         logits_RNC: Logits of each run, image and class, [R, N, C].
@@ -273,11 +289,39 @@ class _Task:
         parts = [self.recall(c) for c in self.chosen]
         return parts + ([self.specificity(c) for c in self.chosen] if self.test.multilabel else [])
 
+    def of_steps(self, name: str) -> list[Shares]:
+        """A figure of ordered answers, over the images whose class is a step; none where only one step is there."""
+        steps = np.asarray(self.test.steps, np.int64)
+        number_C = np.full(self.test.num_classes, -1)
+        number_C[steps] = np.arange(len(steps))
+        step_N = number_C[self.test.targets] if len(steps) else np.empty(0, np.int64)
+        rows = np.flatnonzero(step_N >= 0)
+        step_n, patients_n = step_N[rows], self.test.patients[rows]
+        counts = np.bincount(step_n) if len(rows) else np.zeros(1, np.int64)
+        if (counts > 0).sum() < 2:
+            return []
+        each = []
+        for logits_NC in self.logits_RNC:
+            logits_nK = logits_NC[np.ix_(rows, steps)]
+            given = logits_nK.argmax(axis=1) if name == KAPPA else expected_step(logits_nK)
+            each.append(_OF_STEPS[name](given, step_n, patients_n, self.weights_PB))
+        values_RC = np.stack(each)
+        num, most = float(len(rows)), float(counts.max())
+        pairs = None if name != "pairwise_accuracy" else (num - most, most)
+        patients = effective_patients(patients_n)
+        cases_R = np.full(len(each), num if pairs is None else min(pairs))
+        return [Shares(values_RC[:, 0], values_RC[:, 1:], cases_R, patients, pairs, signed=name in SIGNED)]
+
     def second(self, one: Callable[[int], Shares]) -> list[Shares]:
         """The second class of two, where it is there."""
         return [one(1)] if self.test.num_classes == 2 and 1 in self.chosen else []
 
 
+_OF_STEPS: Mapping[str, Callable[..., Floats]] = {
+    "spearman": resampled_spearman,
+    KAPPA: resampled_kappa,
+    "pairwise_accuracy": resampled_concordance,
+}
 PARTS: Mapping[str, Callable[[_Task], list[Shares]]] = {
     "accuracy": _Task.right,
     "balanced_accuracy": _Task.balanced,
@@ -288,6 +332,9 @@ PARTS: Mapping[str, Callable[[_Task], list[Shares]]] = {
     "precision": lambda task: task.second(task.precision),
     "recall": lambda task: task.second(task.recall),
     "f1": lambda task: task.second(task.f1),
+    "spearman": lambda task: task.of_steps("spearman"),
+    KAPPA: lambda task: task.of_steps(KAPPA),
+    "pairwise_accuracy": lambda task: task.of_steps("pairwise_accuracy"),
 }
 
 

@@ -35,7 +35,7 @@ _ALIKE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A figure between 0 and 1 with what its interval is made of."""
+    """A figure between 0 (or `least`) and 1 with what its interval is made of."""
 
     value: float
     drawn_B: Floats
@@ -48,6 +48,8 @@ class Resampled:
     """Degrees of freedom of the variance over patients."""
     runs_SI: Floats | None = None
     """The figure of each draw of shots and initialisation, where the value is a mean over them."""
+    least: float = 0.0
+    """Lowest value that there can be: −1 for a coefficient of correlation or agreement."""
 
     @property
     def variance(self) -> float:
@@ -71,6 +73,20 @@ def share(
     errors = mended(np.array([value]), drawn_B[None], np.array([cases]), np.array([patients]), sides, share=True)
     variance, bootstrap = float(errors.variance_G[0]), float(errors.bootstrap_G[0])
     return Resampled(value, _spread(drawn_B), bootstrap, variance - bootstrap, float(errors.df_G[0]))
+
+
+def coefficient(value: float, drawn_B: Floats, *, patients: float) -> Resampled:
+    """Take a coefficient from −1 to 1 (kappa, Spearman's rho) with its resamples; it has no floor.
+
+    Args:
+        value: Coefficient of the sample itself.
+        drawn_B: Coefficient of each resample of patients; NaN where not defined.
+        patients: Effective number of patients who can move it.
+    """
+    one = np.array([value]), drawn_B[None], np.array([patients]), np.array([patients])
+    errors = mended(*one, share=False)
+    variance = float(errors.variance_G[0])
+    return Resampled(value, _spread(drawn_B), variance, 0.0, float(errors.df_G[0]), least=-1.0)
 
 
 def combination(
@@ -104,7 +120,7 @@ def combination(
         lift = float((np.square(slopes) * lifts).sum())
     has_variance = not np.isnan(variances).any() and len(drawn_B) > 1
     bootstrap = float(drawn_B.var(ddof=1) * (df + 1) / df) if has_variance else float("nan")
-    return Resampled(value, drawn_B, bootstrap, lift, df, runs_SI)
+    return Resampled(value, drawn_B, bootstrap, lift, df, runs_SI, min(part.least for part in parts))
 
 
 def mean(parts: Sequence[Resampled], runs_SI: Floats | None = None, *, same_patients: bool = False) -> Resampled:
@@ -117,7 +133,7 @@ def mean(parts: Sequence[Resampled], runs_SI: Floats | None = None, *, same_pati
 
 
 def interval_of(figure: Resampled, *, level: float = LEVEL) -> Estimate:
-    """Compute the interval of a figure between 0 and 1.
+    """Compute the interval of a figure: Wilson's of its place between the lowest value that there can be and 1.
 
     Returns:
         Without ends where its variance is not known, and where no resample and no run differs.
@@ -125,9 +141,11 @@ def interval_of(figure: Resampled, *, level: float = LEVEL) -> Estimate:
     variance, df = _total(figure)
     if np.isnan(figure.value) or not variance > _ALIKE**2:
         return Estimate(figure.value)
-    value_1, variance_1, df_1 = np.array([figure.value]), np.array([variance]), np.array([df])
-    low, high = share_interval(value_1, variance_1, variance_1 - figure.lift, df_1, level)
-    return Estimate(figure.value, float(low[0]), float(high[0]))
+    width = 1.0 - figure.least
+    place_1, df_1 = np.array([(figure.value - figure.least) / width]), np.array([df])
+    variance_1, lift = np.array([variance / width**2]), figure.lift / width**2
+    low, high = share_interval(place_1, variance_1, variance_1 - lift, df_1, level)
+    return Estimate(figure.value, *(figure.least + width * float(end[0]) for end in (low, high)))
 
 
 def difference(one: Resampled, other: Resampled) -> Difference:
@@ -138,7 +156,8 @@ def difference(one: Resampled, other: Resampled) -> Difference:
     drawn_B = other.drawn_B - one.drawn_B
     apart = combination(other.value - one.value, drawn_B, [one, other], [-1, 1], runs_SI=runs_SI, same_patients=True)
     variance, df = _total(apart)
-    return _tested(apart.value, variance, df, len(drawn_B), bounds=(-1.0, 1.0))
+    most = 1.0 - apart.least
+    return _tested(apart.value, variance, df, len(drawn_B), bounds=(-most, most))
 
 
 def change(

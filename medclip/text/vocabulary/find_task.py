@@ -35,27 +35,31 @@ def find_task(task: Task | str | Path) -> Task:
     return load_task(str(task))
 
 
-def made_of_values(column: str, values: Sequence[str], modalities: Sequence[str]) -> tuple[Task, Mapping[str, str]]:
+def made_of_values(
+    column: str, values: Sequence[str], modalities: Sequence[str], *, ordered: bool = False
+) -> tuple[Task, Mapping[str, str]]:
     """Make a multi-class task of the values of a column.
 
     Args:
         column: Name of the column, which names the task.
         values: The distinct cells, as `plain` writes them.
         modalities: Modalities of the images; where there is one, a template names it.
+        ordered: Whether the values are steps of a scale, in their order.
 
     Returns:
         The task, and the class's name by value.
     """
     classes: dict[str, dict[str, Any]] = {}
     names: dict[str, str] = {}
-    for number, value in enumerate(sorted(values), 1):
+    for number, value in enumerate(values if ordered else sorted(values), 1):
         bare = len(value) < _SHORTEST or not any(c.isalpha() for c in value)
         wording = f"{plain(column)[:_LONGEST]} {value}" if bare else value
         name = key_of(wording) or f"class_{number}"
         name = name if name not in classes else f"{name}_{number}"
         classes[name] = _class(name, wording)
         names[value] = name
-    return _made(column, "multiclass", modalities, list(classes.values())), names
+    kind = "ordinal" if ordered else "multiclass"
+    return _made(column, kind, modalities, list(classes.values())), names
 
 
 def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:

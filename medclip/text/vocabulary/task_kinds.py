@@ -254,6 +254,7 @@ _ROWS: dict[str, TaskKind] = {
     "ordinal": replace(
         _ONE_OF,
         words="one step of a scale, its classes in their order",
+        metrics=("balanced_accuracy", "macro_auroc", "spearman", "kappa_quadratic", "pairwise_accuracy"),
         keys=("ordered", "outside_order"),
         stands_for={"kind": "multiclass", "ordered": True},
     ),
