@@ -36,6 +36,7 @@ from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
 from medclip.training.result import BEST, FILE_NAME, HEADS, MASKED, PretrainResult, RunLog, cut_log
 from medclip.training.sharding import blocks_of, full_weights, spread
+from medclip.training.steps.experts import ExpertsHook, fold_experts
 from medclip.training.steps.fast_towers import FrozenPrefix
 from medclip.training.steps.frozen_models import Replay
 from medclip.training.steps.inputs import Fed, Feed
@@ -94,8 +95,8 @@ class Trainer:
         self._error: MedclipError | None = None
         self.towers = self._towers(model)
         checkpoint, state = self._newest()
-        self._make_update(state.get("precision", "fp32") if checkpoint is not None else None)
         self._schedule()
+        self._make_update(state.get("precision", "fp32") if checkpoint is not None else None)
         self.step, self.bad_steps, self.since_best, self.best = 0, 0, 0, math.inf
         self.validation: dict[str, float] = {}
         self.pace = Pace(self.world.device)
@@ -138,7 +139,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.towers, recipe)
         store.fill_optimizer(self.optimizer)
         self.ema = Ema(self.towers, t.ema) if t.ema else None
-        self.hooks = [one for one in (self.ema, *(loss.state for loss in self.losses)) if isinstance(one, Hook)]
+        experts = None if m.experts is None else ExpertsHook(m.experts, self.total_steps)
+        followers = (experts, self.ema, *(loss.state for loss in self.losses))
+        self.hooks = [one for one in followers if isinstance(one, Hook)]
         self.update = Update(
             self.towers,
             self.world,
@@ -338,7 +341,7 @@ class Trainer:
             arrays |= {f"{head.asked.name}/{name}": torch.from_numpy(value) for name, value in by_name}
         if arrays:
             store.save_tensors(arrays, self.folder / HEADS)
-        model = build_clip(self.config, self._base)
+        model, weights = build_clip(self.config, self._base), fold_experts(weights)
         beside = (_MASKED, _SUPERVISED, *(f"{name}." for name in self.towers.parts))
         model.load_state_dict({name: v for name, v in weights.items() if not name.startswith(beside)})
         tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)

@@ -124,6 +124,9 @@ KINDS = {
         _vit, ("objective.two_views={}", "model.size_px=64", "objective.masked={weight: 0.5}"), stops=(2,)
     ),
     "merl": Kind(lambda places: _vit(places, objective="merl")),
+    "experts": Kind(
+        _vit, ("model.experts={count: 3}", "model.grad_checkpointing=true", "train.micro_batch=3"), stops=(4,)
+    ),
     "own aspect": Kind(_native, stops=(4,)),
     "held to its start": Kind(_kept),
     "held to its start both ways": Kind(_kept, ("train.keep.resample_every=2", "train.keep.symmetric=true")),

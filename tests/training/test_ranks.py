@@ -53,6 +53,7 @@ def _tonight(jobs: list[dict[str, Any]], prefix: str = "") -> list[dict[str, Any
     return [job for job in jobs if is_nightly() or prefix + str(job["out"]) not in AT_NIGHT]
 
 
+EXPERTS = ["model.experts={count: 3, share: 0.5}"]
 NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
 
 
@@ -122,6 +123,8 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
         {"out": "hidden", "overrides": ["objective.masked={weight: 0.5}", "model.size_px=64", *small]},
         {"out": "native", "overrides": [*NATIVE, *small]},
         {"out": "native_fsdp", "overrides": [*NATIVE, *fsdp]},
+        {"out": "experts", "overrides": EXPERTS},
+        {"out": "experts_fsdp", "overrides": [*EXPERTS, *fsdp]},
         {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}", "data.verify=full"]},
     ]
     rarely = ["train.sync_every=100", "train.log_every=100"]
@@ -241,6 +244,15 @@ def test_a_run_goes_on_with_another_number_of_ranks(runs: Path, name: str) -> No
 
 def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
     assert _losses(runs / "siglip") == pytest.approx(_losses(runs / "siglip_one"), abs=2e-4)
+
+
+def test_experts_of_sharded_ranks_learn_what_those_of_plain_ranks_learn(runs: Path) -> None:
+    """One process deals other tokens to an expert, so that its run is another one."""
+    plain = _losses(runs / "experts")
+    assert _losses(runs / "experts_fsdp") == pytest.approx(plain, abs=2e-4)
+    assert abs(plain[6] - _losses(runs / "one")[6]) > 1e-4
+    weights = load_file(runs / "experts_fsdp" / "pack" / "model.safetensors")
+    assert not any("experts" in name for name in weights)
 
 
 @pytest.mark.nightly  # in CI masked_runs has them with words, in chunks of sharded ranks

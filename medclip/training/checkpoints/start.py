@@ -44,6 +44,7 @@ from medclip.training.batches.sample_texts import ROLES
 from medclip.training.recipe.compatibility import refuse_beside_native_aspect
 from medclip.training.recipe.model import LensPart
 from medclip.training.recipe.schema import Recipe
+from medclip.training.steps.experts import place_experts
 from medclip.training.steps.masked_pixels import trunk_of
 from medclip.training.steps.optimizer import freeze
 
@@ -88,6 +89,8 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
             started = _with_lens(recipe, started, m.lens)
         started = _with_fusion(recipe, started)
         model: Any = started.model
+        if m.experts is not None:
+            place_experts(model.visual, m.experts, alike=source is not None or m.image_weights is not None)
     if m.drop_path:
         set_drop_path(model.visual, m.drop_path)
     freeze(model, m.freeze_blocks)

@@ -54,6 +54,32 @@ class LensPart(Section):
     """How tokens are compared: the mean square of differences, or the negative cosine."""
 
 
+class ExpertsPart(Section):
+    """Make several of some feed-forward layers of a vision transformer while it is trained, which are one in the pack:
+    tokens are dealt to them at random, and after each step they are pulled together (experts weights averaging). It
+    costs memory, and nothing when the model is used.
+    """
+
+    count: int = Field(default=4, ge=2)
+    """Experts of a layer."""
+    every: int = Field(default=2, ge=1)
+    """Blocks that have them: every second one, from the second, where 2."""
+    share: float = Field(default=0.3, ge=0, le=1)
+    """Share of the other experts in each of them after a step, at the end of the run; at most 1 - 1/count, with which
+    they become alike."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """How the share grows: in a line from 0, or not at all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ExpertsPart:
+        if self.share > 1 - 1 / self.count:
+            raise ValueError(
+                f"share is {self.share:g}; with {self.count} experts it is at most {1 - 1 / self.count:g}, with which "
+                "they become alike in one step"
+            )
+        return self
+
+
 _PATCH_S = {"joint_patch": 0.1, "lead_patch": 0.25, "lens": 0.05}
 """Seconds of a token: 100 tokens in 10 s as MERL's tower has, 480 of single leads, 200 in front of a lens."""
 
@@ -170,6 +196,8 @@ class ModelPart(Section):
     goes on with (which brings all of this section). None trains on images."""
     lens: LensPart | None = None
     """Train a lens in front of the frozen tower of a pack, for ECGs or volumes; None trains towers."""
+    experts: ExpertsPart | None = None
+    """Train with several feed-forward layers in the place of one; None has one."""
     embed_dim: int = Field(default=256, ge=8)
     text_width: int = Field(default=256, ge=16)
     text_heads: int = Field(default=4, ge=1)
@@ -259,6 +287,8 @@ class ModelPart(Section):
             raise ValueError(f"{alone[0]} does nothing without start, lock_image or lock_text")
         if self.max_tokens is not None and not self.native_aspect:
             raise ValueError("max_tokens does nothing without native_aspect")
+        if self.experts is not None and (self.lock_image or self.freeze_blocks or self.lens is not None):
+            raise ValueError("experts do not go with lock_image, freeze_blocks or lens: their layers have to learn")
         if self.freeze_blocks and self.lock_image:
             raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
         return self

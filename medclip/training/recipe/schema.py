@@ -86,6 +86,7 @@ _CAME_LATER = (
     ("data.tags", []),
     ("data.num_repeats", 1),
     ("data.selected", None),
+    ("model.experts", None),
     ("model.lens.token_anchor", 0.0),
     ("model.lens.anchor_form", "mse"),
 )
