@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
-from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Tags
+from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Softened, Tags
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -100,6 +100,13 @@ _ROWS: dict[str, Loss] = {
     "masked": Loss(f"{_TERMS}:hidden", settings=lambda recipe: recipe.objective.masked, adds_up=True),
     "supervised": Loss(
         f"{_TERMS}:classified", settings=lambda recipe: recipe.objective.supervised or None, adds_up=True
+    ),
+    "softened": Loss(
+        f"{_TEXT_TERMS}:softly_contrasted",
+        section=Softened,
+        texts=(OWN,),
+        begin=f"{_TEXT_TERMS}:growing_share",
+        prepare=f"{_TEXT_TERMS}:share_of_step",
     ),
     "hard_negatives": Loss(
         f"{_TEXT_TERMS}:told_apart",

@@ -93,9 +93,9 @@ class Trainer:
         self._bad_told: dict[str, int] = {}
         self._rows: list[Tensor] = []
         self._error: MedclipError | None = None
+        self._schedule()
         self.towers = self._towers(model)
         checkpoint, state = self._newest()
-        self._schedule()
         self._make_update(state.get("precision", "fp32") if checkpoint is not None else None)
         self.step, self.bad_steps, self.since_best, self.best = 0, 0, 0, math.inf
         self.validation: dict[str, float] = {}
@@ -508,7 +508,7 @@ class Trainer:
             masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
             dim = self.config["embed_dim"]
             heads = {head.asked.name: head_of(head.asked, head.names, dim) for head in o.supervised}
-            start = Start(self.recipe, model, dim, self.tokenizer, self.world.device)
+            start = Start(self.recipe, model, dim, self.tokenizer, self.world.device, self.total_steps)
             self.losses = begin_losses(start)  # before anything is sharded, and before a checkpoint
         parts = {one.name: one.state for one in self.losses if isinstance(one.state, torch.nn.Module)}
         if o.views is None and heads:  # what fuses views lies between the tower and its heads

@@ -21,6 +21,7 @@ from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
+from medclip.objectives.softened import softened_loss
 from medclip.training.steps.step import cached_backward
 from tests.kits.objectives import part_of, unit
 
@@ -88,6 +89,9 @@ def cases() -> dict[str, Case]:
         f[0], f[1], torch.stack(f[2:], 1), false[rows], s, weights_B=(WEIGHTS * VALID)[rows], group=group
     )
     for name in ("plain", "all", "nobody"):
+        found[f"softened {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: softened_loss(
+            f[0], f[1], s, 0.3, pairs=part_of(pairs, rows), group=group
+        )
         found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(
             f[0], f[1], torch.stack(f[2:], 1), false[rows], s, part_of(pairs, rows), group=group, chunk=4
         )

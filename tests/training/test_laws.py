@@ -124,6 +124,7 @@ KINDS = {
         _vit, ("objective.two_views={}", "model.size_px=64", "objective.masked={weight: 0.5}"), stops=(2,)
     ),
     "merl": Kind(lambda places: _vit(places, objective="merl")),
+    "softened": Kind(_films, ("objective.contrastive=0", "objective.losses={softened: {share: 0.5}}"), stops=(4,)),
     "experts": Kind(
         _vit, ("model.experts={count: 3}", "model.grad_checkpointing=true", "train.micro_batch=3"), stops=(4,)
     ),

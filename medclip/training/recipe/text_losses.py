@@ -32,3 +32,17 @@ class LongCaptions(Section):
     """`long_captions`: images are contrasted with their long texts, beside the captions (CLIP-IN's second branch)."""
 
     weight: float = Field(default=1.0, gt=0)
+
+
+class Softened(Section):
+    """`softened`: images and captions are contrasted with targets of which a share goes to other pairs of the batch,
+    more to those that are alike (LightCLIP). It usually stands in the place of the plain term: `contrastive: 0`.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the others at the end of the run."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """How the share grows: in a line from 0, or not at all."""
+    similarity: float = Field(default=5.0, ge=0)
+    """Factor of the cosines in the weights of the others; 0 weighs them alike (PyramidCLIP)."""

@@ -46,6 +46,8 @@ class Start(NamedTuple):
     """Of its features."""
     tokenizer: Tokenizer | None
     device: torch.device
+    total_steps: int = 1
+    """Of the run."""
 
 
 class Sizes(NamedTuple):

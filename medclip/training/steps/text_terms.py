@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,10 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.hard_negatives import pairwise_loss, row_loss
 from medclip.objectives.ranks import sum_values
+from medclip.objectives.softened import softened_loss
 from medclip.objectives.tags import tag_softmax_loss
-from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Tags
+from medclip.training.batches.loader import Batch
+from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Softened, Tags
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights
 from medclip.training.steps.supervised import num_known, supervised_loss
 from medclip.training.steps.towers import Seen, pooled_dim
@@ -34,6 +36,48 @@ def of_single_images(start: Start, settings: object) -> object:
             hint="Leave one of the two out.",
         )
     return settings
+
+
+@dataclass(frozen=True)
+class GrowingShare:
+    """The share of other pairs, step by step."""
+
+    settings: Softened
+    total_steps: int
+
+    def at(self, step: int) -> float:
+        """Return the share of a step, from 0; the last one's is that of the settings."""
+        part = 1.0 if self.settings.schedule == "constant" else step / max(1, self.total_steps - 1)
+        return self.settings.share * part
+
+
+def growing_share(start: Start, settings: Softened) -> GrowingShare:
+    """Begin the share of a run.
+
+    Raises:
+        MedclipError: RECIPE_INVALID where samples have several images.
+    """
+    of_single_images(start, settings)
+    return GrowingShare(settings, start.total_steps)
+
+
+def share_of_step(share: GrowingShare, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Return the share of a step, ahead of it."""
+    return {"share": torch.tensor(share.at(step))}
+
+
+def softly_contrasted(step: Step, settings: Softened, _: object) -> Terms:
+    """Contrast images and captions with softened targets."""
+    out, share = step.outputs, step.inputs.extra["softened"]["share"]
+    yield (
+        settings.weight,
+        softened_loss(
+            *(out.image_BD, out.text_BD, step.scale, share),
+            similarity=settings.similarity,
+            pairs=step.inputs.pairs,
+            group=step.world.group,
+        ),
+    )
 
 
 def told_apart(step: Step, settings: HardNegatives, _: object) -> Terms:

@@ -19,11 +19,13 @@ from medclip.objectives.pairs import Pairs, keys_of
 from medclip.text.captions.record import CaptionRecord
 from medclip.training.batches.sample_texts import DrawnRole
 from medclip.training.ranks import World
-from medclip.training.recipe.text_losses import LongCaptions, Tags
+from medclip.training.recipe.schema import load_recipe
+from medclip.training.recipe.text_losses import LongCaptions, Softened, Tags
 from medclip.training.steps.inputs import Inputs, RoleInputs
 from medclip.training.steps.loss_terms import Step
-from medclip.training.steps.text_terms import contrasted_with_long, tagged
+from medclip.training.steps.text_terms import GrowingShare, contrasted_with_long, tagged
 from medclip.training.steps.towers import TowerOutputs
+from medclip.training.trainer import Trainer
 from tests.kits.training import make_shards
 
 
@@ -166,3 +168,15 @@ def test_samples_of_several_images_are_refused(plan: dict[str, Any], tmp_path: P
     ) as refused:
         medclip.pretrain(plan, out=tmp_path / "run")
     assert refused.value.reason is Reason.RECIPE_INVALID
+
+
+def test_the_share_of_others_grows_to_that_of_the_recipe(recipe: dict[str, Any], tmp_path: Path) -> None:
+    options = ["objective.contrastive=0", "objective.losses={softened: {share: 0.5}}"]
+    trainer = Trainer(load_recipe(recipe, options), tmp_path)
+    (loss,) = (one for one in trainer.losses if one.name == "softened")
+    shares = [loss.state.at(step) for step in range(trainer.total_steps)]
+    assert shares == pytest.approx([0.1 * step for step in range(6)])
+    result = trainer.run(lambda step: False)
+    assert result.pack is not None
+    constant = Softened(share=0.5, schedule="constant")
+    assert GrowingShare(constant, 6).at(0) == 0.5
