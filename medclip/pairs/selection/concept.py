@@ -63,7 +63,12 @@ class ConceptSettings(FilterSettings):
 
 
 def concept(pile: Pile, rows_M: NDArray[np.int64], settings: ConceptSettings, context: Context, number: int) -> Verdict:
-    """Keep pairs by their labels. Case, blanks and dashes of labels do not count."""
+    """Keep pairs by their labels. Case, blanks and dashes of labels do not count.
+
+    Returns:
+        Verdict whose value is how many labels of `drop` a pair has, below 0, where it has one; else how many of `keep`,
+        or how many labels where any is kept; and nothing where the table has no row for it.
+    """
     labels = read_labels(context.folder / settings.labels)
     if settings.column not in labels.columns:
         hint = did_you_mean(settings.column, labels.columns, "Columns are")
@@ -76,17 +81,18 @@ def concept(pile: Pile, rows_M: NDArray[np.int64], settings: ConceptSettings, co
             message = f"no pair has the label {name!r}."
             raise MedclipError(Reason.RECIPE_INVALID, f"concept: {message}", where=labels.where, hint=hint)
     keep, drop = (frozenset(map(plain_name, listed)) for listed in (settings.keep, settings.drop))
-    verdict_of: dict[str, bool] = {}
+    value_of: dict[str, int] = {}
     keys = pile.cells("key", rows_M)
     has_row_M = np.array([key in labels.row_of for key in keys], bool)
     cells = labels.cells(settings.column, keys)
     for cell in set(cells):
         labels_of_cell = {plain_name(line) for line in cell.split("\n")}
-        verdict_of[cell] = (not keep or bool(keep & labels_of_cell)) and not drop & labels_of_cell
-    kept_M = np.array([verdict_of[cell] for cell in cells], bool) & has_row_M
+        value_of[cell] = -len(drop & labels_of_cell) or len(labels_of_cell & keep if keep else labels_of_cell - {""})
+    value_M = np.where(has_row_M, [value_of[cell] for cell in cells], np.nan)
+    kept_M = value_M > 0 if keep else value_M >= 0  # nothing is neither
     num = int((~has_row_M).sum())
     notes = (f"{count(num, 'pair')} without a row in the table of labels; dropped.",) if num else ()
-    return Verdict(kept_M, facts={"without_labels": num}, notes=notes)
+    return Verdict(kept_M, value_M, facts={"without_labels": num}, notes=notes)
 
 
 def read_labels(path: Path) -> Labels:
