@@ -39,7 +39,7 @@ def cap(pile: Pile, rows_M: NDArray[np.int64], settings: CapSettings, context: C
     places of pairs in their groups, from 1: up to `num` they are kept.
     """
     codes = np.zeros(len(rows_M), np.int64)
-    labels = None if settings.labels is None else read_labels(context.folder / settings.labels)
+    labels = None if settings.labels is None else read_labels(context.folder / settings.labels, context.form)
     for column in settings.by:
         if column in pile.table.column_names:
             cells = pile.cells(column, rows_M)

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import plain_name
+from medclip.files.tables.table import TextForm, plain_name
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.wording import count
@@ -69,7 +69,7 @@ def concept(pile: Pile, rows_M: NDArray[np.int64], settings: ConceptSettings, co
         Verdict whose value is how many labels of `drop` a pair has, below 0, where it has one; else how many of `keep`,
         or how many labels where any is kept; and nothing where the table has no row for it.
     """
-    labels = read_labels(context.folder / settings.labels)
+    labels = read_labels(context.folder / settings.labels, context.form)
     if settings.column not in labels.columns:
         hint = did_you_mean(settings.column, labels.columns, "Columns are")
         message = f"there is no column {settings.column!r} in the table of labels."
@@ -95,13 +95,13 @@ def concept(pile: Pile, rows_M: NDArray[np.int64], settings: ConceptSettings, co
     return Verdict(kept_M, value_M, facts={"without_labels": num}, notes=notes)
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: Path, form: TextForm | None = None) -> Labels:
     """Read a table of labels.
 
     Raises:
         MedclipError: MISSING_FILE; TABLE_INVALID without a column `key`, or where a key stands twice.
     """
-    read = read_table(path, "the table of labels").with_names(_COLUMNS)
+    read = read_table(path, "the table of labels", form).with_names(_COLUMNS)
     read.need("key", "the key of each pair")
     keys = read.texts("key")
     row_of = {key: row for row, key in enumerate(keys)}
