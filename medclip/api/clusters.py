@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Chance, Device, Limits, Overwriting, Recipe, Told, WithModel, settings_of
+from medclip.api.groups import Chance, Device, Limits, Overwriting, Recipe, TextTables, Told, WithModel, settings_of
 from medclip.options import argument, option, options
 from medclip.verbs import verb
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @options
-class ClusterOptions(Told, Limits, Recipe, WithModel, Device, Chance):
+class ClusterOptions(Told, Limits, Recipe, TextTables, WithModel, Device, Chance):
     """What `pairs.cluster` is asked."""
 
     pairs: str | Path = argument(
@@ -48,11 +48,13 @@ def cluster(options: ClusterOptions) -> Clusters:
         >>> import medclip
         >>> medclip.pairs.cluster("figures", "clusters", num_clusters=200).sizes  # doctest: +SKIP
     """
+    from medclip.files.tables.table import TextForm
     from medclip.pairs.pile import read_pile
     from medclip.progress import Silent
 
     progress = options.progress or Silent()
-    pile = read_pile(options.pairs, settings=settings_of(options), progress=progress)  # a wrong path needs no torch
+    form, settings = TextForm(options.encoding), settings_of(options)
+    pile = read_pile(options.pairs, form=form, settings=settings, progress=progress)  # a wrong path needs no torch
     from medclip.models.packs.pack import load_model
     from medclip.pairs.concepts.image_clusters import cluster_images
     from medclip.reports.clusters import render_clusters

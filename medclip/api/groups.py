@@ -718,6 +718,15 @@ class ImageRoot:
 
 
 @options
+class TextTables:
+    """How tables of text were written."""
+
+    encoding: str = option(
+        "Encoding of tables that are no UTF-8: cp1252, latin-1, utf-16-le.", default="utf-8", form="NAME"
+    )
+
+
+@options
 class Ranked:
     """What is ranked by an example, and how many places are returned."""
 

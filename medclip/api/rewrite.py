@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Device, Recipe, Told
+from medclip.api.groups import Device, Recipe, TextTables, Told
 from medclip.api.pathgen import KEY_VARIABLE, AskedModel, asks_nobody
 from medclip.options import argument, needs, option, options
 from medclip.verbs import verb
@@ -19,7 +19,7 @@ AGENTS = ("rules", "endpoint", "local")
 
 
 @options
-class RewriteOptions(Told, Recipe, Device, AskedModel):
+class RewriteOptions(Told, Recipe, TextTables, Device, AskedModel):
     """What `rewrite` is asked."""
 
     pairs: str | Path = argument("Shards that medclip built, or a table of reports, captions or labels.", place=True)
@@ -81,6 +81,7 @@ def rewrite(options: RewriteOptions) -> RewriteResult:
         >>> import medclip
         >>> medclip.pairs.rewrite("reports.csv", "rewritten").num_negatives  # doctest: +SKIP
     """
+    from medclip.files.tables.table import TextForm
     from medclip.pairs.words.reports.rewrite_steps import read_steps
     from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
 
@@ -90,7 +91,8 @@ def rewrite(options: RewriteOptions) -> RewriteResult:
         from medclip.models.packs.pack import load_model
 
         model = load_model(steps.captions.model, device=options.device)
-    rewriting = Rewriting(Path(options.pairs), Path(options.out), steps, _agent(options, steps.max_words))
+    form, agent = TextForm(options.encoding), _agent(options, steps.max_words)
+    rewriting = Rewriting(Path(options.pairs), Path(options.out), steps, agent, form)
     return rewrite(rewriting, model, options.progress)
 
 

@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import ImageRoot, Limits, Machine, Overwriting, Recipe, Told, settings_of
+from medclip.api.groups import ImageRoot, Limits, Machine, Overwriting, Recipe, TextTables, Told, settings_of
 from medclip.errors import MedclipError, Reason
 from medclip.options import argument, option, options
 from medclip.pairs.selection.steps import FILTERS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @options
-class SelectOptions(Told, Limits, Recipe, ImageRoot, Machine, Overwriting):
+class SelectOptions(Told, Limits, Recipe, ImageRoot, TextTables, Machine, Overwriting):
     """What `pairs select` is asked."""
 
     pairs: str | Path = argument(
@@ -64,21 +64,23 @@ def select(options: SelectOptions) -> SelectionReport:
     from dataclasses import replace
 
     from medclip.files.output import claim_file
+    from medclip.files.tables.table import TextForm
     from medclip.pairs.pile import read_pile
     from medclip.pairs.selection.run_steps import read_steps, run_steps
     from medclip.shards.selection import write_selection
 
-    out, settings = Path(options.out), settings_of(options)
+    out, settings, form = Path(options.out), settings_of(options), TextForm(options.encoding)
     claim_file(out, overwrite=options.overwrite)
     steps = read_steps(options.steps if isinstance(options.steps, Mapping) else Path(options.steps))
     pile = read_pile(
         options.pairs,
         split=options.split,
         images=None if options.images is None else Path(options.images),
+        form=form,
         settings=settings,
         progress=options.progress,
     )
-    report = run_steps(pile, steps, settings=settings, progress=options.progress)
+    report = run_steps(pile, steps, form=form, settings=settings, progress=options.progress)
     assert report.selection is not None
     write_selection(report.selection, out, overwrite=options.overwrite)
     return replace(report, out=out)

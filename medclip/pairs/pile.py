@@ -19,7 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.files.stores import Place, RemotePath, place_of
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import Table
+from medclip.files.tables.table import Table, TextForm
 from medclip.imaging.volume.voxels import middle_image
 from medclip.progress import Progress, Silent
 from medclip.sample import Kind, modality_of_name
@@ -114,6 +114,7 @@ def read_pile(
     *,
     split: str | None = None,
     images: Path | None = None,
+    form: TextForm | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Pile:
@@ -129,6 +130,7 @@ def read_pile(
             license, split.
         split: Name of the one split that is read; all where None.
         images: Folder that relative files of a table are relative to; the table's own where None.
+        form: Form of a table's text, where the user can say so.
         settings: Limits of what is read.
         progress: Progress bar of the pairs.
 
@@ -140,7 +142,7 @@ def read_pile(
     where = place_of(place)
     if isinstance(where, RemotePath) or os.path.isdir(where):
         return _shard_pile(where, split, progress)
-    return _table_pile(where, split, images, settings)
+    return _table_pile(where, split, images, form, settings)
 
 
 def _shard_pile(folder: Place, split: str | None, progress: Progress) -> Pile:
@@ -234,10 +236,10 @@ def _image_of_shards(reader: ShardReader, i: int) -> NDArray[np.uint8]:
     return np.asarray(reader.images(parts)[0].convert("RGB"))
 
 
-def _table_pile(path: Path, split: str | None, images: Path | None, settings: Settings) -> Pile:
+def _table_pile(path: Path, split: str | None, images: Path | None, form: TextForm | None, settings: Settings) -> Pile:
     import pyarrow as pa
 
-    read = read_table(path).with_names((*COLUMNS, *_PATHS, *_CAPTIONS))
+    read = read_table(path, form=form).with_names((*COLUMNS, *_PATHS, *_CAPTIONS))
     file = next((name for name in _PATHS if name in read.names), None)
     if file is None:
         read.need(_PATHS[0], "the path of each image")
@@ -262,6 +264,8 @@ def _table_pile(path: Path, split: str | None, images: Path | None, settings: Se
         table = table.filter(_compute().equal(table.column("split").cast(pa.string()), split))
     with path.open("rb") as stream:
         content = [hashlib.file_digest(stream, "sha256").hexdigest(), split]
+    if form is not None and form != TextForm():
+        content.append(form.encoding)
     return Pile(table, path, digest_of(content), _images_of_table(table, str(file), images or path.parent, settings))
 
 

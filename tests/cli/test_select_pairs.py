@@ -88,3 +88,34 @@ def test_python_takes_steps_as_a_mapping_and_returns_the_rows(folder: Path) -> N
     assert (report.num_kept, report.out) == (3, Path("s.parquet"))
     again = medclip.pairs.union(["s.parquet", "s.parquet"], out="u.parquet")
     assert again.selection.digest == report.selection.digest
+
+
+LATIN_1 = "file,caption,patient,modality,width,height\na.png,Erguß im linken Unterlappen rechts.,P1,xray,300,300\n"
+
+
+@pytest.mark.parametrize("verb", ["select", "rewrite", "cluster"])
+def test_a_table_in_latin_1_is_refused_with_the_option_that_reads_it(
+    verb: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "t.csv").write_text(LATIN_1, encoding="latin-1")
+    more = {"select": ["--steps", "select.yaml"], "rewrite": [], "cluster": []}[verb]
+    call = ["pairs", verb, "t.csv", "--out", "out", *more]
+    assert main(call) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "line 2 of the file is not UTF-8 text." in error
+    assert "--encoding cp1252" in error
+    assert main([*call, "--encoding", "latin1000"]) == 2
+    assert "names no encoding of text" in " ".join(capsys.readouterr().err.split())
+    code = main([*call, "--encoding", "latin-1"])
+    error = capsys.readouterr().err
+    assert "UTF-8" not in error
+    if verb != "cluster":  # there is no image of it
+        assert code == 0, error
+
+
+def test_a_table_that_a_step_names_is_read_by_the_encoding_too(folder: Path) -> None:
+    (folder / "labels.csv").write_text("key,primary\na.png,Röntgen\n", encoding="latin-1")
+    (folder / "concept.yaml").write_text("steps: [{concept: {labels: labels.csv, keep: [Röntgen]}}]", encoding="utf-8")
+    assert select(steps="concept.yaml") == 2
+    assert select("--encoding", "latin-1", steps="concept.yaml") == 0
+    assert read_selection(folder / "s.parquet").kept_N.tolist() == [True, False, False, False]

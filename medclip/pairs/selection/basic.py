@@ -73,8 +73,12 @@ def basic(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings, contex
 
     Sides are those of the columns width and height; where a table has none, images are opened, of the pairs alone that
     passed the other rules.
+
+    Returns:
+        Verdict whose value is that of the first rule that a pair fails: words, letters, px of the shorter side, longer
+        side by shorter, slices, and 1 of a rule that counts nothing; the words of a pair that fails none.
     """
-    rules = _caption_rules(pile, rows_M, settings)
+    rules, words_M, letters_M = _caption_rules(pile, rows_M, settings)
     is_english_M = rules.pop("another language")
     notes: list[str] = []
     if settings.reference:
@@ -94,13 +98,26 @@ def basic(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings, contex
         "fails": {name: int(mask.sum()) for name, mask in rules.items()},
         "not_english": int((~is_english_M).sum()),
     }
-    return Verdict(~fails_M, facts=facts, notes=tuple(notes))
+    width_M, height_M, slices_M, _ = sizes
+    shorter_M = np.minimum(width_M, height_M)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        aspect_M = np.maximum(width_M, height_M) / shorter_M
+    measured = {"few words": words_M, "modality alone": words_M, "few letters": letters_M}
+    measured |= {"small": shorter_M, "long": aspect_M, "few slices": slices_M}
+    masks = [*rules.values(), ~fails_M]
+    values = [*(measured.get(name, 1.0) for name in rules), words_M]
+    return Verdict(~fails_M, np.select(masks, values, np.nan), facts=facts, notes=tuple(notes))
 
 
-def _caption_rules(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings) -> dict[str, NDArray[np.bool_]]:
-    """Return which captions fail each rule; under "another language" which do not, as far as it can be seen."""
+def _caption_rules(
+    pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings
+) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.int32], NDArray[np.int32]]:
+    """Return which captions fail each rule, their words and their letters; under "another language" which do not, as
+    far as it can be seen.
+    """
     names = ("few words", "few letters", "modality alone", "another language")
     rules = {name: np.zeros(len(rows_M), bool) for name in names}
+    words_M, letters_M = np.zeros(len(rows_M), np.int32), np.zeros(len(rows_M), np.int32)
     language = Table(pile.table, "the pile").find("language", "lang")
     for start in range(0, len(rows_M), _BATCH_ROWS):
         rows = rows_M[start : start + _BATCH_ROWS]
@@ -110,8 +127,9 @@ def _caption_rules(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSetting
         named = [None] * len(rows) if language is None else pile.cells(language, rows)
         part = slice(start, start + len(rows))
         num_words = [len(text.split()) if settings.reference else _num_words(text) for text in texts]
-        rules["few words"][part] = np.asarray(num_words) <= settings.more_words_than
-        rules["few letters"][part] = [len(text) <= settings.more_letters_than for text in texts]
+        words_M[part], letters_M[part] = num_words, list(map(len, texts))
+        rules["few words"][part] = words_M[part] <= settings.more_words_than
+        rules["few letters"][part] = letters_M[part] <= settings.more_letters_than
         if not settings.reference:
             rules["modality alone"][part] = [
                 num <= _LONGEST_NAME and _is_modality(text) for text, num in zip(texts, num_words, strict=True)
@@ -120,7 +138,7 @@ def _caption_rules(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSetting
             _names_english(cell) if cell else settings.reference or _is_english(text)
             for cell, text in zip(named, texts, strict=True)
         ]
-    return rules
+    return rules, words_M, letters_M
 
 
 def _num_words(text: str) -> int:

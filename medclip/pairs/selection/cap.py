@@ -35,10 +35,11 @@ def cap(pile: Pile, rows_M: NDArray[np.int64], settings: CapSettings, context: C
     """Keep the first pairs of each group, in an order that is drawn once for the whole pile.
 
     Whether a pair comes before another depends on the seed and the place of the step alone, not on what earlier steps
-    kept. A pair whose patient is not known is a group of its own where groups are made by patient.
+    kept. A pair whose patient is not known is a group of its own where groups are made by patient. Its values are the
+    places of pairs in their groups, from 1: up to `num` they are kept.
     """
     codes = np.zeros(len(rows_M), np.int64)
-    labels = None if settings.labels is None else read_labels(context.folder / settings.labels)
+    labels = None if settings.labels is None else read_labels(context.folder / settings.labels, context.form)
     for column in settings.by:
         if column in pile.table.column_names:
             cells = pile.cells(column, rows_M)
@@ -58,9 +59,10 @@ def cap(pile: Pile, rows_M: NDArray[np.int64], settings: CapSettings, context: C
         if num := int(is_unknown_M.sum()):
             notes = (f"{count(num, 'pair')} of patients whom nobody knows; each counts as a patient of its own.",)
     order_N = context.rng("cap", number).permutation(len(pile))
-    kept_M = is_unknown_M | (_place_in_group(codes, order_N[rows_M]) < settings.num)
+    place_M = np.where(is_unknown_M, 1, _place_in_group(codes, order_N[rows_M]) + 1)
+    kept_M = place_M <= settings.num
     facts = {"groups": len(np.unique(codes[~is_unknown_M])), "unknown": int(is_unknown_M.sum())}
-    return Verdict(kept_M, facts=facts, notes=notes)
+    return Verdict(kept_M, place_M.astype(np.float64), facts=facts, notes=notes)
 
 
 def _place_in_group(codes_M: NDArray[np.int64], order_M: NDArray[np.int64]) -> NDArray[np.int64]:

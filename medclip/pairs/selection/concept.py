@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import plain_name
+from medclip.files.tables.table import TextForm, plain_name
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.wording import count
@@ -63,8 +63,13 @@ class ConceptSettings(FilterSettings):
 
 
 def concept(pile: Pile, rows_M: NDArray[np.int64], settings: ConceptSettings, context: Context, number: int) -> Verdict:
-    """Keep pairs by their labels. Case, blanks and dashes of labels do not count."""
-    labels = read_labels(context.folder / settings.labels)
+    """Keep pairs by their labels. Case, blanks and dashes of labels do not count.
+
+    Returns:
+        Verdict whose value is how many labels of `drop` a pair has, below 0, where it has one; else how many of `keep`,
+        or how many labels where any is kept; and nothing where the table has no row for it.
+    """
+    labels = read_labels(context.folder / settings.labels, context.form)
     if settings.column not in labels.columns:
         hint = did_you_mean(settings.column, labels.columns, "Columns are")
         message = f"there is no column {settings.column!r} in the table of labels."
@@ -76,26 +81,27 @@ def concept(pile: Pile, rows_M: NDArray[np.int64], settings: ConceptSettings, co
             message = f"no pair has the label {name!r}."
             raise MedclipError(Reason.RECIPE_INVALID, f"concept: {message}", where=labels.where, hint=hint)
     keep, drop = (frozenset(map(plain_name, listed)) for listed in (settings.keep, settings.drop))
-    verdict_of: dict[str, bool] = {}
+    value_of: dict[str, int] = {}
     keys = pile.cells("key", rows_M)
     has_row_M = np.array([key in labels.row_of for key in keys], bool)
     cells = labels.cells(settings.column, keys)
     for cell in set(cells):
         labels_of_cell = {plain_name(line) for line in cell.split("\n")}
-        verdict_of[cell] = (not keep or bool(keep & labels_of_cell)) and not drop & labels_of_cell
-    kept_M = np.array([verdict_of[cell] for cell in cells], bool) & has_row_M
+        value_of[cell] = -len(drop & labels_of_cell) or len(labels_of_cell & keep if keep else labels_of_cell - {""})
+    value_M = np.where(has_row_M, [value_of[cell] for cell in cells], np.nan)
+    kept_M = value_M > 0 if keep else value_M >= 0  # nothing is neither
     num = int((~has_row_M).sum())
     notes = (f"{count(num, 'pair')} without a row in the table of labels; dropped.",) if num else ()
-    return Verdict(kept_M, facts={"without_labels": num}, notes=notes)
+    return Verdict(kept_M, value_M, facts={"without_labels": num}, notes=notes)
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: Path, form: TextForm | None = None) -> Labels:
     """Read a table of labels.
 
     Raises:
         MedclipError: MISSING_FILE; TABLE_INVALID without a column `key`, or where a key stands twice.
     """
-    read = read_table(path, "the table of labels").with_names(_COLUMNS)
+    read = read_table(path, "the table of labels", form).with_names(_COLUMNS)
     read.need("key", "the key of each pair")
     keys = read.texts("key")
     row_of = {key: row for row, key in enumerate(keys)}

@@ -285,6 +285,7 @@ def _evaluation(
         held_out = read_pile(
             place if "://" in place else context.folder / place,
             split=settings.evaluation_split,
+            form=context.form,
             settings=context.settings,
             progress=context.progress,
         )

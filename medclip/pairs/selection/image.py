@@ -78,6 +78,7 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
     target = read_pile(
         place,
         split=settings.target_split,
+        form=context.form,
         settings=context.settings,
         progress=context.progress,
     )

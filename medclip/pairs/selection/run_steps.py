@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.tables.table import TextForm
 from medclip.lazy import import_name
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.steps import FILTERS, Context, FilterSettings, Verdict
@@ -171,13 +172,19 @@ def _step(step: Mapping[str, Mapping[str, Any]], place: int, path: Path | None) 
 
 
 def run_steps(
-    pile: Pile, steps: Steps, *, settings: Settings | None = None, progress: Progress | None = None
+    pile: Pile,
+    steps: Steps,
+    *,
+    form: TextForm | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
 ) -> SelectionReport:
     """Ask the steps, one after the other, about the pairs that those before them kept.
 
     Args:
         pile: The N pairs.
         steps: The steps.
+        form: Form of the text of tables that steps name, where the user can say so.
         settings: Limits of what is read.
         progress: Object that is told how far they are.
 
@@ -187,7 +194,7 @@ def run_steps(
     Raises:
         MedclipError: What a step raises.
     """
-    context = Context(steps.seed, steps.folder, settings or Settings(), progress or Silent())
+    context = Context(steps.seed, steps.folder, settings or Settings(), progress or Silent(), form)
     dropped_by = np.full(len(pile), "", object)
     value_N, weight_N = np.full(len(pile), np.nan), np.ones(len(pile))
     rows_M, reports = np.arange(len(pile)), []

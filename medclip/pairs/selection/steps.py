@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medclip.files.tables.table import TextForm
+
 
 class FilterSettings(BaseModel):
     """What a step is asked; unknown keys are errors."""
@@ -32,6 +34,8 @@ class Context:
     """Folder that relative paths of the steps are relative to."""
     settings: Settings
     progress: Progress = field(default_factory=Silent)
+    form: TextForm | None = None
+    """How tables of text were written, where the user says so."""
 
     def rng(self, name: str, number: int) -> np.random.Generator:
         """Return the chance of a step: it depends on the seed, the name of the step and its place alone."""

@@ -1,8 +1,9 @@
 """Whether a report denies what it mentions: words that deny before and after a mention, and how far they reach.
 
-After NegEx (Chapman et al., J. Biomed. Inform. 34, 2001): triggers before and after, phrases that only look like one,
-and words that end a scope. Its window of five words is not used: in reports a denial reaches to the end of its list
-("No displaced rib fracture, pneumothorax, or large pleural effusion."), which is longer.
+After NegEx (Chapman et al., J. Biomed. Inform. 34, 2001) and ConText (Harkema et al., J. Biomed. Inform. 42, 2009):
+triggers before and after, phrases that only look like one ("no change in the effusion"), and words that end a scope.
+Their window of five words is not used: in reports a denial reaches to the end of its list ("No displaced rib fracture,
+pneumothorax, or large pleural effusion."), which is longer.
 """
 
 from __future__ import annotations
@@ -13,21 +14,37 @@ from collections.abc import Sequence
 
 _DENIES_BEFORE = re.compile(
     r"\b(no|not|without|nor|neither|never|absence of|free of|clear of|negative for|rather than|instead of|excludes?"
-    r"|ruled? out|resolved|resolution of|lacks?|lacking|lack of|hardly|scarcely|unlikely|doubtful|dismiss(?:es|ed))\b"
-    r"[^.;:]*$"
+    r"|ruled? out|(?<!has )(?<!have )(?<!had )(?<!been )(?<!is )(?<!are )(?<!was )(?<!were )resolved|resolution of"
+    r"|lacks?|lacking|lack of|hardly|scarcely|unlikely|doubtful|dismiss(?:es|ed))\b[^.;:]*$"
 )
 _DENIES_AFTER = re.compile(
-    r"^[^.;:,]{0,40}\b(absent"
-    r"|not (seen|present|visible|identified|detected|found|observed|evident|demonstrated|made out)"
-    r"|ruled out|excluded|unlikely|doubtful|lacking|dismissed)\b"
+    r"^[^.;:,]{0,40}\b(absent|(?:not|no longer) (?:(?:currently|now|definitely) )?"
+    r"(?:seen|present|visible|visuali[sz]ed|identified|detected|found|observed|evident|demonstrated|made out"
+    r"|appreciated|noted|apparent|recogni[sz]ed)|ruled out|excluded|unlikely|doubtful|lacking|dismissed"
+    r"|(?:has|have|had|is|are|was|were) (?:(?:now|since|been|\w+ly) )*(?:resolved|cleared|disappeared|gone))\b"
+    r"|^ (?:\w+ly )?resolved\b"
+)
+_CHANGE = (
+    r"(?:(?:definite|significant|interval|appreciable|substantial|major|obvious|real|suspicious|large|clear|evident"
+    r"|apparent|overall|evidence of|evidence for) )*"
+    r"(?:change|interval changes|increase|decrease|progression|worsening|improvement|difference)(?! or\b)"
 )
 _DENIES_NOTHING = re.compile(
-    r"\b(?:no doubt|without (?:any )?doubt|not only|no shortage of"
+    r"\b(?:no doubt|without (?:any )?doubt|not only|no shortage of|no further|with (?:or|and) without"
+    rf"|(?:no|without) {_CHANGE}|without (?:\w+ ){{0,2}}(?:difficulty|contrast)"
+    r"|not (?:\w+ly |yet )?(?:changed|increased|decreased|progressed|worsened|improved|resolved|cleared|certain"
+    r"|necessarily|excluded|ruled out)"
     r"|(?:cannot|can't|can not|could not)(?: \w+){0,2} (?:excluded|ruled out|exclude|rule out)"
-    r"|not (?:excluded|ruled out))\b"
+    r"|(?:to|must|should) (?:\w+ly )?(?:be )?(?:exclude|rule out|excluded|ruled out)"
+    r"|(?:nearly|almost|partially|partly|mostly|largely|incompletely) (?:\w+ly )?(?:resolved|cleared))\b"
 )
-"""Where the word of a denial stands in what is none."""
-_TURNS = re.compile(r"\b(but|however|although|except|with|suggesting|indicating)\b")
+"""Where the word of a denial stands in what is none (pseudo-negations): what has not changed is there."""
+_AWAITED = re.compile(r"\b(?:until|once|when|if|unless)\b[^,]{0,30}$")
+"""What follows has yet to happen: "until the effusion has resolved"."""
+_TURNS = re.compile(
+    r"\b(?:but|however|although|though|nevertheless|except|other than|apart from|aside from|with|suggesting|indicating"
+    r"|there (?:is|are|was|were))\b|, (?:stable|unchanged|persistent|persisting)\b"
+)
 """Words after which an earlier "no" no longer reaches."""
 
 
@@ -42,14 +59,17 @@ def denied(before: str, after: str) -> bool:
         >>> denied("no focal consolidation, ", " or pneumothorax"), denied("no doubt an ", "")
         (True, False)
     """
-    before = _DENIES_NOTHING.sub(" ", before)
-    denial = _DENIES_BEFORE.search(before)
-    if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):
+    before = _TURNS.split(_DENIES_NOTHING.sub(" ", before))[-1]
+    if _DENIES_BEFORE.search(before):
         return True
-    return bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", after)))
+    return not _AWAITED.search(before) and bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", after)))
 
 
-_TRIGGER = re.compile(f"{_DENIES_BEFORE.pattern.removesuffix('[^.;:]*$')}|{_DENIES_AFTER.pattern.partition('}')[2]}")
+_TRIGGER = re.compile(
+    r"\b(?:no|not|without|nor|neither|never|absence|absent|free|clear|negative|rather|instead|excluded?|excludes"
+    r"|ruled?|resolved|resolution|cleared|disappeared|gone|lacks?|lacking|hardly|scarcely|unlikely|doubtful"
+    r"|dismiss(?:es|ed))\b"
+)
 """What is in every text that denies something: most captions have nothing of it, and are passed over."""
 _END = re.compile(r"[?!;:\n]|\.(?!(?<=\d\.)\d)(?!(?<=\d \.) \d)")
 """End of a sentence or clause; a decimal point, with or without blanks around it, is none."""

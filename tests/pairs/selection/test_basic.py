@@ -126,3 +126,18 @@ def test_what_becomes_of_a_pair_depends_on_no_other(pairs: list[tuple[str, int, 
     together = kept({"text": texts, "width": widths, "height": heights})
     alone = [kept({"text": [t], "width": [w], "height": [h]})[0] for t, w, h in pairs]
     assert together == alone
+
+
+def test_a_value_is_that_of_the_first_rule_that_fails() -> None:
+    texts = ["A cyst.", "a b c", "an MRI scan", SAYS, SAYS, SAYS, SAYS, SAYS]
+    columns = {
+        "text": texts,
+        "width": [64, 64, 300, 127, 1000, 20, 300, 300],
+        "height": [300, 300, 300, 128, 250, 20, 300, 300],
+        "num_slices": [None] * 5 + [7, None, None],
+        "burned_in": [None] * 6 + [True, None],
+    }
+    verdict = asked(columns)
+    assert verdict.kept_M.tolist() == [False] * 7 + [True]
+    assert verdict.value_M is not None
+    assert verdict.value_M.tolist() == [2, 5, 3, 127, 4, 7, 1, 6]

@@ -52,6 +52,15 @@ def test_groups_are_made_by_several_columns_and_by_labels(tmp_path: Path) -> Non
     assert len({(i // 4, i % 2) for i in np.flatnonzero(kept_M)}) == kept_M.sum() == 4
 
 
+def test_a_value_is_the_place_in_the_group() -> None:
+    pile = pile_of({"patient": ["a", "a", "a", "b", "", ""]})
+    verdict = cap(pile, every_row(pile), CapSettings(num=2), context(), 1)
+    assert verdict.value_M is not None
+    assert sorted(verdict.value_M[:3]) == [1, 2, 3]
+    assert verdict.value_M[3:].tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(verdict.kept_M, verdict.value_M <= 2)
+
+
 def test_a_column_that_is_not_there_is_refused() -> None:
     pile = pile_of({"patient": ["a"]})
     with pytest.raises(MedclipError, match="no column 'patent'") as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from medclip.errors import MedclipError
 from medclip.pairs.selection.concept import ConceptSettings, concept
+from medclip.pairs.selection.steps import Verdict
 from tests.kits.piles import context, every_row, pile_of
 
 
@@ -29,10 +31,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kept(folder: Path, **settings: Any) -> list[bool]:
+def asked(folder: Path, **settings: Any) -> Verdict:
     pile = pile_of({"key": ["3", "2", "1", "0", "new"]})
     settings = {"labels": Path("labels.parquet"), **settings}
-    return concept(pile, every_row(pile), ConceptSettings(**settings), context(folder), 1).kept_M.tolist()
+    return concept(pile, every_row(pile), ConceptSettings(**settings), context(folder), 1)
+
+
+def kept(folder: Path, **settings: Any) -> list[bool]:
+    return asked(folder, **settings).kept_M.tolist()
+
+
+def test_a_value_counts_the_labels_that_decide(folder: Path) -> None:
+    both = ("Clinical Imaging", "Plots and Charts")
+    for values, settings in (
+        ([0, 2, 1, 1, np.nan], {"keep": both}),
+        ([0, -1, -1, 1, np.nan], {"keep": both[:1], "drop": both[1:]}),
+        ([0, -1, -1, 1, np.nan], {"drop": both[1:]}),
+    ):
+        np.testing.assert_array_equal(asked(folder, **settings).value_M, values)
 
 
 def test_a_pair_is_kept_by_one_of_its_labels_and_dropped_by_any(folder: Path) -> None:

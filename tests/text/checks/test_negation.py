@@ -31,3 +31,53 @@ def spans_of(text: str, word: str) -> list[tuple[int, int]]:
 )
 def test_a_denial_reaches_to_the_end_of_its_sentence_and_no_further(text: str, answers: list[bool]) -> None:
     assert denied_spans(text, spans_of(text, "effusion")) == answers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no change in the left effusion",
+        "no significant interval change in nodule or effusion.",
+        "no change right effusion and nodule",
+        "unchanged without significant interval change of the effusion",
+        "no increase in effusion",
+        "not only effusion",
+        "ct without contrast shows an effusion",
+        "intubated without difficulty, effusion",
+        "ct to exclude an effusion",
+        "effusion is not entirely excluded",
+        "effusion has not resolved",
+        "effusion has nearly completely resolved",
+        "follow until effusion has resolved",
+        "effusion and a resolved nodule",
+        "edema has resolved and effusion is small",
+        "heart has not changed, small effusion",
+        "no edema other than an effusion",
+        "no edema, stable effusion",
+        "no edema and there is an effusion",
+    ],
+)
+def test_a_word_of_denial_that_denies_something_else_leaves_the_mention(text: str) -> None:
+    assert denied_spans(text, spans_of(text, "effusion")) == [False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the effusion has resolved",
+        "the effusion has now completely resolved.",
+        "left effusions have since cleared",
+        "effusion resolved",
+        "effusion is no longer seen",
+        "effusion is not visualized",
+        "resolved effusion",
+        "essentially resolved left effusion",
+        "no change or effusion",
+        "no acute changes, edema or effusion",
+        "no edema but no effusion",
+        "edema, but without an effusion",
+        "no edema with no effusion",
+    ],
+)
+def test_what_has_gone_and_what_a_second_word_denies_is_denied(text: str) -> None:
+    assert denied_spans(text, spans_of(text, "effusion")) == [True]

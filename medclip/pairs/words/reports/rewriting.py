@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_run, write_file
+from medclip.files.tables.table import TextForm
 from medclip.files.tables.write import parquet_bytes
 from medclip.pairs.journal import Journal
 from medclip.pairs.pile import read_pile
@@ -76,6 +77,8 @@ class Rewriting:
     steps: RewriteSteps = field(default_factory=RewriteSteps)
     agent: ReportAgent | None = None
     """None for rules alone."""
+    form: TextForm | None = None
+    """How the text of a table was written, where the user says so."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ class RewriteResult(Result):
 def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress | None = None) -> RewriteResult:
     """Rewrite the words of shards or of a table; see `medclip.api.rewrite.rewrite`."""
     steps, progress = rewriting.steps, progress or Silent()
-    rows = read_text_rows(rewriting.place, modality=steps.modality, columns=steps.columns)
+    rows = read_text_rows(rewriting.place, modality=steps.modality, columns=steps.columns, form=rewriting.form)
     if model is not None and not rows.is_shards:
         raise MedclipError(
             Reason.WRONG_USE,

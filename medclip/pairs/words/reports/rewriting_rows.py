@@ -10,6 +10,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import TextForm
 from medclip.shards.folder import GROUP, read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.table import label_columns, labels_in, modality_named
@@ -50,13 +51,16 @@ class TextRows:
     is_shards: bool
 
 
-def read_text_rows(place: Path, *, modality: str = "", columns: Mapping[str, str] | None = None) -> TextRows:
+def read_text_rows(
+    place: Path, *, modality: str = "", columns: Mapping[str, str] | None = None, form: TextForm | None = None
+) -> TextRows:
     """Read shards of all splits, or a table.
 
     Args:
         place: Shard folder, or a CSV, TSV or Parquet table.
         modality: Modality of a table that has no such column.
         columns: Columns of a table by what they hold: `key`, `patient`, `report`, `findings`, `impression`.
+        form: Form of a table's text, where the user can say so.
 
     Raises:
         MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; NOT_SUPPORTED_YET for
@@ -73,7 +77,7 @@ def read_text_rows(place: Path, *, modality: str = "", columns: Mapping[str, str
             )
         rows = tuple(_of_shards(place, index))
         return TextRows(rows, place, digest_of([index["tables"], index["shards"]]), True)
-    rows = tuple(_of_table(place, modality, columns or {}))
+    rows = tuple(_of_table(place, modality, columns or {}, form))
     return TextRows(rows, place, digest_of([[vars(r) for r in rows]]), False)
 
 
@@ -87,8 +91,8 @@ def _of_shards(folder: Path, index: Mapping[str, Any]) -> Iterator[TextRow]:
                 yield TextRow(key, split, patient, modality, record.texts, record.report or "", record.labels)
 
 
-def _of_table(place: Path, modality: str, columns: Mapping[str, str]) -> Iterator[TextRow]:
-    table = read_table(place)
+def _of_table(place: Path, modality: str, columns: Mapping[str, str], form: TextForm | None) -> Iterator[TextRow]:
+    table = read_table(place, form=form)
     for name in columns.values():
         table.need(name)
     labels = label_columns(table.names, table.where, ())
