@@ -135,6 +135,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
         d.report_words,
         d.native,
         words=recipe.needs_words,
+        candidates=d.candidates,
         **recipe.objective.of_views,
     )
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
