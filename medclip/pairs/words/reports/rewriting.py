@@ -54,6 +54,7 @@ from medclip.text.captions.draw import draw_caption
 from medclip.text.free_text import sentences
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import spoken_labels
+from medclip.wording import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 TABLE, NOTE, REPORT, SHARDS = "rewritten.parquet", "rewrite.json", "report.json", "shards"
 WHAT = "rewritten captions"
-VERSION = 1
+VERSION = 2
 """Raised when the same rows are rewritten otherwise."""
 _JOURNAL_NAME = "reports"
 
@@ -408,6 +409,13 @@ def _result(
         )
     if check is None and pairs:
         notes.append("Too few patients have negatives to ask whether words alone tell the false texts from true ones.")
+    lonely = sum(w.negative_reason == "no_partner" for w in written)
+    if lonely and not pairs and steps.negatives.per_text:
+        notes.append(
+            f"No text has a negative: {count(lonely, 'text')} could be changed, and for none there is a partner that "
+            "has the reverse change. More reports have more partners; `negatives: {balance: false}` does without, and "
+            "words may then betray the false texts."
+        )
     if check is not None and not any(w.row.patient for w in written):
         notes.append("No row names its patient: the check's interval takes each row for a patient of its own.")
     if restored:
