@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medclip.api.groups import settings_of
+from medclip.api.groups.running import settings_of
 from medclip.api.score import ScoringOptions
 from medclip.errors import MedclipError, Reason
 from medclip.settings import PixelPolicy, ReadPolicy, Settings, parse_memory, parse_size, read_choices

@@ -7,27 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
+from medclip.api.groups.asking import (
     Chance,
-    Device,
-    Identity,
     LabelledTable,
     LabelOrder,
-    Limits,
-    Machine,
-    NamedModality,
     NamedPack,
     Overridden,
-    Overwriting,
-    PatientColumn,
-    Recipe,
-    TableImages,
     TableTask,
     TestShare,
-    Told,
     WithModel,
-    settings_of,
 )
+from medclip.api.groups.reading import Identity, Limits, NamedModality, PatientColumn, TableImages
+from medclip.api.groups.running import Device, Machine, Overwriting, Recipe, Told, settings_of
 from medclip.errors import MedclipError, Reason
 from medclip.options import option, options
 from medclip.verbs import verb

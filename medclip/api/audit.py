@@ -8,7 +8,9 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Chance, Identity, Limits, Overwriting, Recipe, Told
+from medclip.api.groups.asking import Chance
+from medclip.api.groups.reading import Identity, Limits
+from medclip.api.groups.running import Overwriting, Recipe, Told
 from medclip.auditing.option_groups import (
     Beforehand,
     Columns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Recipe
+from medclip.api.groups.running import Recipe
 from medclip.options import argument, options
 from medclip.verbs import verb
 

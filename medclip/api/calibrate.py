@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Batches, Limits, Machine, NamedModality, Pack, Questions, Recipe, Told, settings_of
+from medclip.api.groups.asking import Pack, Questions
+from medclip.api.groups.reading import Limits, NamedModality
+from medclip.api.groups.running import Batches, Machine, Recipe, Told, settings_of
 from medclip.options import option, options
 from medclip.verbs import verb
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import AnyModality, Chance, ImageRoot, Limits, Overwriting, Ranked, Recipe, Told, settings_of
+from medclip.api.groups.asking import Chance, Ranked
+from medclip.api.groups.reading import AnyModality, ImageRoot, Limits
+from medclip.api.groups.running import Overwriting, Recipe, Told, settings_of
 from medclip.options import argument, excludes, needs, option, options
 from medclip.pairs.sources.caption_sources import CAPTION_SOURCES, sources_with
 from medclip.progress import Silent

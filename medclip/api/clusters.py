@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Chance, Device, Limits, Overwriting, Recipe, TextTables, Told, WithModel, settings_of
+from medclip.api.groups.asking import Chance, WithModel
+from medclip.api.groups.reading import Limits, TextTables
+from medclip.api.groups.running import Device, Overwriting, Recipe, Told, settings_of
 from medclip.options import argument, option, options
 from medclip.verbs import verb
 

@@ -7,25 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.adapt import key_file_of, source_of
-from medclip.api.groups import (
-    Device,
-    Identity,
-    LabelledTable,
-    LabelOrder,
-    Limits,
-    Machine,
-    NamedModality,
-    PatientColumn,
-    Recipe,
-    ReportPaths,
-    Resamples,
-    TableImages,
-    TableTask,
-    TestShare,
-    Told,
-    WithModel,
-    settings_of,
-)
+from medclip.api.groups.asking import LabelledTable, LabelOrder, Resamples, TableTask, TestShare, WithModel
+from medclip.api.groups.reading import Identity, Limits, NamedModality, PatientColumn, TableImages
+from medclip.api.groups.running import Device, Machine, Recipe, ReportPaths, Told, settings_of
 from medclip.options import option, options
 from medclip.verbs import verb
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Limits, Recipe
+from medclip.api.groups.reading import Limits
+from medclip.api.groups.running import Recipe
 from medclip.options import options
 from medclip.verbs import verb
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Chance, Limits, OneOfMany, Overwriting, Recipe, settings_of
+from medclip.api.groups.asking import Chance
+from medclip.api.groups.reading import Limits, OneOfMany
+from medclip.api.groups.running import Overwriting, Recipe, settings_of
 from medclip.options import argument, needs, option, options
 from medclip.verbs import verb
 

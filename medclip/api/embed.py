@@ -5,26 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import (
+from medclip.api.groups.asking import WithModel
+from medclip.api.groups.reading import AnyModality, Believed, FileTable, Identity, Limits, Policies, Studies
+from medclip.api.groups.running import (
     Additions,
-    AnyModality,
     Batches,
-    Believed,
     Device,
     Encoder,
     Engines,
-    FileTable,
     HashedPaths,
-    Identity,
     Limited,
-    Limits,
     Logged,
     Machine,
-    Policies,
     Recipe,
-    Studies,
     Told,
-    WithModel,
     WorkFolder,
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched

@@ -7,22 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.adapt import key_file_of
-from medclip.api.groups import (
-    Batches,
-    Device,
-    Identity,
-    Limits,
-    Machine,
-    NamedModality,
-    OwnWords,
-    PatientColumn,
-    Recipe,
-    Resamples,
-    TableImages,
-    Told,
-    WithModel,
-    settings_of,
-)
+from medclip.api.groups.asking import OwnWords, Resamples, WithModel
+from medclip.api.groups.reading import Identity, Limits, NamedModality, PatientColumn, TableImages
+from medclip.api.groups.running import Batches, Device, Machine, Recipe, Told, settings_of
 from medclip.options import argument, excludes, needs, option, options
 from medclip.verbs import verb
 

@@ -7,22 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
-    Believed,
-    Chance,
-    Device,
-    Limits,
-    NamedModality,
-    OutFolder,
-    Overwriting,
-    Policies,
-    Questions,
-    Recipe,
-    ReportPaths,
-    Told,
-    WithModel,
-    settings_of,
-)
+from medclip.api.groups.asking import Chance, Questions, WithModel
+from medclip.api.groups.reading import Believed, Limits, NamedModality, Policies
+from medclip.api.groups.running import Device, OutFolder, Overwriting, Recipe, ReportPaths, Told, settings_of
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.explaining.explainers import ALL, CHECKS, DEFAULTS, EXPLAINERS, NONE, QUICK, SCALES, ExplainOptions
 from medclip.options import argument, option, options

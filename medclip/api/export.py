@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Device, Limits, Machine, Recipe, RunFolder, Told, settings_of
+from medclip.api.groups.reading import Limits
+from medclip.api.groups.running import Device, Machine, Recipe, RunFolder, Told, settings_of
 from medclip.errors import MedclipError, Reason
 from medclip.export.formats import FORMATS, check_formats, formats_of
 from medclip.lazy import import_name

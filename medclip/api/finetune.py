@@ -6,24 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.adapt import key_file_of, source_of
-from medclip.api.groups import (
-    Chance,
-    Identity,
-    LabelledTable,
-    Limits,
-    Machine,
-    NamedModality,
-    NamedPack,
-    Overridden,
-    PatientColumn,
-    Recipe,
-    Resuming,
-    TableImages,
-    TableTask,
-    TestShare,
-    Told,
-    settings_of,
-)
+from medclip.api.groups.asking import Chance, LabelledTable, NamedPack, Overridden, TableTask, TestShare
+from medclip.api.groups.reading import Identity, Limits, NamedModality, PatientColumn, TableImages
+from medclip.api.groups.running import Machine, Recipe, Resuming, Told, settings_of
 from medclip.options import option, options
 from medclip.verbs import verb
 

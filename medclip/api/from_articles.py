@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Chance, Identity, Limits, Machine, Recipe, StoredImages, Told, settings_of
+from medclip.api.groups.asking import Chance
+from medclip.api.groups.reading import Identity, Limits, StoredImages
+from medclip.api.groups.running import Machine, Recipe, Told, settings_of
 from medclip.options import argument, option, options
 from medclip.pairs.sources.articles.licenses import LICENSE_CLASSES
 from medclip.verbs import verb

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Device, NamedPack, Overwriting, Recipe, Resamples, Told
+from medclip.api.groups.asking import NamedPack, Resamples
+from medclip.api.groups.running import Device, Overwriting, Recipe, Told
 from medclip.models.merging.merges import MERGES
 from medclip.options import argument, option, options
 from medclip.verbs import verb

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import NamedPack, Overwriting, Pack, Recipe
+from medclip.api.groups.asking import NamedPack, Pack
+from medclip.api.groups.running import Overwriting, Recipe
 from medclip.options import argument, option, options
 from medclip.verbs import verb
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Chance, OutFolder, Recipe, Resamples, Told
+from medclip.api.groups.asking import Chance, Resamples
+from medclip.api.groups.running import OutFolder, Recipe, Told
 from medclip.options import argument, option, options
 from medclip.verbs import verb
 

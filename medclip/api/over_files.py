@@ -9,9 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
-    settings_of,
-)
+from medclip.api.groups.running import settings_of
 from medclip.options import Rule, argument, excludes, needs, option, options
 from medclip.verbs import recipe_of
 

@@ -7,26 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
-    Batches,
-    Chance,
-    Device,
-    FileTable,
-    HashedPaths,
-    Identity,
-    ImageFormat,
-    Limits,
-    Machine,
-    Patches,
-    Policies,
-    Recipe,
-    Splits,
-    Staging,
-    Stains,
-    Told,
-    WithModel,
-    settings_of,
-)
+from medclip.api.groups.asking import Chance, WithModel
+from medclip.api.groups.reading import FileTable, Identity, ImageFormat, Limits, Patches, Policies, Splits, Stains
+from medclip.api.groups.running import Batches, Device, HashedPaths, Machine, Recipe, Staging, Told, settings_of
 from medclip.options import Rule, argument, excludes, needs, option, options
 from medclip.verbs import verb
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Overridden, Resuming, Told
+from medclip.api.groups.asking import Overridden
+from medclip.api.groups.running import Resuming, Told
 from medclip.errors import MedclipError, Reason
 from medclip.options import argument, option, options
 from medclip.verbs import verb
@@ -135,6 +136,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
         d.report_words,
         d.native,
         words=recipe.needs_words,
+        candidates=d.candidates,
         **recipe.objective.of_views,
     )
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Device, Limits, Machine, Recipe, ReportPaths, RunFolder, Told, settings_of
+from medclip.api.groups.reading import Limits
+from medclip.api.groups.running import Device, Machine, Recipe, ReportPaths, RunFolder, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.options import option, options, options_of
 from medclip.verbs import fits, verb

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Device, Recipe, TextTables, Told
+from medclip.api.groups.reading import TextTables
+from medclip.api.groups.running import Device, Recipe, Told
 from medclip.api.pathgen import KEY_VARIABLE, AskedModel, asks_nobody
 from medclip.options import argument, needs, option, options
 from medclip.verbs import verb

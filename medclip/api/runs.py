@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import Limited, Limits, Logged, Machine, Recipe, RunFolder, Told, settings_of
+from medclip.api.groups.reading import Limits
+from medclip.api.groups.running import Limited, Logged, Machine, Recipe, RunFolder, Told, settings_of
 from medclip.api.over_files import Exclusion
 from medclip.options import argument, needs, option, options, options_of
 from medclip.verbs import shared, verb

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import FileTable, HashedPaths, Limits, NamedModality, Recipe, Studies, Told, settings_of
+from medclip.api.groups.reading import FileTable, Limits, NamedModality, Studies
+from medclip.api.groups.running import HashedPaths, Recipe, Told, settings_of
 from medclip.options import argument, options
 from medclip.verbs import verb
 

@@ -11,28 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.api.export import EXPORT_FORM, Exports, parse_exports, replaced_option
-from medclip.api.groups import (
+from medclip.api.groups.asking import Questions, Templates, WithModel
+from medclip.api.groups.reading import Believed, FileTable, Identity, Limits, NamedModality, Policies, Studies
+from medclip.api.groups.running import (
     Additions,
     Batches,
-    Believed,
     Device,
     Encoder,
     Engines,
-    FileTable,
     HashedPaths,
-    Identity,
     Limited,
-    Limits,
     Logged,
     Machine,
-    NamedModality,
-    Policies,
-    Questions,
     Recipe,
-    Studies,
-    Templates,
     Told,
-    WithModel,
     WorkFolder,
 )
 from medclip.api.over_files import RUN_RULES, Exclusion, Kept, Remote, Source, prepare, watched

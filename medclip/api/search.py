@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import AnyModality, Limits, Overwriting, Ranked, Recipe, ReportPaths, Told, settings_of
+from medclip.api.groups.asking import Ranked
+from medclip.api.groups.reading import AnyModality, Limits
+from medclip.api.groups.running import Overwriting, Recipe, ReportPaths, Told, settings_of
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.options import argument, option, options
 from medclip.verbs import verb

@@ -7,7 +7,8 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import ImageRoot, Limits, Machine, Overwriting, Recipe, TextTables, Told, settings_of
+from medclip.api.groups.reading import ImageRoot, Limits, TextTables
+from medclip.api.groups.running import Machine, Overwriting, Recipe, Told, settings_of
 from medclip.errors import MedclipError, Reason
 from medclip.options import argument, option, options
 from medclip.pairs.selection.steps import FILTERS

@@ -5,20 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
-    Chance,
-    Identity,
-    ImageRoot,
-    Limits,
-    Machine,
-    NamedModality,
-    PatientColumn,
-    Recipe,
-    Splits,
-    StoredImages,
-    Told,
-    settings_of,
-)
+from medclip.api.groups.asking import Chance
+from medclip.api.groups.reading import Identity, ImageRoot, Limits, NamedModality, PatientColumn, Splits, StoredImages
+from medclip.api.groups.running import Machine, Recipe, Told, settings_of
 from medclip.options import argument, excludes, option, options
 from medclip.verbs import verb
 

@@ -6,28 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.groups import (
+from medclip.api.groups.asking import Chance, LabelledTable, Overridden, Resamples, TableTask, WithModel
+from medclip.api.groups.reading import Identity, Limits, Patches, PatientColumn, Policies, Stains
+from medclip.api.groups.running import (
     Additions,
     Batches,
-    Chance,
     Device,
     HashedPaths,
-    Identity,
-    LabelledTable,
-    Limits,
     Machine,
-    Overridden,
     Overwriting,
-    Patches,
-    PatientColumn,
-    Policies,
     Recipe,
-    Resamples,
     Staging,
-    Stains,
-    TableTask,
     Told,
-    WithModel,
     settings_of,
 )
 from medclip.options import argument, one_of, option, options

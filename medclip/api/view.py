@@ -6,16 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import (
-    Limits,
-    NamedModality,
-    OneOfMany,
-    Overwriting,
-    Policies,
-    Recipe,
-    WithModel,
-    settings_of,
-)
+from medclip.api.groups.asking import WithModel
+from medclip.api.groups.reading import Limits, NamedModality, OneOfMany, Policies
+from medclip.api.groups.running import Overwriting, Recipe, settings_of
 from medclip.options import argument, option, options
 from medclip.settings import parse_window
 from medclip.verbs import verb

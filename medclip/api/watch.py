@@ -7,25 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import (
+from medclip.api.groups.asking import Questions, Templates, WithModel
+from medclip.api.groups.reading import Believed, FileTable, Identity, Limits, NamedModality, Policies, Studies
+from medclip.api.groups.running import (
     Batches,
-    Believed,
     Device,
     Encoder,
-    FileTable,
     HashedPaths,
-    Identity,
-    Limits,
     Logged,
     Machine,
-    NamedModality,
-    Policies,
-    Questions,
     Recipe,
-    Studies,
-    Templates,
     Told,
-    WithModel,
     WorkFolder,
     settings_of,
 )

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from medclip.sample import Modality, ViewType
+from medclip.text.captions.candidates import WeighedCaption
 from medclip.text.captions.record import CaptionRecord
 
 TEXTS_BY_ROLE = ("negatives", "long_captions", "tags", "absent_tags")
 """Keys of texts that have another role than a caption's."""
-_OPTIONAL = ("report", *TEXTS_BY_ROLE)
+_OPTIONAL = ("report", *TEXTS_BY_ROLE, "candidates")
 
 
 def to_json(record: CaptionRecord, meta: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> bytes:
@@ -44,6 +45,10 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
     facts["modality"] = None if facts["modality"] is None else Modality(facts["modality"])
     facts |= {"texts": tuple(facts["texts"]), "report": stored.get("report")}
     facts |= {name: tuple(stored.get(name, ())) for name in TEXTS_BY_ROLE}
+    try:
+        facts["candidates"] = tuple(WeighedCaption(**candidate) for candidate in stored.get("candidates", ()))
+    except TypeError as e:
+        raise ValueError(str(e)) from None
     return CaptionRecord(**facts), {"study": "", **value["meta"]}
 
 

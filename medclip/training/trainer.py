@@ -106,7 +106,7 @@ class Trainer:
         """Open the training shards, and return the model that the run begins with, on the device."""
         recipe, d = self.recipe, self.recipe.data
         self.reader = d.open_split(d.train_split)
-        if recipe.roles:
+        if recipe.roles or d.candidates is not None:
             self.world.first(lambda: refuse_lacking_texts(self.reader, recipe))
         started = self.world.first(lambda: begin(recipe, self.folder, self.reader))
         started = started or begin(recipe, self.folder, self.reader)
@@ -474,6 +474,7 @@ class Trainer:
             d.native,
             d.decode,
             self.recipe.needs_words,
+            candidates=d.candidates,
             **o.of_views,
         )
         several = o.of_views or {"num_views": o.num_views, "num_texts": o.num_texts}

@@ -61,6 +61,26 @@ def make_shards(folder: Path, *, num_test: int = 0, columns: Callable[[int], Map
     return folder / "s"
 
 
+REPORTS = (
+    "FINDINGS: Stable small effusion compared with prior. Clear apices. Cardiomegaly. IMPRESSION: Cardiomegaly.",
+    "FINDINGS: No effusion. Clear apices. Cardiomegaly. Discussed with prior Dr. Who.",
+    "FINDINGS: Right basal opacity. IMPRESSION: Right basal pneumonia, discussed with Dr. Who.",
+    "",
+)
+
+
+def rewritten_shards(folder: Path, *, keep_raw: bool) -> Path:
+    """Write the shards of `make_shards` with a report each, and rewrite them; returns the folder of the shards."""
+    from medclip.pairs.words.reports.rewrite_steps import CaptionSteps, RewriteSteps
+    from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
+
+    shards = make_shards(folder, columns=lambda i: {"report": REPORTS[i % 4]})
+    steps = RewriteSteps(captions=CaptionSteps(keep_raw=keep_raw))
+    rewritten = rewrite(Rewriting(shards, folder / "rewritten", steps)).shards
+    assert rewritten is not None
+    return rewritten
+
+
 def batches_of(reader: ShardReader, **options: Any) -> Batches:
     """Make batches of a split; `options` are those of `Batches` and of the values that it takes, by their names."""
     if "worker_kind" in options:

@@ -29,7 +29,7 @@ from tests.kits.lens import lens_of, vit_pack
 from tests.kits.loaded_python import Programs
 from tests.kits.signal_shards import signal_recipe, signal_shards
 from tests.kits.size import is_nightly, sized
-from tests.kits.training import masked_recipe, tiny_recipe
+from tests.kits.training import masked_recipe, rewritten_shards, tiny_recipe
 from tests.kits.volume_models import volume_recipe, volume_shards
 
 ENDS = ("pack/model.safetensors", "pack/tokenizer.json", "pack/card.json", "heads.safetensors")
@@ -67,6 +67,10 @@ class Places:
     @cached_property
     def pack(self) -> Path:
         return vit_pack(self._folder / "vit")
+
+    @cached_property
+    def rewritten(self) -> Path:
+        return rewritten_shards(self._folder / "rewritten", keep_raw=True)
 
     @cached_property
     def first(self) -> Path:
@@ -120,6 +124,11 @@ def _lens(places: Places) -> dict[str, Any]:
 KINDS = {
     "words": Kind(_films, stops=(3, 4)),
     "words, blocks frozen": Kind(_films, ("model.freeze_blocks=2",), stops=(3, 4)),
+    "one of several captions": Kind(
+        lambda places: tiny_recipe(places.rewritten),
+        ("data.candidates={p_raw: 0.5}", "objective.losses={hard_negatives: {}}"),
+        goes_on=("data.worker_kind=process",),
+    ),
     "two views, patches hidden": Kind(
         _vit, ("objective.two_views={}", "model.size_px=64", "objective.masked={weight: 0.5}"), stops=(2,)
     ),

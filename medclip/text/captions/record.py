@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from medclip.modalities import MODALITIES
 from medclip.sample import Modality
+from medclip.text.captions.candidates import WeighedCaption
 from medclip.text.mentions import mentioned
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task, TaskClass, spoken_labels
@@ -50,6 +51,8 @@ class CaptionRecord:
     """Single words and terms for what is seen."""
     absent_tags: tuple[str, ...] = ()
     """The same for what was looked for and is not there; of what stands in neither nothing is known."""
+    candidates: tuple[WeighedCaption, ...] = ()
+    """Captions of which a recipe with `data.candidates` draws one; nothing else is drawn from them."""
 
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")

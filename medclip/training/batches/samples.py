@@ -6,8 +6,8 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
 from medclip.shards.sample_json import VIEW_KIND, SampleView
 from medclip.shards.stored_data import DRAFT_GAP
+from medclip.text.captions.candidates import draw_candidate
 from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text import Native
@@ -48,7 +49,7 @@ from medclip.training.batches.sample_texts import (
 )
 from medclip.training.batches.slots import Arrays
 from medclip.training.recipe.augment import Augment, SignalAugment
-from medclip.training.recipe.data import Decode
+from medclip.training.recipe.data import Candidates, Decode
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,6 +95,8 @@ class Drawing:
     """Texts that are drawn of a sample beside its captions; of an examination, of what is known of the whole."""
     keeps_recent: bool = False
     """Samples stand side by side in a batch: each is decoded once for all of its places."""
+    candidates: Candidates | None = None
+    """How one of the weighed captions of a sample is drawn; None draws from none."""
 
     @property
     def wanted_px(self) -> int:
@@ -162,6 +165,16 @@ Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...]
 NOTHING: Strings = ((), "", "", "", "", ())
 _NEXT_VIEW = 1 << 20
 """Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
+
+
+class Caption(NamedTuple):
+    """A caption that was drawn."""
+
+    text: str
+    is_stated: bool = True
+    """It states labels and metadata alone, and fits every sample that is labelled alike."""
+    is_raw: bool = False
+    """It is the raw text of a rewritten sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,10 +308,10 @@ class Samples:
         subjects = subjects_of(record, views, d.num_texts) if d.of_exam else [Subject(record)] * d.num_texts
         drawn = [(epoch, index, *_again(repeat, n)) for n in range(max(d.num_views, d.num_texts))]
         captions = [
-            self._caption(subject, meta, which) if d.words else ("", True)
+            self._caption(subject, meta, which) if d.words else Caption("")
             for subject, which in zip(subjects, drawn, strict=False)
         ]
-        texts = tuple(text for text, _ in captions)
+        texts = tuple(caption.text for caption in captions)
         if d.words and not all(texts):
             return self.bad(index, Reason.EMPTY_CAPTION)
         types = types_of(record, views) if d.of_exam else ()
@@ -317,7 +330,8 @@ class Samples:
                     images.append(self._image(stored, record, rng, may_flip))
         except MedclipError as e:
             return self.bad(index, e.reason)
-        role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)))
+        is_raw = any(caption.is_raw for caption in captions)
+        role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)), is_raw=is_raw)
         return Made(
             tuple(images),
             self._tokens(texts),
@@ -330,7 +344,7 @@ class Samples:
             text_parts=tuple(subject.side for subject in subjects),
             kind=" ".join(filter(None, (record.modality or "", meta.get(VIEW_KIND, "")))),
             source=str(meta.get("source") or ""),
-            quoted=tuple(not is_stated for _, is_stated in captions),
+            quoted=tuple(not caption.is_stated for caption in captions),
             role_texts=role_texts,
             role_tokens=self._role_tokens(role_texts),
         )
@@ -344,10 +358,15 @@ class Samples:
             change = draw_change(d.augment, rng, may_flip=may_flip, may_tint=may_tint)
         return d.draw(stored, change)
 
-    def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> tuple[str, bool]:
-        """Draw a caption, and tell whether it states labels alone; "" where the record says nothing."""
+    def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> Caption:
+        """Draw a caption; a blank one where the record says nothing."""
         d, record = self.drawing, subject.record
         rng = np.random.default_rng((d.seed, VALIDATION if d.augment is None else CAPTION, *which))
+        if d.candidates is not None and not record.generic:
+            shares = d.candidates
+            candidate = draw_candidate(record.candidates, rng, p_raw=shares.p_raw, p_syn=shares.p_syn)
+            if candidate is not None:
+                return Caption(candidate.text, is_stated=False, is_raw=candidate.is_raw)
         foreign = meta.get("adapter") == FOREIGN
         text, is_stated = draw_stated(
             record,
@@ -357,7 +376,7 @@ class Samples:
             report_words=d.report_words,
             native="whole" if foreign else d.native,
         )
-        return "" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated
+        return Caption("" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated)
 
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""
@@ -374,8 +393,12 @@ class Samples:
             role_tokens=self._role_tokens(none),
         )
 
-    def _role_texts(self, record: CaptionRecord, which: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
+    def _role_texts(
+        self, record: CaptionRecord, which: tuple[int, ...], *, is_raw: bool
+    ) -> tuple[tuple[str, ...], ...]:
+        """Draw the texts of each role. Beside a raw caption no false text is any: it differs by more than a change."""
         d = self.drawing
+        record = replace(record, negatives=()) if is_raw else record
         numbers = {name: number for number, name in enumerate(ROLES)}
         return tuple(
             role.draw(record, np.random.default_rng((d.seed, ROLE, numbers[role.name], *which))) for role in d.roles
@@ -438,6 +461,7 @@ class Samples:
         views: tuple[SampleView, ...],
     ) -> None:
         texts = [record.report or "", *record.negatives, *record.long_captions, *record.tags, *record.absent_tags]
+        texts += [candidate.text for candidate in record.candidates]
         texts += [text for view in views for text in (*view.texts, view.report or "")]
         size = sum(map(_num_bytes, stored)) + _RECORD_BYTES * (1 + len(views)) + 2 * sum(map(len, texts))
         if index in self._cache:

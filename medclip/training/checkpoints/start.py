@@ -478,6 +478,8 @@ def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Toke
             continue
         captions += [*record.texts, *([record.report] if record.report else [])]
         captions += [text for role in roles if role.is_encoded for text in role.texts(record)]
+        if recipe.data.candidates is not None:
+            captions += [candidate.text for candidate in record.candidates if candidate.text not in record.texts]
         captions += [
             draw_caption(record, rng, native_share=recipe.data.native_share, native=recipe.data.native)
             for _ in range(text.captions_per_sample)

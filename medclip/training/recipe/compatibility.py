@@ -78,7 +78,7 @@ def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Re
 
 
 def refuse_lacking_texts(reader: ShardReader, recipe: Recipe) -> None:
-    """Refuse losses that read texts of which no training sample has any.
+    """Refuse losses that read texts of which no training sample has any, and candidates that none has.
 
     Of larger splits 20,000 samples, spread evenly, are looked at, up to the first that has what is wanted.
 
@@ -86,24 +86,38 @@ def refuse_lacking_texts(reader: ShardReader, recipe: Recipe) -> None:
         MedclipError: RECIPE_INVALID, naming loss and role, and where samples would say such texts.
     """
     lacking = {role.name: role for role in recipe.roles}
+    shares = recipe.data.candidates
+    needs = set() if shares is None else {"weighed caption", *(["raw text"] if shares.p_raw else [])}
     size, step = len(reader), max(1, len(reader) // _MOST_LOOKED_AT)
     for i in range(0, size, step):
-        if not lacking:
+        if not lacking and not needs:
             return
         try:
             record, _ = reader.record(i)
         except MedclipError:  # counted, with its reason, when its turn comes
             continue
         lacking = {name: role for name, role in lacking.items() if not any(role.draw(record, None))}
+        needs -= {"raw text" if candidate.is_raw else "weighed caption" for candidate in record.candidates}
+    looked_at = f"{len(range(0, size, step))} of {size} of the split {reader.split!r}"
     for name, role in lacking.items():
         loss = next(loss for loss, row, _ in losses_of(recipe) if name in row.texts)
         of_words = " among the words of data.tags" if role.words else ""
         raise MedclipError(
             Reason.RECIPE_INVALID,
-            f"the loss {loss!r} reads texts of the role {name!r}, and no sample that was looked at "
-            f"({len(range(0, size, step))} of {size} of the split {reader.split!r}) has any{of_words}.",
+            f"the loss {loss!r} reads texts of the role {name!r}, and no sample that was looked at ({looked_at}) "
+            f"has any{of_words}.",
             where=reader.folder,
             hint=f"A sample says them in {ROLES[name].stated_by}.",
+        )
+    for what in sorted(needs, reverse=True):
+        key, again = "data.candidates", ""
+        if what == "raw text":
+            key, again = f"{key}.p_raw", ", with `captions: {keep_raw: true}` in its steps"
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"{key} draws a {what} of each sample, and none that was looked at ({looked_at}) has any.",
+            where=reader.folder,
+            hint=f"`medclip pairs rewrite` writes such shards{again}; or leave {key} out.",
         )
 
 

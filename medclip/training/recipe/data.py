@@ -30,6 +30,19 @@ class Text(Section):
     """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""
 
 
+class Candidates(Section):
+    """Which of the captions of a sample is drawn, in shards of `medclip pairs rewrite`: one by its weight, anew in each
+    epoch. It is a function of seed, epoch and sample alone.
+    """
+
+    p_raw: Share = 0.0
+    """Probability of the raw text beside rewritten ones (HQ-CLIP; 0.25 is what our specification proposes). It needs
+    shards that keep raw texts, see `captions: {keep_raw: true}` of `medclip pairs rewrite`. Where a raw text is drawn,
+    no hard negative is: those were made of the rewritten one."""
+    p_syn: Share = 0.5
+    """Most of the probability that the caption of a language model has, where there are others."""
+
+
 Decode = Literal["full", "auto", "scaled"]
 
 
@@ -90,6 +103,9 @@ class Data(Section):
     """Share of captions that quote the record's report, where it has one."""
     report_words: int = Field(default=60, ge=5)
     """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
+    candidates: Candidates | None = None
+    """Draw one of the weighed captions that samples of rewritten shards have, as it stands; `native_share` and
+    `report_share` are then for samples without any. None draws captions as of other shards."""
     num_negatives: int = Field(default=1, ge=1)
     """Hard negatives that are drawn of each sample's for a step, where a loss reads any."""
     tags: tuple[str, ...] = ()

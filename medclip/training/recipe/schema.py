@@ -87,6 +87,7 @@ _CAME_LATER = (
     ("data.num_repeats", 1),
     ("data.selected", None),
     ("model.experts", None),
+    ("data.candidates", None),
     ("model.lens.token_anchor", 0.0),
     ("model.lens.anchor_form", "mse"),
 )
@@ -187,6 +188,8 @@ class Recipe(Section):
         return self
 
     def _check_roles(self) -> None:
+        if self.data.candidates is not None and not self.needs_words:
+            raise ValueError("data.candidates does nothing: no loss of the recipe reads captions")
         reading = {role: name for name, row, _ in losses_of(self) for role in row.texts}
         for role, key in (("negative", "num_negatives"), ("tags", "tags")):
             if role not in reading and key in self.data.model_fields_set:

@@ -2,7 +2,8 @@
 
 Scores and the weight follow "CLIP with Quality Captions" as our specification states them (no code of the paper is
 public): w ∝ 1[a ≥ τ] · exp(a / T) · (0.5 + 0.5 i), where `a` is the alignment, standardised per modality, and `i` the
-information. Where no caption passes, the raw text keeps the weight 1: rare findings are not dropped.
+information. Where no caption passes, the raw text keeps the weight 1: rare findings are not dropped. What part raw and
+synthetic captions have of all draws is said by a recipe (`medclip.text.captions.candidates`).
 """
 
 from __future__ import annotations
@@ -48,14 +49,6 @@ def caption_weights(
     exponents = np.where(passes_K, alignment_K / temperature, -np.inf)
     weight_K = np.exp(exponents - exponents.max()) * (0.5 + 0.5 * information_K)
     return weight_K / weight_K.sum()
-
-
-def with_synthetic_share(weight_K: Floats, synthetic_K: NDArray[np.bool_], most: float) -> Floats:
-    """Lower the weights of synthetic captions to a share of all; where there are no others they stay."""
-    share = float(weight_K[synthetic_K].sum())
-    if share <= most or share >= 1:
-        return weight_K
-    return np.where(synthetic_K, weight_K * most / share, weight_K * (1 - most) / (1 - share))
 
 
 def standardised(cosine_N: Floats, modalities: Sequence[str]) -> Floats:

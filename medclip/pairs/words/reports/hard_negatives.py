@@ -119,6 +119,7 @@ _LIST = re.compile(
     r" (?P<items>[^.;:]+?)(?P<end>(?: (?:is|are) (?:seen|identified|present|noted|evident))?\.)$",
     re.I,
 )
+_NOTHING_ACUTE = re.compile(r"\bno acute\b.*\b(?:disease|process|abnormalit(?:y|ies)|findings?|changes?)\b")
 _JOINTS = re.compile(r"\s*(?:,\s*(?:or|and|nor)\s+|,\s*|\s+(?:or|nor|and)\s+)\s*")
 
 
@@ -166,6 +167,8 @@ def _presences(
     list that of each.
     """
     named, devices = entities(sentence, modality), _devices(sentence)
+    if named and not any(named.values()) and any(map(_clears_the_image, elsewhere)):
+        return  # "Effusion. No acute abnormality." would contradict itself, and not the image alone.
     end = start + len(sentence)
     if len(sentence.split()) <= MOST_WORDS and len(named) + len(devices) == 1 and not is_all_clear(sentence):
         ((name, affirmed),) = (*named.items(), *devices.items())
@@ -188,6 +191,12 @@ def _presences(
                 yield Edit(
                     "presence", only[0], "absent", "present", start, end, sentence, left_over=remaining, lends=alone
                 )
+
+
+def _clears_the_image(sentence: str) -> bool:
+    """Return whether a sentence says that nothing is wrong; that one part is within normal limits does not."""
+    words = sentence.lower().replace("within normal limits", "").replace(",", "")
+    return is_all_clear(words) or _NOTHING_ACUTE.search(words) is not None
 
 
 def _joined(items: Sequence[str]) -> str:

@@ -85,9 +85,14 @@ _SINCE = (
     r"(?:(?:as |when )?compared (?:to|with)|in comparison (?:to|with)|in (?:the )?interval|since|from"
     r"|relative to|as on|as of)"
 )
+_SAME = r"(?:(?:grossly|essentially|relatively|overall) )?(?:unchanged|stable)"
 _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.I), new)
     for pattern, new in (
+        (r",? ?(?:in|over) (?:the )?interval\b", ""),
+        (r",? ?(?:or|and) (?:significant )?(?:interval )?change(?=[.,;]|$)", ""),
+        (rf"\b{_SAME} and (?=[a-z])", ""),
+        (rf" and {_SAME}\b(?! (?:compared|since|from))", ""),
         (
             rf",? ?(?:which (?:is|are|has|have) )?(?:again )?(?:grossly |essentially |overall |relatively )?"
             rf"(?:un)?changed,? (?:{_SINCE}) [^,.;]*",
@@ -117,7 +122,8 @@ _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         ),
         (r"\b(?:is|are) (?:again|once again) (?:seen|noted|demonstrated|identified|present)\b", "is present"),
         (r"\b(?:again|once again),? (?:seen|noted|demonstrated|identified) (?:is|are) ", ""),
-        (r"\b(?:remains?|has remained|have remained) (?=\w)", "is "),
+        (r"\b(?:remains|has remained) (?=\w)", "is "),
+        (r"\b(?:remain|have remained) (?=\w)", "are "),
         (r"\b(?:again|once again|currently|now|interval|newly|previously (?:seen|noted|described))\b,? ?", ""),
         (
             r"\b(?:grossly |essentially |relatively |overall )?(?:unchanged|stable|persistent|persisting|new"
@@ -128,10 +134,40 @@ _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
 )
 _FRAGMENT = re.compile(
     r"^(?:which|that|and|but|or|of|in|is|are|was|were)\b|\b(?:is|are|was|were)(?: in (?:appearance|size|number|extent"
-    r"|contour|configuration|position|severity))?(?=[.,;]|$)|\bthere (?!(?:is|are|was|were|has|have|may|appears?)\b)",
+    r"|contour|configuration|position|severity)(?: and \w+)?)?(?=[.,;]|$)"
+    r"|\bthere (?!(?:is|are|was|were|has|have|may|appears?)\b)"
+    # A word that leans on one that is gone: "consistent with effusion", "greatest on the left", "is and normal".
+    r"|^(?:if|given|considering|although|though|with|without|most(?:ly)? (?!of\b)|more|greate(?:r|st)|located"
+    r"|favou?ring|may|might|could|(?:possibly )?due|possibly (?:due|related|within)|(?:most )?(?:consistent|compatible)"
+    r"|suggestive|cleared|increased size"
+    r"|suggesting|as|for|to|by|because|while|however|appearing|redemonstrat\w+|on|following|this (?:has|may|is|appears)"
+    r"|(?:slight|decrease|increase|change|chronic|left|right) (?:of|and|are|greater|worse)|these|they"
+    r"|several of which)\b"
+    r"|\b(?:is|are|was|were|and|a|an|the|or) (?:and|with|given|which|or|a the|the is|reflect|in which)\b"
+    r"|\b(?:appears?|appearing|likewise|largely)(?=[.,;]|$)|\b(?:there is|there are|there is an?|is|are) appearing\b"
+    r"|\b(?:there (?:is|are)|with|an?) (?:mild|moderate|slight|age-indeterminate)(?=[.,;]|$)|\bsimilar\b"
+    # What is no state of one image: put in, taken out, grown.
+    r"|\b(?:placement|removal|exchange|redemonstrated) ?(?:of)?\b|\b(?:has|have) (?:been|become|developed)\b"
+    r"|\b(?:(?:in|de)creased|larger|smaller|reduction) in (?:size|extent|number)\b|\b(?:in|de)creased(?=[.,;]|$)",
     re.I,
 )
 """What a cut has left is no sentence: "The silhouette is in appearance." (of "stable in appearance")"""
+_ATTRIBUTE = re.compile(
+    r"^(?:chronic )?(?:appearance|position(?:ing)?|size|aeration|number|extent|degree|configuration|location)"
+    r" (?:of|and|an?|with)\b(?!.*\b(?:is|are|appears?)\b)",
+    re.I,
+)
+"""Of what nothing is said any more: "Position of the catheter." (of "Stable position of the catheter.")"""
+_PLAIN = re.compile(
+    r"(?:[\s,/]|\b(?:and|the|of|in|both|or|a|heart|cardiac|size|cardio|mediastin(?:um|al)|cardiomediastinal|hil(?:ar|um|a)"
+    r"|contours?|silhouettes?|borders?|lungs?|pulmonary|vascul(?:ature|arity)|venous|volumes?|aeration|central|airways?"
+    r"|chest|thora(?:x|cic)|bony|osseous|skeletal|structures?|soft|tissues?|dis[ck]|spaces?|alignment|superior|upper|lower"
+    r"|right|left|bilateral(?:ly)?|appearance|configuration|diaphragms?|hemidiaphragms?|abdomen|abdominal|pelvis|spine"
+    r"|visualized|trachea|bones?|ribs?|ventricle|atrium)\b)+",
+    re.I,
+)
+"""Parts of the body, and nothing of them: as in "Normal heart size, hilar contours." (of "stable hilar contours")"""
+_STATES = re.compile(r"^(?:no|there)\b|\b(?:is|are)\b", re.I)
 _PARENTHESES = re.compile(r"\s*[(\[][^)\]]*[)\]]")
 _CLAUSE = re.compile(r"\s*[,;]\s*(?!\d)")
 _SHORT_FINDING = re.compile(r"[A-Za-z]{4,}")
@@ -222,7 +258,7 @@ def clean_sentence(sentence: str, modality: str = "") -> tuple[str, str]:
     for attempt in _attempts(sentence):
         tidy = _tidy(attempt)
         stays = bool(tidy) and (bool(wanted) or len(tidy.split()) > 2) and _kind(tidy, modality) is None
-        if stays and not _FRAGMENT.search(tidy) and entities(tidy, modality) == wanted:
+        if stays and not _is_fragment(tidy) and entities(tidy, modality) == wanted:
             return tidy, "cut"
     phrases = [phrase_of(name, affirmed, modality) for name, affirmed in wanted.items()]
     if None in phrases or not phrases or _hides_polarity(sentence, modality):
@@ -239,7 +275,17 @@ def _attempts(sentence: str) -> Iterator[str]:
     bare = _PARENTHESES.sub("", cut)
     yield bare
     clauses = _CLAUSE.split(bare.rstrip("."))
-    yield ", ".join(clause for clause in clauses if aside(clause) is None)
+    staying = [clause for clause in clauses if aside(clause) is None]
+    while staying and _PLAIN.fullmatch(staying[-1]):
+        staying.pop()
+    if staying[:1] == clauses[:1] or any(map(_STATES.search, staying[:1])):  # else its subject may be gone
+        yield ", ".join(staying)
+
+
+def _is_fragment(tidy: str) -> bool:
+    """Return whether a cut has left what is no statement."""
+    last = _CLAUSE.split(tidy.rstrip("."))[-1]
+    return bool(_FRAGMENT.search(tidy) or _ATTRIBUTE.search(tidy) or _PLAIN.fullmatch(last))
 
 
 def _tidy(text: str) -> str:

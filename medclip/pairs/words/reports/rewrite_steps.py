@@ -22,10 +22,8 @@ class CaptionSteps(_Strict):
     """Percentile of a modality's alignments below which a caption has no weight."""
     temperature: float = Field(default=0.1, gt=0)
     """Of standardised alignments."""
-    p_syn: float = Field(default=0.5, ge=0, le=1)
-    """Most of the weight that an agent's captions have together, where there are others."""
-    p_raw: float = Field(default=0.25, ge=0, le=1)
-    """Weight of the raw text beside others; where no other passes it has all."""
+    keep_raw: bool = False
+    """Whether shards keep the raw text among the captions that training may draw (`data.candidates.p_raw`)."""
 
 
 class NegativeSteps(_Strict):

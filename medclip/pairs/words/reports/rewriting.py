@@ -38,7 +38,6 @@ from medclip.pairs.words.reports.caption_weights import (
     restored_normals,
     standardised,
     thresholds,
-    with_synthetic_share,
 )
 from medclip.pairs.words.reports.hard_negatives import edits_of, text_of_labels
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
@@ -51,10 +50,12 @@ from medclip.result import Result, named_counts
 from medclip.shards.folder import INDEX
 from medclip.shards.sample_json import from_json, to_json
 from medclip.shards.writing.rewrite import rewrite_shards
+from medclip.text.captions.candidates import RAW, WeighedCaption
 from medclip.text.captions.draw import draw_caption
 from medclip.text.free_text import sentences
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import spoken_labels
+from medclip.wording import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
 TABLE, NOTE, REPORT, SHARDS = "rewritten.parquet", "rewrite.json", "report.json", "shards"
 WHAT = "rewritten captions"
-VERSION = 1
+VERSION = 2
 """Raised when the same rows are rewritten otherwise."""
 _JOURNAL_NAME = "reports"
 
@@ -93,6 +94,7 @@ class Candidate:
     alignment: float = float("nan")
     information: float = 0.0
     weight: float = 0.0
+    """Share among the captions of the row that are not raw; of the raw text 1 where no other has any, else 0."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
     if rows.is_shards:
         shards = rewriting.out / SHARDS
         if not (shards / INDEX).exists():
-            _write_shards(rows.place, shards, written, steps.seed)
+            _write_shards(rows.place, shards, written, steps)
         result = replace(result, shards=shards)
     write_file(rewriting.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     write_file(rewriting.out / TABLE, parquet_bytes(_table(written)))
@@ -279,7 +281,7 @@ def _rewritten(row: TextRow, steps: RewriteSteps, answer: tuple[str, str] | None
     affirmed, denied = tags_of(row.raw if not clean.text else clean.text, row.modality)
     kept = [s for s in sentences(clean.text, min_words=1) if not polarity_fault(s, "", row.modality, stated)]
     long = " ".join(kept)
-    candidates = [Candidate("raw", row.raw)]
+    candidates = [Candidate(RAW, row.raw)]
     parts = (("findings", clean.findings), ("impression", clean.impression), ("cleaned", _cut(long, steps.max_words)))
     for kind, text in parts:
         if text and text not in [c.text for c in candidates]:
@@ -336,7 +338,7 @@ def _weighed(
         scored.append(replace(w, candidates=candidates))
         weighed.append(_weighted(scored[-1], least.get(w.row.modality, -np.inf), steps))
     normal_N = np.array([_is_normal(w) for w in weighed], bool)
-    rewritten_N = np.array([any(c.weight and c.kind != "raw" for c in w.candidates) for w in weighed], bool)
+    rewritten_N = np.array([any(c.weight and c.kind != RAW for c in w.candidates) for w in weighed], bool)
     again = restored_normals(rewritten_N, normal_N & np.array([bool(w.positive) for w in weighed], bool))
     for number in again:
         weighed[number] = _weighted(scored[number], -np.inf, steps)
@@ -366,20 +368,14 @@ def _weighted(w: RewrittenRow, least: float, steps: RewriteSteps) -> RewrittenRo
     for c in w.candidates:
         reason = c.reason or ("alignment" if c.alignment < least else "")
         marked.append(replace(c, reason=reason))
-    fit = [n for n, c in enumerate(marked) if not c.reason and (c.kind != "raw" or steps.captions.p_raw > 0)]
     weights = np.zeros(len(marked))
-    rewritten = [n for n in fit if marked[n].kind != "raw"]
+    rewritten = [n for n, c in enumerate(marked) if not c.reason and c.kind != RAW]
     if rewritten:
         alignment = np.nan_to_num(np.array([marked[n].alignment for n in rewritten]))
         information = np.array([marked[n].information for n in rewritten])
-        own = caption_weights(alignment, information, temperature=steps.captions.temperature)
-        synthetic = np.array([marked[n].kind in ("agent", "labels") for n in rewritten])
-        weights[rewritten] = with_synthetic_share(own, synthetic, steps.captions.p_syn)
-    raw = next((n for n, c in enumerate(marked) if c.kind == "raw"), None)
-    if raw is not None:
-        share = steps.captions.p_raw if rewritten else 1.0
-        weights *= 1 - share
-        weights[raw] = share
+        weights[rewritten] = caption_weights(alignment, information, temperature=steps.captions.temperature)
+    else:
+        weights[[n for n, c in enumerate(marked) if c.kind == RAW]] = 1
     return replace(w, candidates=tuple(replace(c, weight=float(v)) for c, v in zip(marked, weights, strict=True)))
 
 
@@ -405,7 +401,7 @@ def _result(
     pairs = [(w.positive, n.text, w.row.patient or w.row.key) for w in written for n in w.negatives]
     check = check_texts_alone(*map(list, zip(*pairs, strict=True)), seed=steps.seed) if pairs else None
     texts = [w for w in written if w.candidates]
-    rewritten = [w for w in texts if any(c.weight and c.kind != "raw" for c in w.candidates)]
+    rewritten = [w for w in texts if any(c.weight and c.kind != RAW for c in w.candidates)]
     normal, normal_rewritten = (sum(map(_is_normal, part)) / len(part) if part else None for part in (texts, rewritten))
     cautions, notes = [], []
     if check is not None and not check.passes:
@@ -416,6 +412,13 @@ def _result(
         )
     if check is None and pairs:
         notes.append("Too few patients have negatives to ask whether words alone tell the false texts from true ones.")
+    lonely = sum(w.negative_reason == "no_partner" for w in written)
+    if lonely and not pairs and steps.negatives.per_text:
+        notes.append(
+            f"No text has a negative: {count(lonely, 'text')} could be changed, and for none there is a partner that "
+            "has the reverse change. More reports have more partners; `negatives: {balance: false}` does without, and "
+            "words may then betray the false texts."
+        )
     if check is not None and not any(w.row.patient for w in written):
         notes.append("No row names its patient: the check's interval takes each row for a patient of its own.")
     if restored:
@@ -473,11 +476,22 @@ def _table(written: Sequence[RewrittenRow]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], seed: int) -> None:
-    """Write the shards again: captions with a weight in `texts`, and the other texts in their roles.
+def _candidates_of(w: RewrittenRow, *, keep_raw: bool) -> tuple[WeighedCaption, ...]:
+    """Return the captions of which training draws one: the cleaned text where neither another passes nor raw stays.
 
-    Nothing of the raw text stays, for training quotes reports, too: a report becomes what is left of it, and of a row
-    of which nothing is left, captions say what its labels do.
+    Of a row without words there are none: captions of labels are in new words each time.
+    """
+    if not w.row.raw.strip():
+        return ()
+    kept = [c for c in w.candidates if (keep_raw if c.kind == RAW else c.weight > 0)]
+    return tuple(WeighedCaption(c.kind, c.text, c.weight) for c in kept) or (WeighedCaption("cleaned", w.positive, 1),)
+
+
+def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], steps: RewriteSteps) -> None:
+    """Write the shards again: captions with their weights in `candidates`, and the other texts in their roles.
+
+    Nothing of the raw text stays where training would quote it: a report becomes what is left of it, and of a row of
+    which nothing is left, captions say what its labels do.
     """
     by_key = {w.row.key: w for w in written}
 
@@ -488,24 +502,24 @@ def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], seed
         record, _ = from_json(members["json"])
         value = json.loads(members["json"])
         if w.positive:
-            captions = [w.positive, *(c.text for c in w.candidates if c.weight and c.kind != "raw")]
+            candidates = _candidates_of(w, keep_raw=steps.captions.keep_raw)
+            captions = [w.positive, *(c.text for c in candidates if not c.is_raw)]
             record = replace(
                 record,
                 texts=tuple(dict.fromkeys(captions)),
+                candidates=candidates,
                 report=w.long if record.report else None,
                 negatives=tuple(n.text for n in w.negatives),
                 long_captions=(w.long,),
                 tags=w.tags,
                 absent_tags=w.denied_tags,
             )
-            value["rewritten"] = {
-                "edits": [{k: v for k, v in vars(n).items() if k != "text"} for n in w.negatives],
-                "weights": {c.kind: c.weight for c in w.candidates if c.weight},
-            }
+            edits = [{k: v for k, v in vars(n).items() if k != "text"} for n in w.negatives]
+            value["rewritten"] = {"edits": edits}
             caption = w.positive
         else:
             record = replace(record, texts=(), report=None)
-            caption = draw_caption(record, generator_of([key], seed))
+            caption = draw_caption(record, generator_of([key], steps.seed))
         content = to_json(record, value.pop("meta"), {k: v for k, v in value.items() if k != "record"})
         return members | {"json": content} | ({"txt": caption.encode()} if "txt" in members else {})
 

@@ -60,14 +60,13 @@ def pairs_of(real, **options):
 def test_words_alone_do_not_tell_balanced_negatives_of_real_reports(real):
     check = check_texts_alone(*pairs_of(real))
     assert check is not None
-    assert check.num_pairs > 200
+    assert check.num_pairs > 150
     assert check.passes
 
 
 @pytest.mark.shared
 def test_words_alone_tell_negatives_without_balance(real):
-    patients, texts = real
-    check = check_texts_alone(*pairs_of((patients[:700], texts[:700]), balance=False))
+    check = check_texts_alone(*pairs_of(real, balance=False))
     assert check is not None
     assert not check.passes
-    assert check.low > 0.6
+    assert check.low > 0.55

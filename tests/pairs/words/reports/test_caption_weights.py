@@ -11,7 +11,6 @@ from medclip.pairs.words.reports.caption_weights import (
     restored_normals,
     standardised,
     thresholds,
-    with_synthetic_share,
 )
 
 
@@ -36,12 +35,6 @@ def test_a_monotone_change_of_one_modality_leaves_the_scores_of_others():
         thresholds(standardised(cosine, names), names, 50)["xray"]
         == thresholds(standardised(changed, names), names, 50)["xray"]
     )
-
-
-def test_synthetic_captions_have_at_most_their_share():
-    weights = with_synthetic_share(np.array([0.2, 0.8]), np.array([False, True]), 0.5)
-    np.testing.assert_allclose(weights, [0.5, 0.5])
-    np.testing.assert_array_equal(with_synthetic_share(np.array([1.0]), np.array([True]), 0.5), [1.0])
 
 
 def test_a_caption_that_affirms_what_the_report_denies_is_a_conflict():

@@ -101,3 +101,18 @@ def test_no_word_is_swapped_of_a_finding_that_another_sentence_names(text):
     assert not edits_of(text, "xray")
     first = text.split(". ")[0] + "."
     assert edits_of(first, "xray"), "alone it has a change"
+
+
+@pytest.mark.parametrize(
+    ("clear", "is_offered"),
+    [
+        ("No acute cardiopulmonary abnormality.", False),
+        ("No acute or active cardiac, pulmonary or pleural disease.", False),
+        ("The lungs are clear.", False),
+        ("Heart size is within normal limits.", True),
+        ("No pneumothorax.", True),
+    ],
+)
+def test_a_finding_is_put_in_only_where_no_sentence_says_that_nothing_is_wrong(clear, is_offered):
+    assert (("presence", "effusion", "absent", "present") in kinds(f"No effusion. {clear}")) is is_offered
+    assert ("presence", "effusion", "present", "absent") in kinds(f"Small effusion. {clear}")

@@ -138,6 +138,15 @@ def test_rows_that_name_no_patient_are_said_to_count_each_for_itself(tmp_path):
     assert {r["patient"] for r in rows_of(tmp_path / "out")} == {""}
 
 
+def test_that_no_text_has_a_partner_is_said(tmp_path):
+    rows = [{"key": f"k{n}", "modality": "xray", "report": r} for n, r in enumerate(["Effusion.", "Pneumothorax."])]
+    result = rewrite(Rewriting(write(tmp_path / "t.csv", rows), tmp_path / "out"))
+    assert result.num_negatives == 0
+    assert any("2 texts could be changed, and for none" in note for note in result.notes)
+    steps = RewriteSteps.model_validate({"negatives": {"per_text": 0}})
+    assert not rewrite(Rewriting(tmp_path / "t.csv", tmp_path / "none", steps)).notes
+
+
 def test_an_endpoint_that_dies_loses_nothing_and_what_it_invents_is_refused(table, tmp_path, serve):  # noqa: F811
     gone = [True]
 
