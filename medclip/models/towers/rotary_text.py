@@ -33,7 +33,7 @@ def turned(states_BHLD: Tensor, base: float = BASE) -> Tensor:
     """Turn the states of each place by its angles: place m and pair i by m * base^(-2i/D).
 
     The product of two turned states depends on the distance of their places alone. Angles, sines and products are
-    float32 whatever the states are.
+    float32 at least, whatever the states are.
 
     Args:
         states_BHLD: Queries or keys; place 0 stays as it is. D is even.
@@ -48,8 +48,8 @@ def turned(states_BHLD: Tensor, base: float = BASE) -> Tensor:
     """
     length, dim = states_BHLD.shape[-2:]
     precise = torch.promote_types(states_BHLD.dtype, torch.float32)
-    place_L = torch.arange(length, device=states_BHLD.device, dtype=torch.float32)
-    pair_H = torch.arange(0, dim, 2, device=states_BHLD.device, dtype=torch.float32)
+    place_L = torch.arange(length, device=states_BHLD.device, dtype=precise)
+    pair_H = torch.arange(0, dim, 2, device=states_BHLD.device, dtype=precise)
     angle_LD = torch.outer(place_L, base ** (-pair_H / dim)).repeat(1, 2)
     first, second = states_BHLD.to(precise).chunk(2, dim=-1)
     crossed = torch.cat([-second, first], dim=-1)
