@@ -35,9 +35,10 @@ class LongCaptions(Section):
 
 
 class DistilledCaptions(Section):
-    """`distilled_captions`: captions get the feature that a frozen text tower gives them (stage 1 of CLIP-IN): one minus
-    the cosine, and the mean square of differences of token states. The teacher is the tower that the run began with, its
-    table of positions in place. A caption longer than its context is held to the mean of its windows, as below.
+    """`distilled_captions`: captions get the feature that a frozen text tower gives them (stage 1 of CLIP-IN): one
+    minus the cosine, and the mean square of differences of token states. The teacher is the tower that the run began
+    with, its table of positions in place. A caption longer than its context is held to the mean of its windows, as
+    below.
     """
 
     weight: float = Field(default=1.0, gt=0)

@@ -297,10 +297,8 @@ class TowerTeacher:
         for number, (text, length) in enumerate(zip(texts, self._lengths(texts), strict=True)):
             if not text.strip():
                 continue
-            if length <= self._tokenizer.context_length:
-                parts = [] if only_longer else [text]
-            else:
-                parts = self._parts(text)
+            fits = length <= self._tokenizer.context_length
+            parts = self._parts(text) if not fits else [] if only_longer else [text]
             windows += parts
             numbers += [number] * len(parts)
         tokens_WL = torch.from_numpy(self._tokenizer.encode(windows)) if windows else torch.zeros(0, 1).long()
