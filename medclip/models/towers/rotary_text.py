@@ -131,7 +131,8 @@ def finish_rotary(text: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
     if type(text) is not TextTransformer:
         raise _refused(f"of the class {type(text).__name__}")
     base = base_of(model_cfg["text_cfg"])
-    for block in text.transformer.resblocks:
+    blocks: Any = text.transformer.resblocks
+    for block in blocks:
         if type(block) is not ResidualAttentionBlock or not block.attn.batch_first:
             raise _refused("with blocks of another form")
         block.attn.__class__ = RotaryAttention  # another class over the same weights: nothing is built or copied

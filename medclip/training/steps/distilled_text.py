@@ -48,6 +48,8 @@ def tower_teacher(start: Start, settings: DistilledCaptions | DistilledLong) -> 
         text_folder=m.text_folder if of_start else None,
         preset=m.preset if of_start else None,
     )
+    text: Any
+    student: Any
     text, student = (getattr(model, "text", model) for model in (started.model, start.model))
     if not (hasattr(text, "ln_final") and hasattr(student, "ln_final")):
         raise _refused(name, "it compares open_clip's own text transformers, and this is a BERT", "Leave it out.")

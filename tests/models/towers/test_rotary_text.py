@@ -12,13 +12,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import medclip
 from medclip.adaptation.prompts.prompted_text_tower import embed, encode_embedded
 from medclip.adaptation.towers.split_attention import SplitMultihead, join_attention, split_attention
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.tower import explicit_attention
+from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.interchange.import_export import export_pack
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.packs.card import Card
@@ -26,7 +29,7 @@ from medclip.models.packs.pack import load_model, save_pack
 from medclip.models.towers import rotary_text
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.layers import lock_text, recompute_activations
-from medclip.models.towers.rotary_text import base_of, turned
+from medclip.models.towers.rotary_text import RotaryTextTransformer, base_of, turned
 from medclip.models.towers.tokens import text_tokens
 from medclip.training.steps.fast_towers import encode_short
 
@@ -186,6 +189,41 @@ def test_a_pack_survives_being_saved_to_the_bit_and_reads_long_texts(rotary: Sta
         features: Any = rotary.model
         np.testing.assert_allclose(vectors, features.encode_text(ids, normalize=True).numpy(), atol=1e-6)
     assert not [p for p in pack.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".npy")]
+
+
+def test_a_pack_is_embedded_searched_scored_and_adapted_like_others(rotary: Started, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"embed_dim": 16, "text_width": 16, "text_heads": 2, "text_layers": 2, "size_px": 32}
+    config = default_config(
+        vocab_size=rotary.tokenizer.vocab_size, context_length=CONTEXT, image_tower="test_efficientnet", **sizes
+    )
+    config["text_cfg"]["rotary"] = {}
+    rotary.tokenizer.save(tmp_path / "words")
+    torch.manual_seed(0)
+    model = build_clip(config)
+    pack = save_pack(tmp_path / "pack", model, tmp_path / "words", Preprocess(32), Card(name="turned"), config=config)
+    (tmp_path / "films").mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["file,patient,finding"]
+    for number in range(8):
+        pixels = rng.integers(0, 90, (64, 64), dtype=np.uint8) + 160 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "films" / f"{number}.png")
+        rows.append(f"{number}.png,p{number},{'bright' if number % 2 else 'dark'}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(rows) + "\n")
+    only: dict[str, Any] = {"model": pack, "modality": "xray", "workers": 1}
+    stored = medclip.embed(tmp_path / "films", tmp_path / "vectors", **only)
+    hits = [medclip.search(stored, [text], model=pack).to_pandas() for text in ("a bright film", long_text())]
+    assert [len(found) for found in hits] == [8, 8]
+    assert not np.allclose(hits[0]["score"], hits[1]["score"])
+    scores = medclip.score(tmp_path / "films", tmp_path / "scores", prompt=[long_text()], against=["a dark film"], **only)
+    assert len(scores.to_pandas()) >= 8
+    for method in ("coop", "svd"):
+        changes = {"epochs": 1} if method == "coop" else {"steps": 2}
+        where: dict[str, Any] = {"out": tmp_path / method, "images": tmp_path / "films"}
+        medclip.adapt(table, "finding", method=method, shots=2, overrides=changes, **where, **only)
+        adapted = load_model(tmp_path / method)
+        assert type(adapted.clip.text) is RotaryTextTransformer
+        assert adapted.encode_text([long_text()]).shape == (1, 16)
 
 
 def test_a_start_with_rotary_positions_takes_another_context(pack: Path) -> None:
