@@ -93,10 +93,22 @@ class RotaryAttention(nn.MultiheadAttention):
 
 
 class RotaryTextTransformer(TextTransformer):
-    """open_clip's text tower without a table of positions; the causal mask stays."""
+    """open_clip's text tower without a table of positions; the causal mask stays.
 
-    def _embeds(self, text: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.token_embedding(text).to(self.transformer.get_cast_dtype()), self.attn_mask
+    Outside training no column behind the longest text of a batch is computed: nothing that is read depends on it, and a
+    prompt of ten tokens would cost 512. In training who calls it has cut them off (`encode_short`).
+    """
+
+    def forward(self, text: Tensor) -> Any:
+        """Return the features of B texts, [B, D]."""
+        if not self.training and self.pool_type == "argmax":
+            text = text[:, : int(text.argmax(dim=1).max()) + 1]  # the end has the highest id
+        return super().forward(text)
+
+    def _embeds(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        mask: Any = self.attn_mask
+        length = text.shape[1]
+        return self.token_embedding(text).to(self.transformer.get_cast_dtype()), mask[:length, :length]
 
 
 def table_section(text_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any], base: Path | None) -> dict[str, Any]:

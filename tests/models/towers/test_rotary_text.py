@@ -140,6 +140,17 @@ def test_a_text_of_500_tokens_is_read_to_its_end(rotary: Started) -> None:
     assert not torch.equal(states[0, 400], states[1, 400])
 
 
+def test_a_short_text_costs_no_more_than_its_tokens(rotary: Started) -> None:
+    model: Any = copy.deepcopy(rotary.model).eval()
+    ids = torch.from_numpy(rotary.tokenizer.encode(["a chest x-ray of the left lung", "pneumonia"]))
+    lengths: list[int] = []
+    model.text.ln_final.register_forward_hook(lambda _m, _i, out: lengths.append(out.shape[1]))
+    with torch.no_grad():
+        short, whole = model.encode_text(ids), model.train().encode_text(ids)
+    assert lengths == [int((ids != rotary.tokenizer.pad_id).sum(1).max()), CONTEXT]
+    torch.testing.assert_close(short, whole, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("path", ["short", "tokens", "split", "explicit", "embedded", "recomputed"])
 def test_other_ways_through_the_tower_give_its_features(rotary: Started, path: str) -> None:
     model: Any = copy.deepcopy(rotary.model).eval()
