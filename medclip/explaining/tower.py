@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.towers.rotary_text import RotaryAttention
 from medclip.models.towers.tokens import grids_of
 
 
@@ -109,6 +110,8 @@ class _Multihead(_Written):
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         heads = module.num_heads
         q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in self._projected(query, key, value))
+        if isinstance(module, RotaryAttention):
+            q, k = module.turn(q), module.turn(k)
         logits_BHQK = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         if attn_mask is not None:
             logits_BHQK = _masked(logits_BHQK, attn_mask)

@@ -1,4 +1,4 @@
-"""Let a frozen sentence encoder teach the text tower which sentences are near each other."""
+"""Let a frozen model teach the text tower: which sentences are near each other, or what each text and word is."""
 
 from __future__ import annotations
 
@@ -72,3 +72,35 @@ def relational_loss(
         return value, grads.result(sharpness)[:2]
 
     return walked(walk, rows, cols)
+
+
+def token_errors(student_BLW: Tensor, teacher_BLW: Tensor, mask_BL: Tensor) -> Tensor:
+    """Compare token states of a student with those of its teacher, text by text.
+
+    Args:
+        student_BLW: [B, L, W]; gradients flow here.
+        teacher_BLW: [B, L, W] of the frozen teacher.
+        mask_BL: bool [B, L]: which tokens count.
+
+    Returns:
+        float32 [B, 2]: mean square of the differences over W, summed over a text's tokens; and how many tokens count.
+
+    Reference: Stage 1 of CLIP-IN, whose formula is a reconstruction.
+    """
+    squared_BL = (student_BLW.float() - teacher_BLW.detach().float()).square().mean(dim=2)
+    return torch.stack([torch.where(mask_BL, squared_BL, 0).sum(dim=1), mask_BL.sum(dim=1).float()], dim=1)
+
+
+def mean_of_windows(feature_WD: Tensor, text_W: Tensor, num_texts: int) -> Tensor:
+    """Return the unit mean of the unit features of each text's windows.
+
+    Args:
+        feature_WD: [W, D] of unit norm.
+        text_W: int64 [W]: number of the text of each window.
+        num_texts: Number of texts, B.
+
+    Returns:
+        float32 [B, D]; zeros for a text without a window.
+    """
+    summed_BD = feature_WD.new_zeros(num_texts, feature_WD.shape[1], dtype=torch.float32)
+    return F.normalize(summed_BD.index_add(0, text_W, feature_WD.float()), dim=1)

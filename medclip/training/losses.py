@@ -4,8 +4,8 @@ The mathematics of a loss is a file of `medclip.objectives`. A row says where a 
 a sample it reads, what it needs beside features (a frozen model, a module that learns with the towers, tensors of the
 batch), and which terms it adds;
 its functions are "module:function", or the functions themselves. Those of the table are in
-`medclip.training.steps.loss_terms`, and in `text_terms` beside it. A recipe names a loss that has a section below
-`objective.losses`.
+`medclip.training.steps.loss_terms`, and in `text_terms` and `distilled_text` beside it. A recipe names a loss that has
+a section below `objective.losses`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
-from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Softened, Tags
+from medclip.training.recipe.text_losses import (
+    DistilledCaptions,
+    DistilledLong,
+    HardNegatives,
+    LongCaptions,
+    Softened,
+    Tags,
+)
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
 _TEXT_TERMS = "medclip.training.steps.text_terms"
+_DISTILLED = "medclip.training.steps.distilled_text"
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,21 @@ _ROWS: dict[str, Loss] = {
         section=LongCaptions,
         texts=("long",),
         begin=f"{_TEXT_TERMS}:of_single_images",
+    ),
+    "distilled_captions": Loss(
+        f"{_DISTILLED}:followed",
+        section=DistilledCaptions,
+        texts=(OWN,),
+        begin=f"{_DISTILLED}:tower_teacher",
+        look=f"{_DISTILLED}:words_beside_teacher",
+        prepare=f"{_DISTILLED}:windows_of_captions",
+    ),
+    "distilled_long": Loss(
+        f"{_DISTILLED}:followed_in_windows",
+        section=DistilledLong,
+        texts=("long",),
+        begin=f"{_DISTILLED}:tower_teacher",
+        prepare=f"{_DISTILLED}:windows_of_long",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -38,7 +38,7 @@ from medclip.training.result import BEST, FILE_NAME, HEADS, MASKED, PretrainResu
 from medclip.training.sharding import blocks_of, full_weights, spread
 from medclip.training.steps.experts import ExpertsHook, fold_experts
 from medclip.training.steps.fast_towers import FrozenPrefix
-from medclip.training.steps.frozen_models import Replay
+from medclip.training.steps.frozen_models import Replay, TowerTeacher
 from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.loss_terms import Start, begin_losses
 from medclip.training.steps.masked_pixels import MaskedPart
@@ -372,7 +372,12 @@ class Trainer:
             "seen": self.step * self.data.batch_size,
             "precision": self.precision,
             **({} if self.replay is None else {"kept": self.replay.digest}),
+            **({"teachers": teachers} if (teachers := self._teachers()) else {}),
         }
+
+    def _teachers(self) -> dict[str, str]:
+        """Hash the frozen text towers that losses follow, by the names of the losses."""
+        return {one.name: one.state.digest for one in self.losses if isinstance(one.state, TowerTeacher)}
 
     def _tensors(self) -> dict[str, Tensor]:
         """Name everything that a checkpoint holds."""
@@ -404,6 +409,14 @@ class Trainer:
                 "it to another model.",
                 where=self.folder,
                 hint="Name another folder with --out, or put the model that it began with back.",
+            )
+        if path is not None and state.get("teachers", {}) != self._teachers():
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "a teacher of objective.losses is not the one that this run began with; going on would follow another "
+                "model.",
+                where=self.folder,
+                hint="Name another folder with --out, or put the teacher that it began with back.",
             )
         self._notes += [f"{num_damaged} damaged checkpoints were passed over"] * (num_damaged > 0)
         return path, state

@@ -115,6 +115,14 @@ def _kept(places: Places) -> dict[str, Any]:
     return parts | {"model": {"start": str(places.first)}}
 
 
+def _rotary(places: Places) -> dict[str, Any]:
+    parts = _kept(places)
+    del parts["train"]["keep"]
+    parts["model"] |= {"text": {"positions": "rotary"}, "lock_image": True}
+    losses = {"distilled_captions": {}}
+    return parts | {"text": {"context_length": 96}, "objective": {"contrastive": 0, "losses": losses}}
+
+
 def _lens(places: Places) -> dict[str, Any]:
     model = {"signal": {"sampling_hz": 100, "seconds": 4}, "lens": lens_of(places.pack)}
     data = {"shards": str(places.signals), "workers": 1}
@@ -140,6 +148,7 @@ KINDS = {
     "own aspect": Kind(_native, stops=(4,)),
     "held to its start": Kind(_kept),
     "held to its start both ways": Kind(_kept, ("train.keep.resample_every=2", "train.keep.symmetric=true")),
+    "rotary text, distilled": Kind(_rotary),
     "masked": Kind(lambda places: masked_recipe(places.films), ("train.checkpoint_every=2",)),
     "volumes": Kind(
         lambda places: volume_recipe(places.volumes),

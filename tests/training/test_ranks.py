@@ -153,6 +153,34 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
     return folder
 
 
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_two_ranks_distil_a_rotary_text_tower_as_one_process_does(distilled_runs: Path, name: str) -> None:
+    one, two = (_losses(distilled_runs / run) for run in ("one", name))
+    assert list(two) == [1, 2, 3]
+    assert two == pytest.approx(one, abs=2e-5)
+
+
+@pytest.fixture(scope="module")
+def distilled_runs(plan: dict[str, Any], programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Let one process and two ranks follow the text tower of a pack, of whose captions some do not fit the teacher."""
+    folder = tmp_path_factory.mktemp("distilled ranks")
+    run_recipe(plan, ["train.max_steps=1", "text.context_length=12"], out=folder / "teacher")
+    recipe = {name: plan[name] for name in ("name", "seed", "data", "train")} | {
+        "text": {"context_length": 64},
+        "model": {
+            "start": str(folder / "teacher" / "pack"),
+            "text": {"positions": "rotary"},
+            "lock_image": True,
+        },
+        "objective": {"contrastive": 0, "losses": {"distilled_captions": {}}},
+    }
+    few, fsdp = ["train.max_steps=3"], ["train.parallel=fsdp", "train.micro_batch=1"]
+    run_recipe(recipe, few, out=folder / "one")
+    jobs = [{"out": "ddp", "overrides": few}, {"out": "fsdp", "overrides": [*few, *fsdp]}]
+    run_ranks(2, [{"recipe": recipe, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder, programs)
+    return folder
+
+
 BOTH = ["objective.masked={decoder: dec128d2, ratio: 0.75, weight: 0.5}"]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medclip.adaptation.towers.svd_linear import project_together
+from medclip.models.towers.rotary_text import RotaryAttention
 
 PARTS = ("q_proj", "k_proj", "v_proj")
 
@@ -62,7 +63,7 @@ class SplitQkv(nn.Module):
 
 
 class SplitMultihead(nn.Module):
-    """Stands for torch's `nn.MultiheadAttention`.
+    """Stands for torch's `nn.MultiheadAttention`, also where it turns queries and keys by their places.
 
     Args:
         fused: The module to split; without `add_bias_kv` and `add_zero_attn`.
@@ -76,6 +77,7 @@ class SplitMultihead(nn.Module):
         super().__init__()
         self.embed_dim, self.num_heads, self.dropout = fused.embed_dim, fused.num_heads, fused.dropout
         self.head_dim, self.batch_first = fused.head_dim, fused.batch_first
+        self._turn = fused.turn if isinstance(fused, RotaryAttention) else None
         names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
         together = fused.in_proj_weight is not None
         weights = fused.in_proj_weight.chunk(3) if together else [getattr(fused, name) for name in names]
@@ -110,6 +112,8 @@ class SplitMultihead(nn.Module):
         else:
             q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        if self._turn is not None:
+            q, k = self._turn(q), self._turn(k)
         mask = self._mask(q, k, key_padding_mask, attn_mask)
         drop = self.dropout if self.training else 0.0
         weights = None

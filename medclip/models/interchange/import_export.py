@@ -38,7 +38,7 @@ from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.towers import bert as hf_text
-from medclip.models.towers.table import ARGUMENTS, POOLINGS, check_pooling
+from medclip.models.towers.table import ARGUMENTS, POOLINGS, ROTARY, check_pooling
 from medclip.result import Result
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -417,6 +417,13 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             hint="Use it with medclip, or with the library that its checkpoint came from.",
         )
     text_cfg = config["model_cfg"]["text_cfg"]
+    if text_cfg.get(ROTARY) is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this model's text tower has rotary positions; open_clip has no form of it.",
+            where=path,
+            hint="Use it with medclip, or export the pack that it was distilled from.",
+        )
     weights = fresh / "open_clip_model.safetensors"
     if config["model_cfg"].pop(FUSION, None) is None:
         notes: list[str] = []

@@ -26,6 +26,7 @@ from medclip.models.packs.manifest import HUB, TEXT_FOLDER
 from medclip.models.packs.words import has_text_tower
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
+from medclip.models.towers.rotary_text import without_table
 from medclip.models.towers.state_dict import (
     HF_MARK,
     load_weights,
@@ -33,6 +34,7 @@ from medclip.models.towers.state_dict import (
     suited_config,
     text_projection_of,
 )
+from medclip.models.towers.table import ROTARY
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 _IMAGE_BLOCK = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.")
@@ -157,7 +159,8 @@ def load_start(
             `find_preset`.
         overrides: Settings that are merged into the config before the towers are built:
             `{"text_cfg": {"context_length": 256}}` stretches the text positions,
-            `{"vision_cfg": {"image_size": 336}}` resamples the image positions.
+            `{"vision_cfg": {"image_size": 336}}` resamples the image positions, `{"text_cfg": {"rotary": {}}}` leaves
+            the text positions out and turns queries and keys instead (`medclip.models.towers.rotary_text`).
         words: Whether captions are to be read; an image tower alone is refused then.
 
     Returns:
@@ -206,6 +209,8 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
         state = {n: v for n, v in state.items() if not replaced or n.startswith(("visual.", "logit_"))}
         config = suited_config(config, state)
         trained_px = square_side(config)
+        if (overrides.get("text_cfg") or {}).get(ROTARY) is not None:
+            state = without_table(state)
     _merge(config, overrides)
     tokenizer = load_tokenizer(text_folder or source.folder or Path(), config["text_cfg"])
     model = build_clip(config, base)

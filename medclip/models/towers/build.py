@@ -161,6 +161,8 @@ def _build_dual(tower: Tower, model_cfg: Mapping[str, Any], base: Path | None) -
             model.visual = visual
         if tower.finish is not None:
             model.visual = _run(tower.finish, model.visual, model_cfg)
+        if text.finish is not None:
+            model.text = _run(text.finish, model.text, model_cfg)
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
         first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise MedclipError(

@@ -94,6 +94,13 @@ _ROWS: dict[str, Tower] = {
         prepare=f"{_TOWERS}.bert:ready",
         name="hf_model_name",
     ),
+    "rotary": Tower(
+        "a text transformer of open_clip with rotary positions",
+        "rotary",
+        ("texts",),
+        prepare=f"{_TOWERS}.rotary_text:table_section",
+        finish=f"{_TOWERS}.rotary_text:finish_rotary",
+    ),
     "text": Tower("a text transformer of open_clip", "", ("texts",)),
     "open_clip": Tower("a vision transformer or ResNet of open_clip", "", ("images",)),
 }
@@ -167,6 +174,8 @@ def refuse_keys(part: str, section: Mapping[str, Any], known: Iterable[str]) -> 
         )
 
 
+ROTARY = "rotary"
+"""Key of `text_cfg` of a rotary text tower: a mapping of `base` and `scaled_from`, either of which may lack."""
 ARGUMENTS = "timm_model_args"
 """Key of `vision_cfg` with timm's arguments of a tower. open_clip has no such key."""
 OF_TIMM = ("token", "avg", "map")

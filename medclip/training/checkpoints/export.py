@@ -25,6 +25,7 @@ from medclip.models.packs.card import (
 from medclip.models.packs.card_citations import Citation, united
 from medclip.models.packs.manifest import pack_digest, weights_digest
 from medclip.models.packs.pack import find_pack, pack_card, save_pack
+from medclip.models.towers.rotary_text import describe_positions
 from medclip.training.recipe.schema import Recipe
 from medclip.version import __version__
 
@@ -97,7 +98,8 @@ def export_pack(
                 "shards": hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
                 "medclip": __version__,
             }
-            | _origin(recipe, before),
+            | _origin(recipe, before)
+            | ({"text_positions": positions} if (positions := describe_positions(config)) else {}),
             **recipe.card,
             "citations": united([*_cited(recipe), *_cited_before(recipe, before)]),
             "name": recipe.name,

@@ -34,7 +34,7 @@ from medclip.models.towers.lens_tower import KEY as LENS
 from medclip.models.towers.lens_tower import LensShape, add_lens
 from medclip.models.towers.masked_autoencoder import check_trunk, prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
-from medclip.models.towers.table import ARGUMENTS, tower_named
+from medclip.models.towers.table import ARGUMENTS, ROTARY, tower_named
 from medclip.models.towers.timm_tower import takes_pooling, without_words
 from medclip.models.towers.view_fusion import ViewFusion
 from medclip.shards.reading.samples import ShardReader
@@ -214,6 +214,8 @@ def _start_of(recipe: Recipe, source: str) -> Started:
         overrides["vision_cfg"] = {"image_size": m.size_px}
     if "context_length" in recipe.text.model_fields_set:
         overrides["text_cfg"] = {"context_length": recipe.text.context_length}
+    if m.text is not None:
+        overrides["text_cfg"] = {**overrides.get("text_cfg", {}), ROTARY: m.text.config}
     return load_start(
         source,
         architecture=m.architecture,
@@ -419,6 +421,8 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader | None) -> Started:
         text_layers=m.text_layers,
         signal=_signal_tower(recipe, source),
     )
+    if m.text is not None:
+        config["text_cfg"][ROTARY] = m.text.config
     torch.manual_seed(recipe.seed)
     model = build_clip(config)
     _start_trunk(recipe, model, source)

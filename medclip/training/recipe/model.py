@@ -141,8 +141,28 @@ class SignalPart(Section):
         return {"tower": self.tower, **size, **patch, "samples": self.taken.num_samples}
 
 
+class TextPart(Section):
+    """Let a text tower tell places by turning queries and keys, and not by a table, so that texts may be longer than
+    any that it was trained with (`text.context_length: 512`). The weights are those of `start` without its table: it
+    has to learn anew, by `objective.losses.distilled_captions`.
+    """
+
+    positions: Literal["rotary"]
+    base: float = Field(default=10_000.0, gt=1)
+    """Angles at place m are m * base^(-2i/D) for the i-th pair of a head's D numbers."""
+    scaled_from: int | None = Field(default=None, ge=2)
+    """Tokens of the texts that a rotary tower was trained with: in a longer context the base grows with it. None turns
+    by the base itself."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `text_cfg.rotary` says of the tower."""
+        return {"base": self.base} | ({} if self.scaled_from is None else {"scaled_from": self.scaled_from})
+
+
 OF_WORDS = (
     "embed_dim",
+    "text",
     "text_folder",
     "text_width",
     "text_heads",
@@ -202,6 +222,8 @@ class ModelPart(Section):
     text_width: int = Field(default=256, ge=16)
     text_heads: int = Field(default=4, ge=1)
     text_layers: int = Field(default=4, ge=1)
+    text: TextPart | None = None
+    """Rotary positions of the text tower, built or of `start`; None leaves them as they are."""
     freeze_blocks: int = Field(default=0, ge=0)
     """Keep the stem and this many blocks of the trunk as they are; saves their backward pass, the dearest on a CPU."""
     freeze_bn: bool = True

@@ -68,6 +68,8 @@ _PLACES = (
     "model.lens.trunk",
     "objective.supervised.task",
     "objective.text_teacher.folder",
+    "objective.losses.distilled_captions.teacher",
+    "objective.losses.distilled_long.teacher",
     "train.keep.words",
 )
 """Paths of which only the last name decides."""
@@ -90,6 +92,7 @@ _CAME_LATER = (
     ("data.candidates", None),
     ("model.lens.token_anchor", 0.0),
     ("model.lens.anchor_form", "mse"),
+    ("model.text", None),
 )
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")

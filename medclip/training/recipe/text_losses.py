@@ -46,3 +46,27 @@ class Softened(Section):
     """How the share grows: in a line from 0, or not at all."""
     similarity: float = Field(default=5.0, ge=0)
     """Factor of the cosines in the weights of the others; 0 weighs them alike (PyramidCLIP)."""
+
+
+class DistilledCaptions(Section):
+    """`distilled_captions`: captions get the feature that a frozen text tower gives them (stage 1 of CLIP-IN): one
+    minus the cosine, and the mean square of differences of token states. The teacher is the tower that the run began
+    with, its table of positions in place. A caption longer than its context is held to the mean of its windows, as
+    below.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    tokens: float = Field(default=1.0, ge=0)
+    """Weight of the token states, beside 1 of the features."""
+    teacher: str | None = None
+    """Pack, or anything else that `model.start` may be, whose text tower teaches; `model.start` where None."""
+
+
+class DistilledLong(Section):
+    """`distilled_long`: long texts get the mean of what a frozen text tower gives their windows, each of as many whole
+    sentences as fit its context. Meant beside `distilled_captions`, once the tower follows it on short texts.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    teacher: str | None = None
+    """As of `distilled_captions`."""

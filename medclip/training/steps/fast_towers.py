@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,6 +55,21 @@ class FrozenPrefix:
         with torch.no_grad():
             h_BCHW = torch.cat([self._front(chunk) for chunk in x_BCHW.split(_CHUNKS.get(x_BCHW.device.type, _CHUNK))])
         return trunk.bn2(trunk.conv_head(trunk.blocks[self._blocks :](h_BCHW)))
+
+
+@contextmanager
+def word_states(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Note what a text tower's last norm returns while it is called: a list that then has one entry, or none."""
+    states: list[Tensor] = []
+    norm = getattr(getattr(model, "text", model), "ln_final", None)
+    if norm is None:
+        yield states
+        return
+    handle = norm.register_forward_hook(lambda _module, _inputs, out_BLW: states.append(out_BLW))
+    try:
+        yield states
+    finally:
+        handle.remove()
 
 
 def encode_short(model: nn.Module, tokens_BL: Tensor, pad_id: int = 0, num_tokens: int | None = None) -> Tensor:

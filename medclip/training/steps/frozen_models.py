@@ -1,7 +1,8 @@
 """Frozen models that a training is held to.
 
-They are the model that a run began with, with the random sentences by which the new one is held to it (VR-LwF), and a
-Hugging Face sentence encoder from a folder: mean pooling over tokens, unit norm.
+They are the model that a run began with, with the random sentences by which the new one is held to it (VR-LwF); a
+Hugging Face sentence encoder from a folder: mean pooling over tokens, unit norm; and the text tower of a model whose
+contexts are shorter than those of the one that learns from it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from medclip.errors import MedclipError, Reason
+from medclip.text.free_text import sentences
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.recipe.train import Keep
+from medclip.training.steps.fast_towers import encode_short, word_states
 
 
 class SentenceTeacher:
@@ -158,11 +161,7 @@ class Replay:
     @cached_property
     def digest(self) -> str:
         """Hash of the old model's weights and of its first sentences; 16 hex characters."""
-        state = hashlib.sha256(self._tokens(0).tobytes())
-        for name, value in sorted(self._old.state_dict().items()):
-            state.update(name.encode())
-            state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return state.hexdigest()[:16]
+        return _digest(self._old, self._tokens(0).tobytes())
 
     def _tokens(self, draw: int) -> NDArray[np.int64]:
         rng = np.random.default_rng((self._seed, draw, _SENTENCE_STREAM))
@@ -170,6 +169,14 @@ class Replay:
             return random_sentences(self._tokenizer, self.keep.sentences, self.keep.length, rng)
         chosen = rng.choice(self._words, size=(self.keep.sentences, self.keep.length))
         return self._tokenizer.encode([" ".join(words) for words in chosen.tolist()])
+
+
+def _digest(model: nn.Module, more: bytes = b"") -> str:
+    state = hashlib.sha256(more)
+    for name, value in sorted(model.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:16]
 
 
 def random_sentences(tokenizer: Tokenizer, count: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -227,3 +234,109 @@ def _read_words(keep: Keep) -> list[str]:
             hint="Write one word or term a line.",
         )
     return words
+
+
+class TowerTeacher:
+    """The text tower of a dual encoder, frozen: features and token states of short texts, windows of long ones.
+
+    Args:
+        clip: Dual encoder; its image tower is let go.
+        tokenizer: Its tokenizer.
+        words: The student's tokenizer: the same words, in a context that may be longer.
+        device: Torch device.
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer: Tokenizer, words: Tokenizer, device: torch.device) -> None:
+        clip.visual = nn.Identity()
+        self._clip: Any = clip.eval().requires_grad_(False).to(device)
+        self._tokenizer, self._words = tokenizer, words
+        self._frame = self._lengths([""])[0]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of its weights; 16 hex characters."""
+        return _digest(self._clip)
+
+    @torch.no_grad()
+    def states(self, tokens_BL: Tensor, num_tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Read what a student read.
+
+        Args:
+            tokens_BL: int64 ids in the student's context.
+            num_tokens: Columns that the longest of them needs, or more.
+
+        Returns:
+            States of the first l tokens [B, l, W], and features [B, D], float32 of unit norm; bool [B, l], which of
+            them are words with begin and end; bool [B], which texts fit the teacher's context. Of others nothing holds.
+        """
+        context = self._tokenizer.context_length
+        fits_B = (tokens_BL[:, context:] == self._words.pad_id).all(dim=1)
+        short_BL = tokens_BL[:, :context]
+        with word_states(self._clip) as noted:
+            pooled_BD = encode_short(self._clip, short_BL, self._words.pad_id, min(context, num_tokens))
+        states_BLW = noted[0][:, :num_tokens]
+        end_B1 = (short_BL == self._words.eos_id).int().argmax(dim=1, keepdim=True)
+        place_L = torch.arange(states_BLW.shape[1], device=tokens_BL.device)
+        return states_BLW, normalize(pooled_BD.float(), dim=-1), place_L <= end_B1, fits_B
+
+    def windows(self, texts: Sequence[str], *, only_longer: bool) -> dict[str, Tensor]:
+        """Cut texts into windows of as many whole sentences as fit the teacher's context; on the CPU.
+
+        A sentence that does not fit by itself is halved between words until its parts do. What the student's own
+        context cuts off is in no window.
+
+        Args:
+            texts: B texts; blank ones have no window.
+            only_longer: Whether texts that fit as they are have none, either.
+
+        Returns:
+            `tokens_WL`, int64 ids; `text_W`, int64, the number of each window's text.
+        """
+        windows: list[str] = []
+        numbers: list[int] = []
+        for number, (text, length) in enumerate(zip(texts, self._lengths(texts), strict=True)):
+            if not text.strip():
+                continue
+            fits = length <= self._tokenizer.context_length
+            parts = self._parts(text) if not fits else [] if only_longer else [text]
+            windows += parts
+            numbers += [number] * len(parts)
+        tokens_WL = torch.from_numpy(self._tokenizer.encode(windows)) if windows else torch.zeros(0, 1).long()
+        return {"tokens_WL": tokens_WL, "text_W": torch.tensor(numbers, dtype=torch.int64)}
+
+    @torch.no_grad()
+    def features(self, tokens_WL: Tensor) -> Tensor:
+        """Return float32 features [W, D] of windows, of unit norm."""
+        parts = [encode_short(self._clip, part, self._tokenizer.pad_id) for part in tokens_WL.split(_AT_ONCE)]
+        return normalize(torch.cat(parts).float(), dim=-1)
+
+    def _parts(self, text: str) -> list[str]:
+        room, all_room = (x.context_length - self._frame for x in (self._tokenizer, self._words))
+        pieces = [piece for sentence in sentences(text, 1) for piece in self._halved(sentence)]
+        parts: list[list[str]] = []
+        in_part = total = 0
+        for piece, length in zip(pieces, self._lengths(pieces), strict=True):
+            size = length - self._frame
+            total += size
+            if parts and total > all_room:
+                break
+            if not parts or in_part + size > room:
+                parts.append([])
+                in_part = 0
+            parts[-1].append(piece)
+            in_part += size
+        return [" ".join(part) for part in parts]
+
+    def _halved(self, sentence: str) -> list[str]:
+        words = sentence.split()
+        if len(words) < 2 or self._lengths([sentence])[0] <= self._tokenizer.context_length:
+            return [sentence]
+        middle = len(words) // 2
+        return [part for half in (words[:middle], words[middle:]) for part in self._halved(" ".join(half))]
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts with begin and end, up to the student's context."""
+        if not texts:
+            return []
+        ids_BL = self._words.encode(list(texts))
+        return ((ids_BL == self._words.eos_id).argmax(axis=1) + 1).tolist()

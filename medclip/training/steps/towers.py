@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from medclip.training.steps.fast_towers import FrozenPrefix, encode_short
+from medclip.training.steps.fast_towers import FrozenPrefix, encode_short, word_states
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.supervised import RiskHead, SupervisedHead
 
@@ -124,6 +124,11 @@ class Seen(NamedTuple):
     """What the tower pools, in front of its projection."""
     image_BD: Tensor
     """float32 features of unit norm."""
+    tokens_BL: Tensor | None = None
+    """int64 token ids of the captions; None without words."""
+    words_BLW: Tensor | None = None
+    """What the text tower makes of each of their first tokens, up to the longest caption, behind its last norm; None
+    for towers that have none, such as BERT's."""
 
 
 class Towers(nn.Module):
@@ -197,16 +202,19 @@ class Towers(nn.Module):
         prefix = self.prefix[0] if self.prefix and self.training else None
         nothing_B0 = torch.zeros(len(tokens_BL), 0, device=tokens_BL.device)
         image_BD = text_BD = fused_BD = nothing_B0
+        words: list[Tensor] = []
         extra: dict[str, Tensor] = {}
         if self._pad_id is not None:
-            text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
+            with word_states(clip) as words:
+                text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
         further_texts = {role: self._encode_texts(*of) for role, of in (texts or {}).items()}
         looks = self.looks if self.training else {}
         if self._pad_id is not None or self.supervised is not None or looks:
             with pooled(clip.visual) as seen:
                 features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
-            about = Seen(clip, images_BCHW, seen[0] if seen else features_BD, image_BD)
+            of_words = () if self._pad_id is None else (tokens_BL, words[0] if words else None)
+            about = Seen(clip, images_BCHW, seen[0] if seen else features_BD, image_BD, *of_words)
             extra = {name: look(about) for name, look in looks.items()}
         if view_types_BV3 is not None and there_P is not None:
             every, views = view_types_BV3.shape[:2]
