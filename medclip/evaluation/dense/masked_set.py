@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,13 @@ class MaskedSet:
     def names_patients(self) -> bool:
         """Whether what images share is a patient, so that patients can be counted."""
         return self.part.table.is_patient and all(row.patient is not None for row in self.rows)
+
+    def moved(self, data: Path, images: Path) -> MaskedSet:
+        """Return the set with its images, not its masks, below another folder than the one its table is below."""
+        if images == data:
+            return self
+        rows = (replace(row, path=images / row.path.relative_to(data)) for row in self.rows)
+        return replace(self, rows=tuple(rows))
 
     def digest(self, data: Path) -> str:
         """Hash of names, sizes, times and patients of images and masks. 16 hex characters."""

@@ -149,9 +149,9 @@ def move_images(one: LabelledSet | TextSet, data: Path, images: Path) -> Labelle
     return replace(one, rows=tuple(replace(row, path=place(row.path)) for row in one.rows))
 
 
-def places(part: SetFile | TextsFile) -> tuple[str, ...]:
+def places(part: SetFile | TextsFile | MasksFile) -> tuple[str, ...]:
     """List where a set is looked for, relative to the data folder."""
-    if isinstance(part, TextsFile):
+    if not isinstance(part, SetFile):
         return (f"{part.place}/{part.table.name}",)
     names = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
     first_names = [*names[:_SHOWN], "..."] if len(names) > _SHOWN else names
