@@ -170,7 +170,7 @@ def held_out(patients_N: Sequence[int], *, seed: int = 0) -> NDArray[np.bool_]:
 
     Example:
         >>> held_out([0, 0, 1, 2, 3, 4]).tolist()
-        [False, False, True, True, False, False]
+        [False, False, False, True, False, True]
     """
     numbers = np.asarray(patients_N, np.int64)
     sizes = np.bincount(numbers) if len(numbers) else np.zeros(0, np.int64)

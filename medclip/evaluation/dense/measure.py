@@ -19,8 +19,8 @@ from medclip.files.temporary_folder import TemporaryFolder
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.statistics.estimate import DECIMALS, Change, Figure
-from medclip.statistics.metrics.classification import Shares, mean_over_runs, numbered
-from medclip.statistics.resampling.resampled import Resampled, difference, interval_of
+from medclip.statistics.metrics.classification import numbered
+from medclip.statistics.resampling.resampled import Resampled, difference, interval_of, mean_of_values
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import means
 from medclip.statistics.resampling.weights import draw_weights
@@ -230,8 +230,8 @@ def _mean(
     """Take the mean over images and seeds, with what its interval is made of."""
     every = np.ones(len(patients_N), np.bool_)
     points_R, drawn_RB = means(patients_N, weights_PB, [(every, run) for run in runs])
-    cases_R = np.full(len(runs), float(len(patients_N)))
-    return mean_over_runs([Shares(points_R, drawn_RB, cases_R, effective_patients(patients_N))], (len(runs), 1))
+    value, drawn_B = float(points_R.mean()), drawn_RB.mean(axis=0)
+    return mean_of_values(value, drawn_B, patients=effective_patients(patients_N), runs_SI=points_R[:, None])
 
 
 def _examples(

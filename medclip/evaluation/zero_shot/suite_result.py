@@ -461,7 +461,12 @@ class SuiteStore:
 
     def example(self, name: str, what: str) -> Path:
         """Return where the drawing of an example lies."""
-        return self._parts / f"{name}-{what}.png"
+        return self.example_in(self.folder, name, what)
+
+    @staticmethod
+    def example_in(folder: Path, name: str, what: str) -> Path:
+        """Return where the drawing of an example lies in a folder of results."""
+        return folder / _PARTS / f"{name}-{what}.png"
 
     def finish(self, text: str, names: Sequence[str], dense: Sequence[str] = ()) -> None:
         """Write evaluate.json and the predictions of all sets in one table; none where there are no sets but texts.

@@ -73,6 +73,22 @@ def share(
     return Resampled(value, _spread(drawn_B), bootstrap, variance - bootstrap, float(errors.df_G[0]))
 
 
+def mean_of_values(value: float, drawn_B: Floats, *, patients: float, runs_SI: Floats | None = None) -> Resampled:
+    """Take a mean of values that lie between 0 and 1, such as the Dice of images, with its resamples.
+
+    A rate's floor is that of answers which are 0 or 1; values in between vary less, and have none.
+
+    Args:
+        value: Mean of the sample itself.
+        drawn_B: Mean of each resample of patients.
+        patients: Effective number of patients, as of `share`.
+        runs_SI: Mean of each draw of shots and initialisation, as in `Resampled`.
+    """
+    nothing = np.zeros(1)
+    errors = mended(np.array([value]), drawn_B[None], nothing, np.array([patients]), share=False)
+    return Resampled(value, _spread(drawn_B), float(errors.variance_G[0]), 0.0, float(errors.df_G[0]), runs_SI)
+
+
 def combination(
     value: float,
     drawn_B: Floats,
