@@ -77,7 +77,8 @@ class EvaluateOptions(
     )
     out: str | Path | None = option(
         "Folder to write; one that holds something else is refused. It gets evaluate.json and predictions.parquet (of "
-        "masks dense.parquet and report.html), and sets that are done there are not computed again. Nothing is written without it.",
+        "masks dense.parquet and report.html), and sets that are done there are not computed again. Nothing is written "
+        "without it.",
         default=None,
         often=True,
         place=True,

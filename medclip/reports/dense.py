@@ -87,4 +87,3 @@ def _apart(one: DenseFigures) -> Grid:
 def _cell(value: Figure | Change, *, signed: bool = False) -> Td:
     text = figure(value.value, signed=signed)
     return Td(text, (interval(value.low, value.high),) if value.low is not None else ())
-

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,8 +250,9 @@ def _examples(
     examples, drawn = [], {}
     if marked:
         for what, n in (("worst", marked[0]), ("median", marked[len(marked) // 2]), ("best", marked[-1])):
-            row = masked.rows[test[n]]
-            image = draw_example(row.path, str(masked.part.modality), truths[n], _predicted(of, test[n], grids[n]), settings)
+            number = int(test[n])
+            row, said = masked.rows[number], _predicted(of, number, grids[n])
+            image = draw_example(row.path, str(masked.part.modality), truths[n], said, settings)
             if image is not None:
                 drawn[what] = image
             examples.append(DenseExample(what, row.row, round(float(dices[n]), DECIMALS), image is not None))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from medclip.adapters.base import source_of
 from medclip.adapters.model_images import as_shown
 from medclip.adapters.registry import read_unit
-from medclip.imaging.ecg.sheet.draw_sheet import png_of
 from medclip.imaging.geometry import fit, resize
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Modality
@@ -48,6 +49,8 @@ def draw_example(
     pixels = np.array(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
     pixels = pixels.repeat(larger, axis=0).repeat(larger, axis=1)
     for mask, colour in ((truth, TRUE_RGB), (said, SAID_RGB)):
-        drawn = resize(mask[..., None] * np.uint8(255), *pixels.shape[:2], "bilinear")[..., 0] > 127
+        drawn = resize(mask[..., None] * np.uint8(255), pixels.shape[0], pixels.shape[1], "bilinear")[..., 0] > 127
         pixels[drawn & ~ndimage.binary_erosion(drawn, iterations=2)] = colour
-    return png_of(pixels)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

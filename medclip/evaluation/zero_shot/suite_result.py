@@ -421,8 +421,7 @@ class SuiteStore:
     def keep(self, name: str, fingerprint: str, result: SetResult, predictions: pa.Table) -> None:
         """Store a set: first its predictions, then the result that says they are complete."""
         write_file(self._table(name), parquet_bytes(predictions))
-        values = {"fingerprint": fingerprint, "result": result.to_json()}
-        write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
+        self._note(name, fingerprint, result)
 
     def predictions(self, name: str) -> pa.Table:
         """Return the predictions of a set that is done."""
@@ -437,8 +436,7 @@ class SuiteStore:
 
     def keep_texts(self, name: str, fingerprint: str, result: TextFigures) -> None:
         """Store what was measured of images and their texts."""
-        values = {"fingerprint": fingerprint, "result": result.to_json()}
-        write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
+        self._note(name, fingerprint, result)
 
     def kept_dense(self, name: str, fingerprint: str) -> DenseFigures | None:
         """Return what was measured of images with masks; None where it was not, or of other data."""
@@ -456,6 +454,9 @@ class SuiteStore:
         write_file(self._table(name), parquet_bytes(table))
         for what, image in drawn.items():
             write_file(self.example(name, what), image)
+        self._note(name, fingerprint, result)
+
+    def _note(self, name: str, fingerprint: str, result: SetResult | TextFigures | DenseFigures) -> None:
         values = {"fingerprint": fingerprint, "result": result.to_json()}
         write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
 
