@@ -262,6 +262,13 @@ class View:
     """Whether the header says that text is burned into the pixels; None when it says nothing."""
     in_colour: bool = False
     """Whether the file shows colours, where these pixels are but its luma; False where nobody looked."""
+    part: tuple[int, int, int, int] | None = None
+    """Top, left, bottom and right of what it shows of the image as decoded, in pixels; beyond the image where it is
+    padded. None: all of it."""
+    part_of: tuple[int, int] | None = None
+    """Rows and columns of the image as decoded; None where nobody wrote it down."""
+    flipped: tuple[int, ...] = ()
+    """Axes along which that part was mirrored: 0 for rows, 1 for columns."""
 
     @property
     def view_type(self) -> ViewType:

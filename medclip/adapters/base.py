@@ -226,7 +226,8 @@ class ImageAdapter:
             coloured = has_colours(scale_to_uint8(decoded.pixels, *value_range(decoded.pixels)))
             decoded = decoded._replace(pixels=luma(decoded.pixels), steps=steps, in_colour=coloured)
         view, steps = self.render(decoded, facts, cropped=settings.policy.crop == "modality")
-        view = replace(view, in_colour=decoded.in_colour)
+        height, width = decoded.pixels.shape[:2]
+        view = replace(view, in_colour=decoded.in_colour, part_of=(height, width))
         return Sample(
             self.modality,
             (view,),

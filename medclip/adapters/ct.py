@@ -124,7 +124,8 @@ class CtAdapter(ImageAdapter):
         pixels, box = borders.crop_dark_borders(pixels, value_range(pixels)) if cropped else (pixels, None)
         if box is not None:
             steps += (Step("crop border", str(box)),)
-        return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
+        burned_in = facts.header.burned_in if facts.header else None
+        return View(pixels, value_range(pixels), burned_in=burned_in, part=box), steps
 
     def _ranges(self, volume: Volume, settings: Settings) -> tuple[tuple[Range, ...], Step]:
         """Describe what becomes black and white in each channel. Windows in HU would show nothing of other values."""

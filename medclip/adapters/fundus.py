@@ -59,9 +59,11 @@ class FundusAdapter(ImageAdapter):
         if self._mask_outside:
             pixels = np.where(retina.field_mask(rgb)[:, :, None], pixels, limits[0]).astype(pixels.dtype)
             steps += (Step("mask", "black outside the field of view"),)
+        part = None
         if box is not None and cropped:
+            part = retina.square_of(box)
             pixels = retina.square_around(pixels, box)
             steps += (Step("crop field", f"square around {box}"),)
         header = facts.header or DicomHeader()
         side = header.laterality if header.laterality in ("L", "R") else None
-        return View(pixels, limits, laterality=side, burned_in=header.burned_in), steps
+        return View(pixels, limits, laterality=side, burned_in=header.burned_in, part=part), steps

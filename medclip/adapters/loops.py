@@ -178,9 +178,17 @@ class LoopAdapter(ImageAdapter):
         header = facts.header or DicomHeader()
         spacing_mm = decoded.spacing_mm or header.spacing_mm
         plan = self.plan(scale_to_uint8(pixels, *limits)[None], facts, spacing_mm).under(settings)
+        height, width = pixels.shape[:2]
         if plan.box is not None:
             pixels = pixels[plan.box.top : plan.box.bottom, plan.box.left : plan.box.right]
-        view = View(_with_channels(pixels, plan), limits, spacing_mm=plan.spacing_mm, burned_in=header.burned_in)
+        view = View(
+            _with_channels(pixels, plan),
+            limits,
+            spacing_mm=plan.spacing_mm,
+            burned_in=header.burned_in,
+            part=plan.box,
+            part_of=(height, width),
+        )
         steps = (*decoded.steps, *steps, *plan.steps)
         provenance = self.provenance(source, steps, decoded.decoder, settings)
         return Sample(self.modality, (view,), provenance, {**decoded.headers, **plan.headers})

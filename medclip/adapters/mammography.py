@@ -86,15 +86,16 @@ class MammographyAdapter(ImageAdapter):
             pixels = np.asarray(sum(limits) - pixels, pixels.dtype)
             steps += (Step("invert", "the background was white, whatever the header says"),)
         located = breast.find_breast(pixels, limits) if cropped else None
+        flipped: tuple[int, ...] = ()
         if located is not None:
             pixels = crop(pixels, located.box)
             steps += (Step("crop breast", str(located.box)),)
         wall, why = _chest_wall(located, header)
         if wall == "right" and cropped:
-            pixels = np.flip(pixels, axis=1)
+            pixels, flipped = np.flip(pixels, axis=1), (1,)
             steps += (Step("flip", f"chest wall was on the right ({why})"),)
         if cropped and _is_upside_down(header):
-            pixels = np.flip(pixels, axis=0)
+            pixels, flipped = np.flip(pixels, axis=0), (0, *flipped)
             steps += (Step("flip", "it stood on its head (by PatientOrientation)"),)
         if located is not None and located.chest_wall is not None and located.chest_wall != _stated_wall(header):
             steps += (_MIRRORED,) if _stated_wall(header) else ()
@@ -102,6 +103,8 @@ class MammographyAdapter(ImageAdapter):
         view = View(
             pixels,
             limits,
+            part=None if located is None else located.box,
+            flipped=flipped,
             spacing_mm=decoded.spacing_mm or header.spacing_mm,
             burned_in=header.burned_in,
         )

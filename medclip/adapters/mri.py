@@ -105,4 +105,5 @@ class MriAdapter(ImageAdapter):
         pixels, box = borders.crop_dark_borders(pixels, value_range(pixels)) if cropped else (pixels, None)
         if box is not None:
             steps += (Step("crop border", str(box)),)
-        return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
+        burned_in = facts.header.burned_in if facts.header else None
+        return View(pixels, value_range(pixels), burned_in=burned_in, part=box), steps

@@ -74,6 +74,7 @@ class XrayAdapter(ImageAdapter):
         view = View(
             pixels,
             limits,
+            part=box,
             laterality=header.laterality if header.laterality in ("L", "R") else None,
             position=position(header)[0],
             spacing_mm=decoded.spacing_mm or header.spacing_mm,

@@ -55,7 +55,7 @@ class EvaluateOptions(
         heading="What is asked",
     )
     suite: str | Path | SuiteFile = option(
-        'Suite by name ("unimed", "pathgen"), or a YAML file. In Python also one that was loaded.',
+        'Suite by name ("unimed", "pathgen", "dense"), or a YAML file. In Python also one that was loaded.',
         default="unimed",
         form="NAME|FILE",
         kind=str,
@@ -63,8 +63,9 @@ class EvaluateOptions(
         place=True,
     )
     out: str | Path | None = option(
-        "Folder to write; one that holds something else is refused. It gets evaluate.json and predictions.parquet, and "
-        "sets that are done there are not computed again. Nothing is written without it.",
+        "Folder to write; one that holds something else is refused. It gets evaluate.json and predictions.parquet (of "
+        "masks dense.parquet and report.html), and sets that are done there are not computed again. Nothing is written "
+        "without it.",
         default=None,
         often=True,
         place=True,
@@ -131,6 +132,10 @@ def evaluate(options: EvaluateOptions) -> SuiteResult:
     classes the area is that of the second score minus the first. Images are read through the adapters that feed
     training and scoring; one that cannot be read is counted with its reason.
 
+    Sets with masks (suite "dense") need no words: a head over the frozen tower's feature maps learns to segment from
+    shares of the labels, beside the same architecture with weights of ImageNet and with random ones, and beside the
+    mean mask. With `out` report.html shows Dice and examples.
+
     Returns:
         Figures by set, means by group, which sets are missing, and which do not fit the suite.
 
@@ -138,7 +143,8 @@ def evaluate(options: EvaluateOptions) -> SuiteResult:
         MedclipError: NOTHING_TO_DO when no set of the suite is there, naming what was looked for; MISSING_FILE for the
             data folder or the suite; TABLE_INVALID when no set can be measured and one does not fit the suite (a label
             that it does not know), or for a table whose column does not say whether a prompt is true; WRONG_USE for a
-            set that the suite does not have; OUTPUT_IN_USE; those of `medclip.models.load`.
+            set that the suite does not have; NOT_SUPPORTED_YET where masks are to be learned on a tower without a grid
+            of places; OUTPUT_IN_USE; those of `medclip.models.load`.
 
     Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
     """
@@ -154,7 +160,7 @@ def evaluate(options: EvaluateOptions) -> SuiteResult:
     if prompts := read_prompts(options.prompt, options.against):
         columns = (options.label,) if isinstance(options.label, str) else options.label
         data, suite = words_suite(data, prompts, columns, modality=options.modality, patient=options.patient)
-    return evaluate_suite(
+    result = evaluate_suite(
         AskedPack(options.model, options.images),
         suite,
         data,
@@ -166,3 +172,8 @@ def evaluate(options: EvaluateOptions) -> SuiteResult:
         settings=settings_of(options),
         progress=options.progress,
     )
+    if result.dense and result.folder is not None:
+        from medclip.reports.dense import write_dense_report
+
+        write_dense_report(result, result.folder)
+    return result

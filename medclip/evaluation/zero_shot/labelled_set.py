@@ -10,7 +10,7 @@ from pathlib import Path
 from medclip.adapters.base import combined_sha256, source_of
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.open_set_tables import MODALITY, read_open_table
-from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
+from medclip.evaluation.zero_shot.suite import MasksFile, SetFile, TextsFile
 from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cells import shown
@@ -77,7 +77,7 @@ class LabelledSet:
 
     def digest(self, data: Path) -> str:
         """Hash of names, sizes, times, labels and patients: another one when the data changed. 16 hex characters."""
-        return digest_of([[*_named(r.path, data), r.label, r.patient] for r in self.rows])
+        return digest_of([[*named_file(r.path, data), r.label, r.patient] for r in self.rows])
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class TextSet:
 
     def digest(self, data: Path) -> str:
         """Hash of names, sizes, times, texts and patients. 16 hex characters."""
-        return digest_of([[*_named(r.path, data), r.modality, r.text, r.patient] for r in self.rows])
+        return digest_of([[*named_file(r.path, data), r.modality, r.text, r.patient] for r in self.rows])
 
 
 class MeasuredFiles:
@@ -149,9 +149,9 @@ def move_images(one: LabelledSet | TextSet, data: Path, images: Path) -> Labelle
     return replace(one, rows=tuple(replace(row, path=place(row.path)) for row in one.rows))
 
 
-def places(part: SetFile | TextsFile) -> tuple[str, ...]:
+def places(part: SetFile | TextsFile | MasksFile) -> tuple[str, ...]:
     """List where a set is looked for, relative to the data folder."""
-    if isinstance(part, TextsFile):
+    if not isinstance(part, SetFile):
         return (f"{part.place}/{part.table.name}",)
     names = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
     first_names = [*names[:_SHOWN], "..."] if len(names) > _SHOWN else names
@@ -201,7 +201,7 @@ def find_texts(data: Path, part: TextsFile, key: bytes, unpacked: Path | None = 
     of_each = part.modality is None
     columns = (part.text, *((MODALITY,) if of_each else ()), *part.where)
     rows = []
-    for number, cell, path, patient in _table_rows(table, part, columns, key, unpacked):
+    for number, cell, path, patient in table_rows(table, part, columns, key, unpacked):
         modality = cell[MODALITY] if of_each else str(part.modality)
         if cell[part.text] and modality and all(cell[column] in allowed for column, allowed in part.where.items()):
             rows.append(ImageWithText(number, path, Modality(modality), cell[part.text], patient))
@@ -226,7 +226,7 @@ def _from_table(table: Path, part: SetFile, key: bytes, unpacked: Path | None) -
     rows: list[Labelled] = []
     left_out, by_split = 0, False
     columns = (*(() if part.constant else (form.label,)), *part.where)
-    for number, cell, path, patient in _table_rows(table, part, columns, key, unpacked):
+    for number, cell, path, patient in table_rows(table, part, columns, key, unpacked):
         by_split = part.split is not None and form.split in cell
         in_split = not by_split or cell[form.split].lower() == str(part.split).lower()
         in_part = in_split and all(cell[column] in allowed for column, allowed in part.where.items())
@@ -238,8 +238,8 @@ def _from_table(table: Path, part: SetFile, key: bytes, unpacked: Path | None) -
     return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
 
 
-def _table_rows(
-    table: Path, part: SetFile | TextsFile, needed: Sequence[str], key: bytes, unpacked: Path | None
+def table_rows(
+    table: Path, part: SetFile | TextsFile | MasksFile, needed: Sequence[str], key: bytes, unpacked: Path | None
 ) -> Iterator[tuple[int, Mapping[str, str], Path, str | None]]:
     """Yield number, cells, path and patient of each row; columns that are needed and not there are refused."""
     form = part.table
@@ -302,7 +302,7 @@ def _inside(folder: Path) -> list[Path]:
     return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
 
 
-def _named(path: Path, data: Path) -> tuple[str, list[int] | None]:
+def named_file(path: Path, data: Path) -> tuple[str, list[int] | None]:
     """Return a path below the data folder with the state of what is there; of an unpacked record its name and bytes."""
     if path.is_relative_to(data):
         return str(path.relative_to(data)), _state(path)

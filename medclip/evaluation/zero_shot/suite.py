@@ -220,6 +220,43 @@ class SetFile(_Part):
         return self
 
 
+class MasksFile(_Part):
+    """Images of one kind with masks, on which a head over a frozen tower's feature maps learns to segment."""
+
+    id: SetId
+    group: Name
+    modality: Modality | Literal["generic"]
+    """As of a set."""
+    title: Words | None = None
+    folder: Folder | None = None
+    """Folder inside the data folder; the id where left out."""
+    table: TableFile = TableFile()
+    """Its column of labels is not read."""
+    mask: str = "mask"
+    """Column with the mask's path, relative to the set's folder; an image without one is left out."""
+    mask_table: Folder | None = None
+    """Another table of the folder that has the masks, by the same column of files; None: the table itself."""
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """As of a set."""
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.02, 0.1, 1.0), min_length=1)
+    """Shares of the training images whose masks are learned from, in rising order."""
+    seeds: int = Field(default=3, ge=1, le=20)
+    """Draws of these images, each with weights of its own to start from."""
+    note: str = ""
+    """What a reader of the figures must know."""
+
+    @property
+    def place(self) -> str:
+        """Folder inside the data folder."""
+        return self.folder or self.id
+
+    @model_validator(mode="after")
+    def _rises(self) -> MasksFile:
+        if list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(f"masks {self.id}: shares rise, and none stands twice")
+        return self
+
+
 class GroupFile(_Part):
     """Sets that are averaged together."""
 
@@ -244,21 +281,26 @@ class SuiteFile(_Part):
     name: Name
     title: Words
     groups: tuple[GroupFile, ...] = Field(min_length=1)
-    sets: tuple[SetFile, ...] = Field(min_length=1)
+    sets: tuple[SetFile, ...] = ()
     texts: tuple[TextsFile, ...] = ()
+    masks: tuple[MasksFile, ...] = ()
     published: PublishedFile | None = None
     is_averaged: bool = Field(default=True, exclude=True)
     """False where the sets ask the same images one thing after another, and a mean over them is of nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> SuiteFile:
-        for what, ids in (("sets", [s.id for s in (*self.sets, *self.texts)]), ("groups", [g.id for g in self.groups])):
+        if not self.sets and not self.masks:
+            raise ValueError("a suite has sets, or masks")
+        of_sets = [part.id for part in (*self.sets, *self.texts, *self.masks)]
+        for what, ids in (("sets", of_sets), ("groups", [g.id for g in self.groups])):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"two {what} have the same id")
         group_ids = {g.id for g in self.groups}
-        if strange := sorted({s.group for s in self.sets} - group_ids):
+        in_groups = {part.group for part in (*self.sets, *self.masks)}
+        if strange := sorted(in_groups - group_ids):
             raise ValueError(f"a set is in the group {strange[0]!r}, which is not listed")
-        if unused := sorted(group_ids - {s.group for s in self.sets}):
+        if unused := sorted(group_ids - in_groups):
             raise ValueError(f"the group {unused[0]!r} has no set")
         return self
 
@@ -268,7 +310,8 @@ class SuiteFile(_Part):
 
     def digest(self) -> str:
         """Hash of everything in the suite; 16 hex characters."""
-        return digest_of(self.model_dump(mode="json"))
+        values = self.model_dump(mode="json")
+        return digest_of(values if self.masks else {k: v for k, v in values.items() if k != "masks"})
 
 
 def suite_names() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import printable
+from medclip.evaluation.dense.figures import DenseFigures
 from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
 from medclip.evaluation.zero_shot.figures import (
     OTHER_WORDS,
@@ -166,6 +167,8 @@ class SuiteResult(Result):
     """Tasks of the vocabulary over all sets that ask them: by source and across them, and beside the card."""
     texts: tuple[TextFigures, ...] = ()
     """Images and the words of their source, looked for by each other."""
+    dense: tuple[DenseFigures, ...] = ()
+    """Images with masks, on which heads over the frozen tower learned to segment."""
     beside_card: BesideCard | None = None
     """How far all of this is from the pack's card; None where the card has no figures."""
     folder: Path | None = None
@@ -174,20 +177,21 @@ class SuiteResult(Result):
     @property
     def num_problems(self) -> int:
         """Images that could not be read."""
-        return sum(sum(s.problems.values()) for s in (*self.sets, *self.texts))
+        return sum(sum(s.problems.values()) for s in (*self.sets, *self.texts, *self.dense))
 
     @property
     def num_in_training(self) -> int | None:
         """Measured images that the pack was trained on; None where it does not say."""
-        counts = [s.num_in_training for s in self.sets if s.num_in_training is not None]
+        counts = [s.num_in_training for s in (*self.sets, *self.dense) if s.num_in_training is not None]
         return sum(counts) if counts else None
 
     def _facts(self) -> dict[str, object]:
+        ids = [s.id for s in (*self.sets, *self.dense)]
         average = "none" if self.average is None else f"{100 * self.average:.2f} %"
         return {
             "suite": self.suite,
             "model": f"{self.model} {self.model_version}",
-            "sets": f"{len(self.sets)} of {self.num_sets}: {list_of([s.id for s in self.sets], most=5)}",
+            "sets": f"{len(ids)} of {self.num_sets}: {list_of(ids, most=5)}",
             "average": average,
             "images in training": "unknown" if self.num_in_training is None else self.num_in_training,
             "images not read": self.num_problems,
@@ -209,6 +213,7 @@ class SuiteResult(Result):
             for s in self.sets
             for name, f in s.figures.items()
         ]
+        rows += [row for one in self.dense for row in one.rows()]
         return rows[:most]
 
     def to_json(self) -> str:
@@ -221,8 +226,12 @@ class SuiteResult(Result):
         """Yield the table on screen and the sentences under it."""
         yield f"{self.suite} · {self.model} {self.model_version}"
         yield ""
-        yield from _table(self)
-        yield ""
+        if self.sets:
+            yield from _table(self)
+            yield ""
+        for one in self.dense:
+            yield from one.lines()
+            yield ""
         if self.tasks:
             yield from task_lines(self.tasks)
             yield ""
@@ -271,7 +280,7 @@ def suite_result(
         not_asked=tuple(not_asked),
         groups=tuple(groups),
         average=average,
-        num_sets=len(suite.sets),
+        num_sets=len(suite.sets) + len(suite.masks),
         notes=tuple(_sentences(suite, sets, missing, unusable, not_asked, average, len(values))),
     )
 
@@ -289,7 +298,7 @@ def _sentences(
     average: float | None,
     num_measured: int,
 ) -> Iterator[str]:
-    total, num_asked = len(suite.sets), len(suite.sets) + len(suite.texts)
+    total, num_asked = len(suite.sets), len(suite.sets) + len(suite.texts) + len(suite.masks)
     if average is not None and total > 1:
         metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
         yield f"Average over {num_measured} of {total} sets ({metrics}): {100 * average:.2f} %."
@@ -378,6 +387,7 @@ def _said(figure: Figure | None) -> str:
 RUN_NAME = "run.json"
 RESULT_NAME = "evaluate.json"
 PREDICTIONS_NAME = "predictions.parquet"
+DENSE_NAME = "dense.parquet"
 EVALUATION = "evaluation"
 """What the folder holds, in sentences."""
 COMPARED = "compared"
@@ -411,8 +421,7 @@ class SuiteStore:
     def keep(self, name: str, fingerprint: str, result: SetResult, predictions: pa.Table) -> None:
         """Store a set: first its predictions, then the result that says they are complete."""
         write_file(self._table(name), parquet_bytes(predictions))
-        values = {"fingerprint": fingerprint, "result": result.to_json()}
-        write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
+        self._note(name, fingerprint, result)
 
     def predictions(self, name: str) -> pa.Table:
         """Return the predictions of a set that is done."""
@@ -427,12 +436,49 @@ class SuiteStore:
 
     def keep_texts(self, name: str, fingerprint: str, result: TextFigures) -> None:
         """Store what was measured of images and their texts."""
+        self._note(name, fingerprint, result)
+
+    def kept_dense(self, name: str, fingerprint: str) -> DenseFigures | None:
+        """Return what was measured of images with masks; None where it was not, or of other data."""
+        values = read_note(self._parts / f"{name}.json")
+        if values is None or values.get("fingerprint") != fingerprint or not self._table(name).is_file():
+            return None
+        result = DenseFigures.from_json(values["result"])
+        is_there = all(self.example(name, one.what).is_file() for one in result.examples if one.is_drawn)
+        return result if is_there else None
+
+    def keep_dense(
+        self, name: str, fingerprint: str, result: DenseFigures, table: pa.Table, drawn: Mapping[str, bytes]
+    ) -> None:
+        """Store a set with masks: its table and examples first, then the result that says they are complete."""
+        write_file(self._table(name), parquet_bytes(table))
+        for what, image in drawn.items():
+            write_file(self.example(name, what), image)
+        self._note(name, fingerprint, result)
+
+    def _note(self, name: str, fingerprint: str, result: SetResult | TextFigures | DenseFigures) -> None:
         values = {"fingerprint": fingerprint, "result": result.to_json()}
         write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
 
-    def finish(self, text: str, names: Sequence[str]) -> None:
-        """Write evaluate.json and the predictions of all sets in one table; none where there are no sets but texts."""
+    def example(self, name: str, what: str) -> Path:
+        """Return where the drawing of an example lies."""
+        return self.example_in(self.folder, name, what)
+
+    @staticmethod
+    def example_in(folder: Path, name: str, what: str) -> Path:
+        """Return where the drawing of an example lies in a folder of results."""
+        return folder / _PARTS / f"{name}-{what}.png"
+
+    def finish(self, text: str, names: Sequence[str], dense: Sequence[str] = ()) -> None:
+        """Write evaluate.json and the predictions of all sets in one table; none where there are no sets but texts.
+
+        Images with masks have a table of their own.
+        """
         import pyarrow as pa
+
+        if dense:
+            joined = pa.concat_tables([self.predictions(name) for name in dense])
+            write_file(self.folder / DENSE_NAME, parquet_bytes(joined))
 
         tables = [self.predictions(name) for name in names]
         if tables:

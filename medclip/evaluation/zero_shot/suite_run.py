@@ -14,6 +14,8 @@ import numpy as np
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean, refuse_missing
+from medclip.evaluation.dense.masked_set import MaskedSet, find_masks
+from medclip.evaluation.dense.run import Probing, probe_sets
 from medclip.evaluation.word_control import compare_words, other_wordings
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.figures import (
@@ -36,7 +38,7 @@ from medclip.evaluation.zero_shot.labelled_set import (
     places,
 )
 from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
-from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, TextsFile, load_suite, with_vocabulary
+from medclip.evaluation.zero_shot.suite import MasksFile, SetFile, SuiteFile, TextsFile, load_suite, with_vocabulary
 from medclip.evaluation.zero_shot.suite_result import (
     COMPARED,
     EVALUATION,
@@ -71,6 +73,10 @@ FORMAT = 5
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
+AnyPart = SetFile | TextsFile | MasksFile
+AnySet = LabelledSet | TextSet | MaskedSet
+
+
 class _Image(NamedTuple):
     path: Path
     modality: Modality | str
@@ -94,7 +100,7 @@ class _Run:
     """Folder that images lie below."""
     known: dict[_Image, ReadUnit] = field(default_factory=dict)
 
-    def fingerprint(self, one: LabelledSet | TextSet) -> str:
+    def fingerprint(self, one: AnySet) -> str:
         """Hash what the figures of a set are made of."""
         return digest_of([FORMAT, one.digest(self.base), *self.made_of])
 
@@ -168,10 +174,11 @@ def evaluate_suite(
     of_other = _vectors_of_other(other, embedded, settings, key_file, progress)
     records = TemporaryFolder("records")  # goes when this function ends
     sets_here, missing, unusable = _look(root, wanted_sets, load_key(settings, path=key_file), records.path)
-    sets_here, nothing = _held_out([move_images(one, root, base) for one in sets_here], measured_hashes(path, card))
+    sets_here, nothing = _held_out([_moved(one, root, base) for one in sets_here], measured_hashes(path, card))
     missing += nothing
     labelled_sets = [one for one in sets_here if isinstance(one, LabelledSet)]
-    not_asked = [part.id for part in (*chosen.sets, *chosen.texts) if part not in wanted_sets]
+    masked_sets = [one for one in sets_here if isinstance(one, MaskedSet)]
+    not_asked = [part.id for part in (*chosen.sets, *chosen.texts, *chosen.masks) if part not in wanted_sets]
 
     def measured(
         pack: str | Path | Model,
@@ -202,11 +209,12 @@ def evaluate_suite(
         of_tasks = measure_tasks(parts, tables, loaded.card, num_resamples=num_resamples)
         of_card = beside_card(of_tasks, of_texts, loaded.card)
         result = replace(result, tasks=of_tasks, texts=tuple(of_texts), beside_card=of_card)
-        if sensitivity:
+        if sensitivity and labelled_sets:
             modalities = dict.fromkeys(part.modality for part in parts if isinstance(part.modality, Modality))
             result = replace(result, negation=measure_negation(loaded, tuple(modalities)))
         return result, store, tables
 
+    probing = Probing(num_resamples, device, settings, progress, base)
     result, store, tables = measured(model, identity, out, embedded, measuring.prompt_sensitivity)
     if other is not None and other_identity is not None and labelled_sets:
         beside = None if out is None else out / COMPARED / other_identity["model_digest"]
@@ -214,9 +222,11 @@ def evaluate_suite(
         parts = [labelled.part for labelled in labelled_sets]
         compared = compare_packs(parts, tables, other_tables, result_of_other, num_resamples=num_resamples)
         result = replace(result, compared=compared)
+    if masked_sets:
+        result = _with_masks(result, asked_pack, other, other_identity, masked_sets, store, measuring, probing)
     if store is None:
         return result
-    store.finish(result.to_json(), [s.id for s in result.sets])
+    store.finish(result.to_json(), [s.id for s in result.sets], [one.id for one in result.dense])
     return replace(result, folder=store.folder)
 
 
@@ -262,14 +272,50 @@ def _identity(model: str | Path | Model, suite: SuiteFile) -> dict[str, str]:
 
     pack = find_pack(model)
     name = pack_card(pack).name
-    if not understands_words(pack):
+    if (suite.sets or suite.texts) and not understands_words(pack):
         raise no_words(name, ", and what is measured here are answers to prompts")
     facts = {"suite": suite.name, "suite_digest": suite.digest()}
     return {"model": name, "model_digest": pack_digest(pack)[:16], **facts}
 
 
-def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile | TextsFile, ...]:
-    parts = (*suite.sets, *suite.texts)
+def _moved(one: AnySet, data: Path, images: Path) -> AnySet:
+    return one.moved(data, images) if isinstance(one, MaskedSet) else move_images(one, data, images)
+
+
+def _with_masks(
+    result: SuiteResult,
+    asked_pack: AskedPack,
+    other: AskedPack | None,
+    other_identity: Mapping[str, str] | None,
+    masked_sets: Sequence[MaskedSet],
+    store: SuiteStore | None,
+    measuring: Measuring,
+    probing: Probing,
+) -> SuiteResult:
+    """Return a result with what was measured of images with masks."""
+    from medclip.models.packs.pack import load_model
+
+    def loaded(pack: AskedPack) -> Model:
+        model = load_model(pack.model, device=measuring.device)
+        model.batch_size = measuring.batch_size or model.batch_size
+        return model
+
+    beside = None
+    if other is not None and other_identity is not None:
+        beside = loaded(other), other_identity["model_digest"]
+    dense, failed, notes = probe_sets(loaded(asked_pack), beside, masked_sets, probing, store)
+    unusable = [UnusableSet(one.part.id, one.part.group, str(e.reason), str(e)) for one, e in failed]
+    notes += [f"Unusable: {one.id}  {one.message}" for one in unusable]
+    return replace(
+        result,
+        dense=tuple(dense),
+        unusable=(*result.unusable, *unusable),
+        notes=(*result.notes, *notes),
+    )
+
+
+def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[AnyPart, ...]:
+    parts = (*suite.sets, *suite.texts, *suite.masks)
     ids = [part.id for part in parts]
     strange = [name for name in sets if name not in ids]
     if strange:
@@ -281,25 +327,27 @@ def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile | TextsFile, 
     return tuple(part for part in parts if not sets or part.id in sets)
 
 
-def _group_of(part: SetFile | TextsFile) -> str:
-    return part.group if isinstance(part, SetFile) else RETRIEVAL
+def _group_of(part: AnyPart) -> str:
+    return RETRIEVAL if isinstance(part, TextsFile) else part.group
 
 
-def _images_of(one: LabelledSet | TextSet) -> list[_Image]:
+def _images_of(one: AnySet) -> list[_Image]:
     """Return the images of a set, each with whose adapter reads it."""
     if isinstance(one, LabelledSet):
         return [_Image(row.path, one.part.modality) for row in one.rows]
+    if isinstance(one, MaskedSet):  # read with their masks
+        return []
     return [_Image(row.path, row.modality) for row in one.rows]
 
 
-def _in_several(sets_here: Sequence[LabelledSet | TextSet]) -> frozenset[_Image]:
+def _in_several(sets_here: Sequence[AnySet]) -> frozenset[_Image]:
     num_sets = Counter(image for one in sets_here for image in _images_of(one))
     return frozenset(image for image, number in num_sets.items() if number > 1)
 
 
 def _look(
-    root: Path, wanted_sets: Sequence[SetFile | TextsFile], key: bytes, unpacked: Path
-) -> tuple[list[LabelledSet | TextSet], list[MissingSet], list[UnusableSet]]:
+    root: Path, wanted_sets: Sequence[AnyPart], key: bytes, unpacked: Path
+) -> tuple[list[AnySet], list[MissingSet], list[UnusableSet]]:
     if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
         if not os.path.lexists(root):
             raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root, hint="Check the path.")
@@ -315,6 +363,8 @@ def _look(
         try:
             if isinstance(part, SetFile):
                 labelled = find_set(root, part, key, unpacked)
+            elif isinstance(part, MasksFile):
+                labelled = find_masks(root, part, key, unpacked)
             else:
                 labelled = find_texts(root, part, key, unpacked)
         except MedclipError as e:
@@ -340,12 +390,15 @@ def _look(
 
 
 def _held_out(
-    sets_here: Sequence[LabelledSet | TextSet], hashes: Mapping[str, frozenset[str]] | None
-) -> tuple[list[LabelledSet | TextSet], list[MissingSet]]:
+    sets_here: Sequence[AnySet], hashes: Mapping[str, frozenset[str]] | None
+) -> tuple[list[AnySet], list[MissingSet]]:
     """Leave the files that the pack's figures were measured on where a set asks for them; a set without is missing."""
     kept, missing = [], []
     measured = None if hashes is None else MeasuredFiles(hashes)
     for one in sets_here:
+        if isinstance(one, MaskedSet):
+            kept.append(one)
+            continue
         held, part = one.held_out(measured), one.part
         if held.rows:
             kept.append(held)

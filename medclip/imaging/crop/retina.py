@@ -85,6 +85,14 @@ def _field(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int] | None:
     return field[CLOSE:-CLOSE, CLOSE:-CLOSE], stride
 
 
+def square_of(box: Box) -> Box:
+    """Return the smallest square that holds a box, centred on it; it may reach beyond the image."""
+    side = max(box.height, box.width)
+    top = (box.top + box.bottom - side) // 2
+    left = (box.left + box.right - side) // 2
+    return Box(top, left, top + side, left + side)
+
+
 def square_around(pixels: NDArray[T], box: Box) -> NDArray[T]:
     """Cut the smallest square that holds a box, centred on it; what lies outside the image is black.
 
@@ -92,9 +100,8 @@ def square_around(pixels: NDArray[T], box: Box) -> NDArray[T]:
         S x S x C; a view of the same memory if the square lies inside the image.
     """
     height, width = pixels.shape[:2]
-    side = max(box.height, box.width)
-    top = (box.top + box.bottom - side) // 2
-    left = (box.left + box.right - side) // 2
+    top, left, bottom, _ = square_of(box)
+    side = bottom - top
     if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
         return pixels[top : top + side, left : left + side]
     square = np.zeros((side, side, pixels.shape[2]), pixels.dtype)

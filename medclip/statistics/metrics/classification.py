@@ -23,7 +23,7 @@ from medclip.statistics.metrics.ordered_answers import (
     resampled_spearman,
 )
 from medclip.statistics.metrics.ranks import resampled_auroc
-from medclip.statistics.resampling.resampled import Resampled, coefficient, mean, share
+from medclip.statistics.resampling.resampled import Resampled, bounded, mean, share
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import ratios
 from medclip.statistics.resampling.weights import draw_weights
@@ -105,7 +105,7 @@ class Shares:
         """Take the mean over runs."""
         point, drawn_B = float(self.point_R.mean()), self.drawn_RB.mean(axis=0)
         if self.signed:
-            return coefficient(point, drawn_B, patients=self.patients)
+            return bounded(point, drawn_B, patients=self.patients, least=-1.0)
         return share(point, drawn_B, cases=float(self.cases_R.mean()), patients=self.patients, pairs=self.pairs)
 
 

@@ -75,18 +75,24 @@ def share(
     return Resampled(value, _spread(drawn_B), bootstrap, variance - bootstrap, float(errors.df_G[0]))
 
 
-def coefficient(value: float, drawn_B: Floats, *, patients: float) -> Resampled:
-    """Take a coefficient from −1 to 1 (kappa, Spearman's rho) with its resamples; it has no floor.
+def bounded(
+    value: float, drawn_B: Floats, *, patients: float, least: float = 0.0, runs_SI: Floats | None = None
+) -> Resampled:
+    """Take a figure that is no share of answers, with its resamples: a mean of Dice, or kappa and Spearman's rho.
+
+    A rate's floor is that of answers which are 0 or 1; values in between vary less, and have none.
 
     Args:
-        value: Coefficient of the sample itself.
-        drawn_B: Coefficient of each resample of patients; NaN where not defined.
-        patients: Effective number of patients who can move it.
+        value: Figure of the sample itself.
+        drawn_B: Figure of each resample of patients; NaN where not defined.
+        patients: Effective number of patients, as of `share`.
+        least: Lowest value that there can be, as in `Resampled`; the highest is 1.
+        runs_SI: Figure of each draw of shots and initialisation, as in `Resampled`.
     """
-    one = np.array([value]), drawn_B[None], np.array([patients]), np.array([patients])
-    errors = mended(*one, share=False)
-    variance = float(errors.variance_G[0])
-    return Resampled(value, _spread(drawn_B), variance, 0.0, float(errors.df_G[0]), least=-1.0)
+    nothing = np.zeros(1)
+    errors = mended(np.array([value]), drawn_B[None], nothing, np.array([patients]), share=False)
+    variance, df = float(errors.variance_G[0]), float(errors.df_G[0])
+    return Resampled(value, _spread(drawn_B), variance, 0.0, df, runs_SI, least)
 
 
 def combination(
