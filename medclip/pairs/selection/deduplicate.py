@@ -96,7 +96,7 @@ def deduplicate(
     seed = int(context.rng("deduplicate", number).integers(2**31))
     links, alike, met_share = link_inside(pool, settings.cosine, context.progress, seed)
     dropped = _evaluation(pool, alike, links, settings, context) if settings.evaluation else {}
-    dropped |= _copies(links, _ranks(pile, rows_M), pool.patients, frozenset(dropped), context)
+    dropped |= copies_of(links, ranks_of(pile, rows_M), pool.patients, frozenset(dropped), context)
     kept_M, value_M = np.ones(len(rows_M), bool), np.full(len(rows_M), np.nan)
     for row, (_, value) in dropped.items():
         kept_M[row], value_M[row] = False, value
@@ -110,7 +110,7 @@ def deduplicate(
     }
     if model is not None:
         facts |= {"pack": pack_facts(model), "cosines": alike.cosines, "share_met_at_cosine": met_share}
-    notes = [*unread_notes(images.unread), limits.caution, _crowds(links, pool.patients)]
+    notes = [*unread_notes(images.unread), limits.caution, crowds(links, pool.patients)]
     if settings.cropped and images.small_RHW is None:
         notes.append(f"Copies that were cropped or turned were not looked for: more than {MOST_IMAGES:,} images.")
     return Verdict(kept_M, value_M, facts=facts, notes=tuple(note for note in notes if note))
@@ -151,7 +151,7 @@ def _spread(dropped: dict[int, tuple[str, float]], links: Links, reason: str) ->
                 dropped.setdefault(row, (reason, value))
 
 
-def _ranks(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks_of(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the place of each row in the order in which they stay: the longest caption first, ties by key."""
     lengths = [max(map(len, text.split("\n"))) for text in pile.cells("text", rows_M)]
     keys = pile.cells("key", rows_M)
@@ -160,7 +160,7 @@ def _ranks(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
     return ranks
 
 
-def _copies(
+def copies_of(
     links: Links, rank_M: NDArray[np.int64], patients: list[str], gone: frozenset[int], context: Context
 ) -> dict[int, tuple[str, float]]:
     """Return the rows that another one stands for, with the way of the link and its value."""
@@ -187,7 +187,7 @@ def _copies(
     return dropped
 
 
-def _crowds(links: Links, patients: list[str]) -> str:
+def crowds(links: Links, patients: list[str]) -> str:
     """Write a caution where images of many patients hang together."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
