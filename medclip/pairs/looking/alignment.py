@@ -2,8 +2,8 @@
 
 The chance level of a cosine is nothing that one could know: towers put all images of a modality and all of their texts
 into narrow cones. So each image is also held against the text of another patient of its modality, and the AUROC of
-matched against shuffled cosines says how often the own text is the nearer one: 0.5 is chance. Intervals are Obuchowski's,
-by patient of the image.
+matched against shuffled cosines says how often a pair's own text is nearer than a shuffled one: 0.5 is chance.
+Intervals are Obuchowski's, by patient of the image.
 """
 
 from __future__ import annotations

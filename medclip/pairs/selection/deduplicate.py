@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medclip.pairs.selection.steps import Context
+    from medclip.progress import Progress
 
 _MANY_PATIENTS = 10
 """Patients that one set of linked images may have before a caution is due."""
@@ -96,7 +97,7 @@ def deduplicate(
     seed = int(context.rng("deduplicate", number).integers(2**31))
     links, alike, met_share = link_inside(pool, settings.cosine, context.progress, seed)
     dropped = _evaluation(pool, alike, links, settings, context) if settings.evaluation else {}
-    dropped |= copies_of(links, ranks_of(pile, rows_M), pool.patients, frozenset(dropped), context)
+    dropped |= copies_of(links, ranks_of(pile, rows_M), pool.patients, frozenset(dropped), context.progress)
     kept_M, value_M = np.ones(len(rows_M), bool), np.full(len(rows_M), np.nan)
     for row, (_, value) in dropped.items():
         kept_M[row], value_M[row] = False, value
@@ -161,7 +162,7 @@ def ranks_of(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def copies_of(
-    links: Links, rank_M: NDArray[np.int64], patients: list[str], gone: frozenset[int], context: Context
+    links: Links, rank_M: NDArray[np.int64], patients: list[str], gone: frozenset[int], progress: Progress
 ) -> dict[int, tuple[str, float]]:
     """Return the rows that another one stands for, with the way of the link and its value."""
     neighbours: dict[int, dict[int, tuple[int, float]]] = defaultdict(dict)
@@ -170,11 +171,11 @@ def copies_of(
             for row, other in ((i, j), (j, i)):
                 if other not in neighbours[row] or way < neighbours[row][other][0]:
                     neighbours[row][other] = (way, value)
-    context.progress.stage("Choosing one of each image", len(neighbours))
+    progress.stage("Choosing one of each image", len(neighbours))
     dropped: dict[int, tuple[str, float]] = {}
     stays: set[int] = set()
     for row in sorted(neighbours, key=lambda row: rank_M[row]):
-        context.progress.step()
+        progress.step()
         if row in dropped:
             continue
         stays.add(row)
