@@ -18,7 +18,7 @@ from medclip.wording import by_reason, capital, count, estimate, list_of, number
 
 if TYPE_CHECKING:
     from medclip.pairs.looking.alignment import ModalityAlignment
-    from medclip.pairs.looking.look_at_pile import PileLook
+    from medclip.pairs.looking.pile_look import PileLook
 
 Severity = Literal["bad", "wait", "good"]
 _ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
@@ -109,9 +109,7 @@ def _evaluation(look: PileLook) -> Iterator[Finding]:
 def _copies(look: PileLook) -> Iterator[Finding]:
     copies = look.copies
     if num := int(copies.across_patients_N.sum()):
-        text = (
-            f"{_some(look, num)} show an image that stands under another patient, too: one of the two is mislabelled."
-        )
+        text = f"{_some(look, num)} show an image that another patient’s pair shows, too: one of the two is wrong."
         yield Finding("bad", text, num, leads=True)
     if copies.num_copies:
         ways = by_reason(copies.by_way)
