@@ -20,7 +20,7 @@ from medclip.reports.drawings import FIRST, INK, SECOND, SOFT, dress, themed_svg
 from medclip.reports.html_page import image_uri, render_page, svg_uri
 from medclip.reports.model_card import modality_title
 from medclip.version import __version__
-from medclip.wording import by_reason, capital, estimate, figure, number, percent_of
+from medclip.wording import by_reason, capital, estimate, figure, list_of, number, percent_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,11 +49,14 @@ _ENDS = {"worst": "Worst aligned", "best": "Best aligned", "drawn": "Drawn at ra
 def render_look(look: PileLook) -> str:
     """Render the page."""
     alignment = look.alignment
+    unnamed = [c for c in _TITLES if all(not row.value for row in look.counts if row.column == c)]
     drawn = () if alignment is None else alignment.modalities[:_MOST_DRAWN]
     values = {
         "look": look,
         "figures_": _figures(look),
-        "counts": [(_TITLES[column], *_count_rows(look, column)) for column in _TITLES],
+        "findings": [(one.severity, one.text.split("`")) for one in look.findings],
+        "counts": [(_TITLES[column], *_count_rows(look, column)) for column in _TITLES if column not in unnamed],
+        "unnamed": list_of([_TITLES[column].lower() for column in unnamed]),
         "faults": [(capital(FAULTS[name]), mask.sum()) for name, mask in look.texts.faults.items() if mask.any()],
         "lengths": _lengths(look),
         "repeats": {
@@ -64,7 +67,7 @@ def render_look(look: PileLook) -> str:
         "tails": _tails(look),
         "tail_svg": svg_uri(_tail_svg(look)) if len(look.words.counts_K) else "",
         "copies": _copies(look),
-        "against": [(one, by_reason(one.by_way), (one.has_image_N | one.has_patient_N).sum()) for one in look.against],
+        "against": [(one, by_reason(one.by_way), one.to_drop_N.sum()) for one in look.against],
         "alignment": [
             (_title(one.modality), one, _ends(one.matched), _ends(one.shuffled), estimate(one.auroc, one.low, one.high))
             for one in (alignment.modalities if alignment else ())
@@ -87,7 +90,7 @@ def _title(modality: str) -> str:
 
 
 def _figures(look: PileLook) -> list[tuple[str, ...]]:
-    linked = [one.has_image_N | one.has_patient_N for one in look.against]
+    linked = [one.to_drop_N for one in look.against]
     named = [("Pairs", number(look.num_pairs)), ("Patients", number(look.num_patients) if look.num_patients else "–")]
     named.append(("Different texts", number(look.boilerplate.num_distinct)))
     copies = look.copies.num_copies
@@ -118,6 +121,7 @@ def _copies(look: PileLook) -> list[tuple[str, ...]]:
     rows += [
         ("Share their image with a pair that has another text", int(copies.other_text_N.sum())),
         ("Share it with a pair of another patient", int(copies.across_patients_N.sum())),
+        ("Look like another patient’s", int((copies.alike_patients_N & ~copies.across_patients_N).sum())),
         ("Share it with a pair of another split", int(copies.across_splits_N.sum())),
         ("Have an image that cannot be read", sum(copies.unread.values())),
     ]

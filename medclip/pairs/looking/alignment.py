@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from medclip.progress import Progress
 
 _TRIES = 20
-_BINS = 48
+_BINS, _FEW_BINS, _FEW = 48, 20, 1000
+"""Bins of a drawing, and those where there are few pairs."""
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -126,7 +127,7 @@ def _of_modality(
 ) -> ModalityAlignment:
     has_other = np.isfinite(shuffled)
     both = np.concatenate([matched, shuffled[has_other]])
-    edges = np.histogram_bin_edges(both, _BINS)
+    edges = np.histogram_bin_edges(both, _BINS if len(matched) > _FEW else _FEW_BINS)
     auroc = low = high = None
     if has_other.any():
         # Matched ones of all pairs are held against the shuffled ones: a pair without a partner says something, too.

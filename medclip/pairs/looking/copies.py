@@ -17,6 +17,7 @@ from medclip.pairs.pile import Pile
 from medclip.pairs.selection.deduplicate import DeduplicateSettings, copies_of, crowds, ranks_of
 from medclip.pairs.selection.image_links import (
     MOST_IMAGES,
+    SURE_BITS,
     WAYS,
     Links,
     Pool,
@@ -47,9 +48,11 @@ class Against:
     has_image_N: NDArray[np.bool_]
     """Pairs whose image is one of its images: copied, cropped, mirrored or inverted."""
     has_patient_N: NDArray[np.bool_]
-    """Pairs of one of its patients, by identifier or keyed hash."""
+    """Pairs of one of its patients: by identifier or keyed hash, or because the patient has an image there."""
     num_patients: int
-    """Patients that both have."""
+    """Patients of these pairs."""
+    to_drop_N: NDArray[np.bool_]
+    """Pairs that `deduplicate` drops for the set: these, and copies of them."""
     by_way: Mapping[str, int]
     """Pairs by the surest way in which their image is linked."""
     links: Links
@@ -71,7 +74,9 @@ class Copies:
     is_linked_N: NDArray[np.bool_]
     """Pairs whose image another pair shows."""
     across_patients_N: NDArray[np.bool_]
-    """Those of them that another patient's pair shows, as far as both are known."""
+    """Those of them that another patient's pair shows, as far as both are known: equal pixels, or nearly equal hashes."""
+    alike_patients_N: NDArray[np.bool_]
+    """Those that are linked to another patient's less surely: two patients may look so."""
     across_splits_N: NDArray[np.bool_]
     """Those that a pair of another split shows."""
     other_text_N: NDArray[np.bool_]
@@ -112,9 +117,13 @@ def find_copies(
     patient_N, split_N = np.array(patients, object), np.array(pile.cells("split"), object)
     one, other = links.one_K, links.other_K
     both_known_K = (patient_N[one] != "") & (patient_N[other] != "")
+    patients_differ_K = both_known_K & (patient_N[one] != patient_N[other])
+    # Of medpix2, two patients' slices through the orbits differ in 54 bits, and vectors confirm them.
+    sure_K = (links.way_K <= 1) & (links.value_K <= SURE_BITS)
     differ = {
         "linked": np.ones(len(one), bool),
-        "patients": both_known_K & (patient_N[one] != patient_N[other]),
+        "patients": patients_differ_K & sure_K,
+        "alike": patients_differ_K & ~sure_K,
         "splits": split_N[one] != split_N[other],
         "texts": facts.hash_N[one] != facts.hash_N[other],
     }
@@ -131,6 +140,7 @@ def find_copies(
         {way: ways.count(way) for way in WAYS if way in ways},
         masks["linked"],
         masks["patients"],
+        masks["alike"],
         masks["splits"],
         masks["texts"],
         tuple(against),
@@ -150,14 +160,14 @@ def _against(pool: Pool, alike: Any, inside: Links, held_out: Pile, key: bytes |
     """Hold a pile against one evaluation set; copies of a pair whose image is its, are its, too."""
     num = len(pool.patients)
     links = link_with(pool, alike, held_out, progress)
-    has_image_N, way_N = np.zeros(num, bool), np.full(num, len(WAYS))
-    has_image_N[links.one_K] = True
+    direct_N, way_N = np.zeros(num, bool), np.full(num, len(WAYS))
+    direct_N[links.one_K] = True
     np.minimum.at(way_N, links.one_K, links.way_K)
-    direct_N = has_image_N.copy()
-    has_image_N[inside.one_K[direct_N[inside.other_K]]] = True
-    has_image_N[inside.other_K[direct_N[inside.one_K]]] = True
+    has_image_N = _with_copies(direct_N, inside)
     theirs = {patient for patient in held_out.cells("patient") if patient}
+    theirs |= {pool.patients[row] for row in np.flatnonzero(has_image_N).tolist()} - {""}
     matched = match_patients(set(pool.patients), theirs, key)
+    has_patient_N = np.array([patient in matched for patient in pool.patients], bool)
     by_way = {way: int((way_N == code).sum()) for code, way in enumerate(WAYS) if (way_N == code).any()}
     if num_through := int((has_image_N & ~direct_N).sum()):
         by_way["through a copy"] = num_through
@@ -165,9 +175,18 @@ def _against(pool: Pool, alike: Any, inside: Links, held_out: Pile, key: bytes |
         held_out.place.name,
         len(held_out),
         has_image_N,
-        np.array([patient in matched for patient in pool.patients], bool),
+        has_patient_N,
         len(matched),
+        _with_copies(has_image_N | has_patient_N, inside),
         by_way,
         links,
         tuple(held_out.cells("key", links.other_K)),
     )
+
+
+def _with_copies(is_in_N: NDArray[np.bool_], inside: Links) -> NDArray[np.bool_]:
+    """Add the rows that are linked to rows which are in."""
+    spread_N = is_in_N.copy()
+    spread_N[inside.one_K[is_in_N[inside.other_K]]] = True
+    spread_N[inside.other_K[is_in_N[inside.one_K]]] = True
+    return spread_N

@@ -43,6 +43,7 @@ _REMEDIES = {
     "modality": "The step `basic` of `medclip pairs select` drops them.",
     "few words": "The step `basic` of `medclip pairs select` drops them.",
 }
+_SINGULAR = {"have": "has", "are": "is"}
 _LEAST_SEEN = 20
 """Patients below which nothing is made of an AUROC."""
 
@@ -81,36 +82,36 @@ def _by_share(look: PileLook, num: int, text: str, bounds: tuple[float, float]) 
     """Yield a finding where the share of pairs is above the first bound, bad where it is above the second."""
     share = num / look.num_pairs
     if share > bounds[0]:
-        yield Finding("bad" if share > bounds[1] else "wait", f"{_some(look, num)} {text}", num)
+        verb, _, rest = text.partition(" ")
+        verb = _SINGULAR.get(verb, f"{verb}s") if num == 1 else verb
+        yield Finding("bad" if share > bounds[1] else "wait", f"{_some(look, num)} {verb} {rest}", num)
 
 
 def _evaluation(look: PileLook) -> Iterator[Finding]:
     for one in look.against:
-        linked = int((one.has_image_N | one.has_patient_N).sum())
+        linked = int(one.to_drop_N.sum())
         if not linked:
             text = f"No pair shows an image of {one.name} or is of one of its patients, as far as can be told."
             yield Finding("good", text)
             continue
         parts = []
         if num := int(one.has_image_N.sum()):
-            parts.append(f"{_some(look, num)} show an image of the evaluation set {one.name} ({by_reason(one.by_way)})")
+            parts.append(f"{number(num)} by the image ({by_reason(one.by_way)})")
         if num := int(one.has_patient_N.sum()):
-            patients = count(one.num_patients, "patient")
-            parts.append(
-                f"{_some(look, num)} are of {patients} who {'is' if one.num_patients == 1 else 'are'} in "
-                f"{one.name if parts else f'the evaluation set {one.name}'}"
-            )
-        text = (
-            f"{'; '.join(parts)}. A model trained on these pairs must not be measured there: drop them with the step "
-        )
-        yield Finding("bad", f"{text}`deduplicate`.", linked, leads=True)
+            parts.append(f"{number(num)} by the patient ({count(one.num_patients, 'patient')})")
+        text = f"{_some(look, linked)} must not be trained on where {one.name} is an evaluation set: {list_of(parts)}."
+        yield Finding("bad", f"{text} The step `deduplicate` drops them.", linked, leads=True)
 
 
 def _copies(look: PileLook) -> Iterator[Finding]:
     copies = look.copies
     if num := int(copies.across_patients_N.sum()):
-        text = f"{_some(look, num)} show an image that another patient’s pair shows, too: one of the two is wrong."
+        text = f"In {_some(look, num)} an image stands that another patient’s pair shows, too: one of the two is wrong."
         yield Finding("bad", text, num, leads=True)
+    if num := int((copies.alike_patients_N & ~copies.across_patients_N).sum()):
+        text = f"In {_some(look, num)} an image stands that looks like one of another patient: a copy, or two who look "
+        text += "alike."
+        yield Finding("wait", text, num)
     if copies.num_copies:
         ways = by_reason(copies.by_way)
         text = f"show an image that another pair shows already ({ways}). The step `deduplicate` drops them."
@@ -129,7 +130,7 @@ def _splits(look: PileLook) -> Iterator[Finding]:
         text = f"{count(look.num_patients_in_splits, 'patient')} stand in more than one split."
         yield Finding("bad", text, look.num_patients_in_splits, leads=True)
     if num := int(look.copies.across_splits_N.sum()):
-        yield Finding("bad", f"{_some(look, num)} show an image that another split shows, too.", num, leads=True)
+        yield Finding("bad", f"In {_some(look, num)} an image stands that another split shows, too.", num, leads=True)
 
 
 def _alignment(look: PileLook) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TOP = 10
 """The most frequent ones, whose share is stated."""
+_MOST_WORDINGS = 3
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -33,6 +34,8 @@ class Concept:
     """How many pairs name a concept."""
 
     concept: str
+    wordings: str
+    """The entries by which it is named most: "mass" may be an entry of a lung mass."""
     affirmed: int
     """Pairs that affirm it and deny it nowhere."""
     denied: int
@@ -102,9 +105,10 @@ def count_concepts(
     both_L = affirmed_L & denied_L
     counts = [np.bincount(concept_L[of], minlength=num) for of in (affirmed_L & ~both_L, denied_L & ~both_L, both_L)]
     patients = [_num_patients(concept_L[of], patient_L[of], num) for of in (affirmed_L, denied_L)]
+    wordings = _wordings(matches.index_M2[:, 0], metadata)
     total_K = np.sum(counts, axis=0)
     concepts = [
-        Concept(metadata.concepts[k], *(int(column[k]) for column in (*counts, *patients)))
+        Concept(metadata.concepts[k], wordings[k], *(int(column[k]) for column in (*counts, *patients)))
         for k in np.argsort(-total_K, kind="stable").tolist()
         if total_K[k]
     ]
@@ -140,6 +144,17 @@ def tail_of(counts_K: NDArray[np.int64]) -> Tail:
         float(counts_K[rare_K].sum() / total),
         gini(counts_K),
     )
+
+
+def _wordings(entry_M: NDArray[np.int32], metadata: Metadata) -> dict[int, str]:
+    """Return the most frequent entries of each concept in one line."""
+    counts_E = np.bincount(entry_M, minlength=len(metadata))
+    wordings: dict[int, list[str]] = {}
+    for entry in np.argsort(-counts_E, kind="stable").tolist():
+        if not counts_E[entry]:
+            break
+        wordings.setdefault(int(metadata.concept_E[entry]), []).append(metadata.entries[entry])
+    return {concept: ", ".join(entries[:_MOST_WORDINGS]) for concept, entries in wordings.items()}
 
 
 def _num_patients(concept_L: NDArray[np.int64], patient_L: NDArray[np.int64], num: int) -> NDArray[np.int64]:

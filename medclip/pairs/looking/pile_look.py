@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medclip.files.tables.write import schema_of, table_of
 from medclip.pairs.looking.alignment import Alignment
-from medclip.pairs.looking.boilerplate import Boilerplate
+from medclip.pairs.looking.boilerplate import Boilerplate, Repeat
 from medclip.pairs.looking.copies import Against, Copies
 from medclip.pairs.looking.findings import Finding
-from medclip.pairs.looking.mentions import ConceptCounts, Tail
+from medclip.pairs.looking.mentions import Concept, ConceptCounts, Tail
 from medclip.pairs.looking.texts import TextFacts
 from medclip.pairs.selection.image_links import WAYS
 from medclip.result import Result, named_counts
@@ -94,7 +95,7 @@ class PileLook(Result):
         facts["modalities"] = named_counts({r.value: r.pairs for r in self.counts if r.column == "modality"})
         facts["copies"] = f"{number(self.copies.num_copies)} ({percent_of(self.copies.num_copies, self.num_pairs)})"
         for one in self.against:
-            linked = int((one.has_image_N | one.has_patient_N).sum())
+            linked = int(one.to_drop_N.sum())
             facts[f"linked to {one.name}"] = number(linked)
         return facts | ({} if self.out is None else {"folder": self.out})
 
@@ -133,6 +134,7 @@ class PileLook(Result):
                 "by_way": dict(copies.by_way),
                 "linked": int(copies.is_linked_N.sum()),
                 "across_patients": int(copies.across_patients_N.sum()),
+                "like_another_patients": int((copies.alike_patients_N & ~copies.across_patients_N).sum()),
                 "across_splits": int(copies.across_splits_N.sum()),
                 "with_another_text": int(copies.other_text_N.sum()),
                 "unread": dict(copies.unread),
@@ -145,7 +147,7 @@ class PileLook(Result):
                     "by_way": dict(one.by_way),
                     "of_a_patient": int(one.has_patient_N.sum()),
                     "patients": one.num_patients,
-                    "either": int((one.has_image_N | one.has_patient_N).sum()),
+                    "to_drop": int(one.to_drop_N.sum()),
                 }
                 for one in self.against
             ],
@@ -174,15 +176,15 @@ class PileLook(Result):
             "boilerplate": self.boilerplate.is_repeated_N,
             "shows_a_copy": self.copies.is_linked_N,
             "in_evaluation": np.logical_or.reduce(
-                [np.zeros(self.num_pairs, bool), *(a.has_image_N | a.has_patient_N for a in self.against)]
+                [np.zeros(self.num_pairs, bool), *(a.to_drop_N for a in self.against)]
             ),
         }
         links = [("", self.copies.links, [self.keys[row] for row in self.copies.links.other_K.tolist()])]
         links += [(one.name, one.links, list(one.keys)) for one in self.against]
         tables = {
-            "counts": pa.Table.from_pylist([asdict(row) for row in self.counts]),
-            "concepts": pa.Table.from_pylist([{**asdict(c), "pairs": c.pairs} for c in self.concepts.concepts]),
-            "sentences": pa.Table.from_pylist([asdict(one) for one in self.boilerplate.repeats]),
+            "counts": table_of(self.counts, CountRow, schema_of(CountRow)),
+            "concepts": table_of(self.concepts.concepts, Concept, schema_of(Concept)),
+            "sentences": table_of(self.boilerplate.repeats, Repeat, schema_of(Repeat)),
             "pairs": pa.table(pairs),
             "links": pa.table(
                 {
@@ -204,7 +206,7 @@ class PileLook(Result):
                     ends = row.pop(name) or (None,) * 3
                     row |= {f"{name}_{q}": value for q, value in zip(("5", "50", "95"), ends, strict=True)}
             tables["alignment"] = pa.Table.from_pylist(rows)
-        return {name: table for name, table in tables.items() if table.num_columns}
+        return tables
 
 
 def _quantiles(values_N: NDArray[np.int64]) -> dict[str, int]:

@@ -32,7 +32,7 @@ MOST_IMAGES = int(MOST_PAIRS**0.5)
 """Images up to which copies that were cropped or turned are looked for."""
 WAYS = ("pixels", "hash", "registered", "embedding")
 """How two images are linked, the surest first."""
-_BITS_WITHIN_PATIENT = 16
+SURE_BITS = 16
 """Bits up to which two images of one patient are one: of brain_mri's pairs those are, and beyond are next slices."""
 _CORRELATION_OF_UNKNOWN = 0.97
 """Least correlation of registered images of which no patient is known: next slices of covid_ct have up to 0.96."""
@@ -185,7 +185,7 @@ def _of_two_exposures(links: Links, patients: Sequence[str]) -> Links:
     names = np.array(patients, object)
     one_K, other_K = names[links.one_K], names[links.other_K]
     same_K, unknown_K = (one_K == other_K) & (one_K != ""), (one_K == "") & (other_K == "")
-    near_K = (links.way_K <= 1) & (links.value_K <= _BITS_WITHIN_PATIENT)
+    near_K = (links.way_K <= 1) & (links.value_K <= SURE_BITS)
     turned_K = (links.way_K == 2) & (links.value_K >= _CORRELATION_OF_UNKNOWN)
     kept_K = near_K | ~(same_K | unknown_K) | (unknown_K & turned_K)
     return Links(links.one_K[kept_K], links.other_K[kept_K], links.way_K[kept_K], links.value_K[kept_K])
