@@ -7,6 +7,7 @@ patient: a report that was copied to its thirty images is no boilerplate. The li
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,13 +76,13 @@ def find_boilerplate(
     has_text_N = ~facts.faults["empty"]
     # Of pairs without a patient the text stands for one; negative numbers are no patient's.
     unit_N = np.where(is_known_N, patients_N, -2 - np.unique(facts.hash_N, return_inverse=True)[1])
-    hashes, rows = [], []
+    hashes, rows = array("q"), array("q")  # lists of five million texts take gigabytes
     progress.stage("Comparing sentences", len(texts))
     for start, part in batches(texts):
         for row, text in enumerate(part, start):
             codes = dict.fromkeys(hash(sentence.casefold()) for sentence in sentences(text))
-            hashes += codes
-            rows += [row] * len(codes)
+            hashes.extend(codes)
+            rows.extend(row for _ in codes)
         progress.step(len(part))
     row_S = np.array(rows, np.int64)
     names, code_S = np.unique(np.array(hashes, np.int64), return_inverse=True)

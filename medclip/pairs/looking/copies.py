@@ -74,7 +74,7 @@ class Copies:
     is_linked_N: NDArray[np.bool_]
     """Pairs whose image another pair shows."""
     across_patients_N: NDArray[np.bool_]
-    """Those of them that another patient's pair shows, as far as both are known: equal pixels, or nearly equal hashes."""
+    """Those of them that another known patient's pair shows: equal pixels, or nearly equal hashes."""
     alike_patients_N: NDArray[np.bool_]
     """Those that are linked to another patient's less surely: two patients may look so."""
     across_splits_N: NDArray[np.bool_]

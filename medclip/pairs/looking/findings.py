@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from medclip.pairs.looking.boilerplate import LEAST_PATIENTS
-from medclip.pairs.looking.texts import FAULTS
+from medclip.pairs.looking.texts import FAULTS, NO_WORDS
 from medclip.pairs.selection.balance import LEAST_T
 from medclip.sample import spoken
 from medclip.wording import by_reason, capital, count, estimate, list_of, number, percent, percent_of
@@ -169,7 +169,7 @@ def _texts(look: PileLook) -> Iterator[Finding]:
         text = f"have a text that is longer than the {number(look.context)} tokens of the pack: the rest is not read."
         yield from _by_share(look, look.num_cut, text, (0.0, 0.25))
     others = {row.value: row.pairs for row in look.counts if row.column == "language"}
-    num = look.num_pairs - others.get("none", 0) - max((n for v, n in others.items() if v != "none"), default=0)
+    num = look.num_pairs - others.get(NO_WORDS, 0) - max((n for v, n in others.items() if v != NO_WORDS), default=0)
     text = (
         f"have a text in another language than most: {list_of([v for v in list(others) if v != 'none'][1:], most=4)}."
     )

@@ -39,6 +39,8 @@ FAULTS: Mapping[str, str] = {
     "date": "hold a date or a time",
 }
 """What pairs are counted by, in words that follow a number of pairs."""
+NO_WORDS = "no words"
+"""Language of a text without a letter."""
 _ADDRESS = re.compile(r"(?:(?:https?://|www\.)\S+\s*)+", re.I)
 _DAMAGED = re.compile(r"\ufffd|Ã[\x80-\xbf]|â€|Â[\xa0°µ±]")
 """The mark of a letter that could not be read, and UTF-8 that was read as Latin-1."""
@@ -136,7 +138,7 @@ def _language(text: str) -> str:
     """Name what letters and small words speak for; short texts without a sign of another language count as English."""
     letters = _LETTER.findall(text)
     if not letters:
-        return "none"
+        return NO_WORDS
     if not text.isascii() and 4 * len(_OTHER_SCRIPT.findall(text)) > len(letters):
         return "not in Latin letters"
     return "English, or too short to tell" if is_english(text) else "another in Latin letters"
