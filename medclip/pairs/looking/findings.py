@@ -168,11 +168,10 @@ def _texts(look: PileLook) -> Iterator[Finding]:
     if look.num_cut is not None and look.context is not None:
         text = f"have a text that is longer than the {number(look.context)} tokens of the pack: the rest is not read."
         yield from _by_share(look, look.num_cut, text, (0.0, 0.25))
-    others = {row.value: row.pairs for row in look.counts if row.column == "language"}
-    num = look.num_pairs - others.get(NO_WORDS, 0) - max((n for v, n in others.items() if v != NO_WORDS), default=0)
-    text = (
-        f"have a text in another language than most: {list_of([v for v in list(others) if v != 'none'][1:], most=4)}."
-    )
+    # Counts of a column stand in the order of their pairs: the first is the language of most.
+    others = [row for row in look.counts if row.column == "language" and row.value != NO_WORDS][1:]
+    num = sum(row.pairs for row in others)
+    text = f"have a text in another language than most: {list_of([row.value for row in others], most=4)}."
     yield from _by_share(look, num, text, (0.01, 0.5))
 
 
