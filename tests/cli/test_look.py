@@ -82,4 +82,4 @@ def test_a_pack_measures_alignment_and_counts_tokens(folder: Path) -> None:
     assert {one.end for one in look.examples} == {"worst", "best"}
     page = (folder / "look" / "look.html").read_text()
     assert "Alignment by medclip-mini" in page
-    assert any("are too few to tell" in one.text for one in look.findings)
+    assert any("too few patients (6) to tell" in one.text for one in look.findings)

@@ -141,5 +141,14 @@ def _of_modality(
     counts = [tuple(np.histogram(x, edges)[0].tolist()) for x in (matched, shuffled[has_other])]
     num_patients = len(np.unique(patients))
     return ModalityAlignment(
-        modality, len(matched), num_patients, quantiles[0], quantiles[1], auroc, low, high, tuple(edges), *counts
+        modality,
+        len(matched),
+        num_patients,
+        quantiles[0],
+        quantiles[1],
+        auroc,
+        low,
+        high,
+        tuple(edges.tolist()),
+        *counts,
     )

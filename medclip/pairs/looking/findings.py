@@ -55,8 +55,8 @@ class Finding:
     severity: Severity
     text: str
     pairs: int = 0
-    leads: bool = False
-    """Whether it stands before others of its severity."""
+    rank: int = 0
+    """Those of a higher one stand before others of their severity."""
 
 
 def findings(look: PileLook) -> tuple[Finding, ...]:
@@ -71,7 +71,7 @@ def findings(look: PileLook) -> tuple[Finding, ...]:
         *_concepts(look),
         *_unknown(look),
     ]
-    return tuple(sorted(every, key=lambda one: (_ORDER.index(one.severity), not one.leads, -one.pairs)))
+    return tuple(sorted(every, key=lambda one: (_ORDER.index(one.severity), -one.rank, -one.pairs)))
 
 
 def _some(look: PileLook, num: int) -> str:
@@ -100,14 +100,14 @@ def _evaluation(look: PileLook) -> Iterator[Finding]:
         if num := int(one.has_patient_N.sum()):
             parts.append(f"{number(num)} by the patient ({count(one.num_patients, 'patient')})")
         text = f"{_some(look, linked)} must not be trained on where {one.name} is an evaluation set: {list_of(parts)}."
-        yield Finding("bad", f"{text} The step `deduplicate` drops them.", linked, leads=True)
+        yield Finding("bad", f"{text} The step `deduplicate` drops them.", linked, rank=2)
 
 
 def _copies(look: PileLook) -> Iterator[Finding]:
     copies = look.copies
     if num := int(copies.across_patients_N.sum()):
         text = f"In {_some(look, num)} an image stands that another patient’s pair shows, too: one of the two is wrong."
-        yield Finding("bad", text, num, leads=True)
+        yield Finding("bad", text, num, rank=1)
     if num := int((copies.alike_patients_N & ~copies.across_patients_N).sum()):
         text = f"In {_some(look, num)} an image stands that looks like one of another patient: a copy, or two who look "
         text += "alike."
@@ -128,9 +128,9 @@ def _copies(look: PileLook) -> Iterator[Finding]:
 def _splits(look: PileLook) -> Iterator[Finding]:
     if look.num_patients_in_splits:
         text = f"{count(look.num_patients_in_splits, 'patient')} stand in more than one split."
-        yield Finding("bad", text, look.num_patients_in_splits, leads=True)
+        yield Finding("bad", text, look.num_patients_in_splits, rank=1)
     if num := int(look.copies.across_splits_N.sum()):
-        yield Finding("bad", f"In {_some(look, num)} an image stands that another split shows, too.", num, leads=True)
+        yield Finding("bad", f"In {_some(look, num)} an image stands that another split shows, too.", num, rank=1)
 
 
 def _alignment(look: PileLook) -> Iterator[Finding]:

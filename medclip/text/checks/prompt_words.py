@@ -88,7 +88,7 @@ def num_read(text: str, tokenizer: Tokenizer) -> int:
 def num_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int64]:
     """Count the tokens of N texts, begin and end included, also of those that the context cuts.
 
-    A few words are encoded at once, which no context cuts; words are tokenized alike wherever they stand.
+    A few words are encoded at once, which hardly a context cuts; words are tokenized alike wherever they stand.
     """
     parts = [
         (row, " ".join(words[at : at + _WORDS_AT_ONCE]))
@@ -105,6 +105,8 @@ def num_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int64]:
         # CLIPA's tokenizers blank the end.
         filled_K = np.where(ids_KL != tokenizer.pad_id, np.arange(1, ids_KL.shape[1] + 1), 0).max(axis=1)
         lengths_K = np.where(is_end_KL.any(axis=1), is_end_KL.argmax(axis=1), filled_K)
+        for k in np.flatnonzero(lengths_K >= tokenizer.context_length - 1).tolist():  # the context may have cut them
+            lengths_K[k] = begin + sum(_pieces(word, tokenizer) for word in words[k].split())
         np.add.at(nums_N, list(rows), lengths_K - begin)
     return nums_N
 
