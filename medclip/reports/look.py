@@ -91,7 +91,10 @@ def _title(modality: str) -> str:
 
 def _figures(look: PileLook) -> list[tuple[str, ...]]:
     linked = [one.to_drop_N for one in look.against]
-    named = [("Pairs", number(look.num_pairs)), ("Patients", number(look.num_patients) if look.num_patients else "–")]
+    named: list[tuple[str, ...]] = [
+        ("Pairs", number(look.num_pairs)),
+        ("Patients", number(look.num_patients) if look.num_patients else "–"),
+    ]
     named.append(("Different texts", number(look.boilerplate.num_distinct)))
     copies = look.copies.num_copies
     named.append(("Copies", number(copies), *(["wait"] if copies else ["good"])))

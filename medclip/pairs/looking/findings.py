@@ -6,11 +6,11 @@ a split or the identity of patients is bad from the first pair on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from medclip.pairs.looking.boilerplate import LEAST_PATIENTS
+from medclip.pairs.looking.pile_look import Finding, PileLook, Severity
 from medclip.pairs.looking.texts import FAULTS, NO_WORDS
 from medclip.pairs.selection.balance import LEAST_T
 from medclip.sample import spoken
@@ -18,9 +18,7 @@ from medclip.wording import by_reason, capital, count, estimate, list_of, number
 
 if TYPE_CHECKING:
     from medclip.pairs.looking.alignment import ModalityAlignment
-    from medclip.pairs.looking.pile_look import PileLook
 
-Severity = Literal["bad", "wait", "good"]
 _ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
 _SHARES: Mapping[str, tuple[float, float]] = {
     "empty": (0.0, 0.01),
@@ -44,19 +42,10 @@ _REMEDIES = {
     "few words": "The step `basic` of `medclip pairs select` drops them.",
 }
 _SINGULAR = {"have": "has", "are": "is"}
+_LEAST_PILE = 5 * LEAST_T
+"""Pairs below which all is rare."""
 _LEAST_SEEN = 20
 """Patients below which nothing is made of an AUROC."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence, how bad it is, and of how many pairs it speaks."""
-
-    severity: Severity
-    text: str
-    pairs: int = 0
-    rank: int = 0
-    """Those of a higher one stand before others of their severity."""
 
 
 def findings(look: PileLook) -> tuple[Finding, ...]:
@@ -195,7 +184,7 @@ def _concepts(look: PileLook) -> Iterator[Finding]:
         text = f"Texts affirm and deny one concept at once in {count(num, 'place')}, most of all {list_of(names[:3])}: "
         yield Finding("wait", f"{text}two sides, or a contradiction.", num)
     tail = concepts.affirmed
-    if len(tail.counts_K) > 1:
+    if len(tail.counts_K) > 1 and look.num_pairs >= _LEAST_PILE:
         rare = f"{number(tail.num_rare)} of {count(len(tail.counts_K), 'concept')}"
         text = (
             f"{rare} that are affirmed stand in fewer than {LEAST_T} pairs ({percent(tail.share_of_rare)} of all "
@@ -210,8 +199,3 @@ def _unknown(look: PileLook) -> Iterator[Finding]:
     for column, why in (("license", "no licence"), ("modality", "no modality")):
         num = sum(row.pairs for row in look.counts if row.column == column and not row.value)
         yield from _by_share(look, num, f"name {why}.", (0.0, 2.0))
-
-
-def worst(every: Sequence[Finding]) -> Severity:
-    """Return how bad the worst is."""
-    return every[0].severity if every else "good"

@@ -202,7 +202,8 @@ def _examples(
     progress: Progress,
 ) -> list[Example]:
     """Choose the worst and the best aligned pairs of each modality, or some at random; one of each patient."""
-    names, chosen = np.array(modalities, object), []
+    names = np.array(modalities, object)
+    chosen: list[tuple[str, int]] = []
     for modality in sorted(set(modalities)) if num else ():
         rows = np.flatnonzero(names == modality)
         if alignment is None:

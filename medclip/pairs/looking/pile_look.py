@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from medclip.files.tables.write import schema_of, table_of
 from medclip.pairs.looking.alignment import Alignment
 from medclip.pairs.looking.boilerplate import Boilerplate, Repeat
 from medclip.pairs.looking.copies import Against, Copies
-from medclip.pairs.looking.findings import Finding
 from medclip.pairs.looking.mentions import Concept, ConceptCounts, Tail
 from medclip.pairs.looking.texts import TextFacts
 from medclip.pairs.selection.image_links import WAYS
@@ -22,6 +21,20 @@ from medclip.wording import number, percent_of
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
+
+
+Severity = Literal["bad", "wait", "good"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, how bad it is, and of how many pairs it speaks."""
+
+    severity: Severity
+    text: str
+    pairs: int = 0
+    rank: int = 0
+    """Those of a higher one stand before others of their severity."""
 
 
 @dataclass(frozen=True)
