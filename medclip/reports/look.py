@@ -91,10 +91,8 @@ def _title(modality: str) -> str:
 
 def _figures(look: PileLook) -> list[tuple[str, ...]]:
     linked = [one.to_drop_N for one in look.against]
-    named: list[tuple[str, ...]] = [
-        ("Pairs", number(look.num_pairs)),
-        ("Patients", number(look.num_patients) if look.num_patients else "–"),
-    ]
+    patients = number(look.num_patients) if look.num_patients else "–"
+    named: list[tuple[str, ...]] = [("Pairs", number(look.num_pairs)), ("Patients", patients)]
     named.append(("Different texts", number(look.boilerplate.num_distinct)))
     copies = look.copies.num_copies
     named.append(("Copies", number(copies), *(["wait"] if copies else ["good"])))
@@ -108,13 +106,13 @@ def _figures(look: PileLook) -> list[tuple[str, ...]]:
 def _count_rows(look: PileLook, column: str) -> tuple[list[tuple[str, ...]], int]:
     """Return the rows of the most frequent values, and how many others there are."""
     rows = [row for row in look.counts if row.column == column]
-    shown = rows[:_MOST_ROWS]
-    titles = [_title(row.value) if column == "modality" else printable(row.value) or "(not named)" for row in shown]
+    first = rows[:_MOST_ROWS]
+    titles = [_title(row.value) if column == "modality" else printable(row.value) or "(not named)" for row in first]
     cells = [
         (title, number(row.pairs), percent_of(row.pairs, look.num_pairs), number(row.patients) if row.patients else "–")
-        for title, row in zip(titles, shown, strict=True)
+        for title, row in zip(titles, first, strict=True)
     ]
-    return cells, len(rows) - len(shown)
+    return cells, len(rows) - len(first)
 
 
 def _copies(look: PileLook) -> list[tuple[str, ...]]:

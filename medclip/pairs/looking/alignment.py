@@ -87,15 +87,15 @@ def measure_alignment(
         progress: Progress bar of the texts.
         rng: Source of the shuffle.
     """
-    own = texts.to_pylist()
-    cosine_N = score_pairs(model, vectors_ND, own, progress)
-    partner_N = np.full(len(own), -1, np.int64)
+    lines = texts.to_pylist()
+    cosine_N = score_pairs(model, vectors_ND, lines, progress)
+    partner_N = np.full(len(lines), -1, np.int64)
     names = np.array(modalities, object)
     scored_N = np.isfinite(cosine_N)
     for modality in sorted(set(modalities)):
         rows = np.flatnonzero(scored_N & (names == modality))
         partner_N[rows] = _shuffle(rows, patients_N, hash_N, rng)
-    others = [own[other] if other >= 0 else "" for other in partner_N.tolist()]
+    others = [lines[other] if other >= 0 else "" for other in partner_N.tolist()]
     shuffled_N = score_pairs(model, vectors_ND, others, progress)
     parts = [
         _of_modality(str(modality), cosine_N[rows], shuffled_N[rows], patients_N[rows])

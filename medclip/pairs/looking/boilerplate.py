@@ -94,19 +94,19 @@ def find_boilerplate(
     with_sentence_N = np.zeros(len(texts), bool)
     with_sentence_N[row_S] = True
 
-    whole, text_T = np.unique(facts.hash_N[has_text_N], return_inverse=True)
-    patients_W = _num_units(text_T, unit_N[has_text_N], len(whole))
+    texts_W, text_T = np.unique(facts.hash_N[has_text_N], return_inverse=True)
+    patients_W = _num_units(text_T, unit_N[has_text_N], len(texts_W))
     is_repeated_N = np.zeros(len(texts), bool)
     is_repeated_N[has_text_N] = patients_W[text_T] >= LEAST_PATIENTS
     shares_text_N = np.zeros(len(texts), bool)
-    shares_text_N[has_text_N] = np.bincount(text_T, minlength=len(whole))[text_T] > 1
+    shares_text_N[has_text_N] = np.bincount(text_T, minlength=len(texts_W))[text_T] > 1
     repeats = [
-        *_repeats("text", texts, np.flatnonzero(has_text_N), text_T, patients_W, whole),
+        *_repeats("text", texts, np.flatnonzero(has_text_N), text_T, patients_W, texts_W),
         *_repeats("sentence", texts, row_S, code_S, patients_C, names),
     ]
     num_withheld = int(((pairs_C > 1) & ~common_C).sum())
     only_N = with_sentence_N & ~rare_N
-    return Boilerplate(tuple(repeats), len(whole), num_withheld, is_repeated_N, shares_text_N, only_N)
+    return Boilerplate(tuple(repeats), len(texts_W), num_withheld, is_repeated_N, shares_text_N, only_N)
 
 
 def _num_units(code_S: NDArray[np.int64], unit_S: NDArray[np.int64], num: int) -> NDArray[np.int64]:
