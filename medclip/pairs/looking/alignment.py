@@ -79,7 +79,7 @@ def measure_alignment(
     Args:
         model: Pack with words.
         pack: Facts by which the pack is named.
-        vectors_ND: What it makes of the N images; NaN where one could not be read.
+        vectors_ND: Vectors of the N images; NaN where one could not be read.
         texts: N texts.
         modalities: Modality of each.
         patients_N: Patient of each, as a number; of its own where none is known.

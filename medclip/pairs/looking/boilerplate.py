@@ -68,7 +68,7 @@ def find_boilerplate(
 
     Args:
         texts: Texts of the N pairs.
-        facts: What is known of them.
+        facts: Facts of these texts.
         patients_N: Patient of each, as a number.
         is_known_N: Whether the patient is known.
         progress: Progress bar of the texts.

@@ -101,9 +101,9 @@ def find_copies(
     Args:
         pile: N pairs.
         others: Evaluation sets.
-        facts: What is known of the N texts.
+        facts: Facts of the N texts.
         model: Pack whose vectors link images, too.
-        vectors_ND: What it makes of the N images.
+        vectors_ND: Vectors of the N images.
         settings: Home of the identity key.
         progress: Progress bar of the images.
         seed: Seed of the trees.
