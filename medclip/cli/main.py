@@ -88,6 +88,7 @@ COMMANDS = {
         "medclip.cli.captions:captions",
         "Turn a table of labels, or of a published set, into one with captions.",
     ),
+    "pairs look": ("medclip.cli.look:look", "Look at a pile of pairs before training on it: one page."),
     "pairs select": (
         "medclip.cli.select_pairs:select",
         "Keep or drop pairs by an ordered list of steps.",

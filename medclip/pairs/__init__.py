@@ -14,6 +14,7 @@ __all__ = [  # they stand in __init__.pyi
     "from_articles",  # pyright: ignore[reportUnsupportedDunderAll]
     "intersect",  # pyright: ignore[reportUnsupportedDunderAll]
     "label",  # pyright: ignore[reportUnsupportedDunderAll]
+    "look",  # pyright: ignore[reportUnsupportedDunderAll]
     "rewrite",  # pyright: ignore[reportUnsupportedDunderAll]
     "select",  # pyright: ignore[reportUnsupportedDunderAll]
     "union",  # pyright: ignore[reportUnsupportedDunderAll]
@@ -28,6 +29,7 @@ __getattr__, __dir__ = lazy_names(
         "union": "medclip.api.select_pairs:union",
         "cluster": "medclip.api.clusters:cluster",
         "label": "medclip.api.clusters:label",
+        "look": "medclip.api.look:look",
         "rewrite": "medclip.api.rewrite:rewrite",
         "from_articles": "medclip.api.from_articles:from_articles",
     },

@@ -3,7 +3,8 @@
 from medclip.api.captions import captions
 from medclip.api.clusters import cluster, label
 from medclip.api.from_articles import from_articles
+from medclip.api.look import look
 from medclip.api.rewrite import rewrite
 from medclip.api.select_pairs import intersect, select, union
 
-__all__ = ["captions", "cluster", "from_articles", "intersect", "label", "rewrite", "select", "union"]
+__all__ = ["captions", "cluster", "from_articles", "intersect", "label", "look", "rewrite", "select", "union"]

@@ -60,6 +60,7 @@ def calls() -> list[Path | float | str | int | None]:
     figures = medclip.pairs.from_articles(images, out, license=["commercial"], splits={"train": 1.0}).num_samples
     grouped = medclip.pairs.cluster("figures", out, model="medclip-mini", num_clusters=200).sizes
     labelled = medclip.pairs.label(out, labels, "labels.parquet", sample=5, checked="checked.csv").precision
+    pile = medclip.pairs.look(out, "look", evaluation=["held_out", Path("e.csv")], model="medclip-mini", examples=0)
     rewritten = medclip.pairs.rewrite("reports.csv", out, steps=Path("rewrite.yaml"), agent="rules").num_negatives
     tuned = medclip.finetune(labels, ["effusion", "mass"], model="vit_small_patch16_224", out=out, val_share=0.2)
     pairs = medclip.pathgen(
@@ -137,6 +138,7 @@ def calls() -> list[Path | float | str | int | None]:
         figures,
         grouped,
         labelled,
+        pile.findings,
         rewritten,
         places,
         tissue,

@@ -132,10 +132,10 @@ def _caption_rules(
         rules["few letters"][part] = letters_M[part] <= settings.more_letters_than
         if not settings.reference:
             rules["modality alone"][part] = [
-                num <= _LONGEST_NAME and _is_modality(text) for text, num in zip(texts, num_words, strict=True)
+                num <= _LONGEST_NAME and is_modality_alone(text) for text, num in zip(texts, num_words, strict=True)
             ]
         rules["another language"][part] = [
-            _names_english(cell) if cell else settings.reference or _is_english(text)
+            _names_english(cell) if cell else settings.reference or is_english(text)
             for cell, text in zip(named, texts, strict=True)
         ]
     return rules, words_M, letters_M
@@ -145,7 +145,8 @@ def _num_words(text: str) -> int:
     return len(text.split()) + (0 if text.isascii() else len(_IDEOGRAPH.findall(text)))
 
 
-def _is_modality(text: str) -> bool:
+def is_modality_alone(text: str) -> bool:
+    """Return whether a caption names a modality and says nothing else."""
     words = _WORD.findall(text.casefold())
     names = _modality_words()
     return any(word in names for word in words) and all(word in names or _PLAIN.fullmatch(word) for word in words)
@@ -171,7 +172,7 @@ def _names_english(cell: str) -> bool:
     return str(cell).casefold().partition("-")[0].partition("_")[0] in ("en", "eng", "english")
 
 
-def _is_english(text: str) -> bool:
+def is_english(text: str) -> bool:
     """Return whether nothing speaks against English: neither its letters nor its small words."""
     if not text.isascii() and len(_NOT_LATIN.findall(text)) * 4 > len(_LETTER.findall(text)):
         return False

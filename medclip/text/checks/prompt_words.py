@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medclip.text.checks.closed_words import NEUTRAL
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.text.vocabulary.load import load_task, spoken_names
@@ -32,6 +35,7 @@ _SPELLINGS = (("ae", "e"), ("oe", "e"), ("our", "or"), ("ise", "ize"), ("isation
 _ENDING = re.compile(r"(?:ies|es|ed|ing|ally|ly|al|ic|ous|s|d|y|e)$")
 _BEGINNING = 8
 """Words of a prompt that a note repeats."""
+_WORDS_AT_ONCE, _TEXTS_AT_ONCE = 12, 8192
 
 
 def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -79,6 +83,32 @@ def num_read(text: str, tokenizer: Tokenizer) -> int:
         if room < 0:
             return place
     return len(words)
+
+
+def num_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Count the tokens of N texts, begin and end included, also of those that the context cuts.
+
+    A few words are encoded at once, which hardly a context cuts; words are tokenized alike wherever they stand.
+    """
+    parts = [
+        (row, " ".join(words[at : at + _WORDS_AT_ONCE]))
+        for row, text in enumerate(texts)
+        for words in [text.split()]
+        for at in range(0, len(words), _WORDS_AT_ONCE)
+    ]
+    begin = _length("", tokenizer)
+    nums_N = np.full(len(texts), begin + 1, np.int64)
+    for start in range(0, len(parts), _TEXTS_AT_ONCE):
+        rows, words = zip(*parts[start : start + _TEXTS_AT_ONCE], strict=True)
+        ids_KL = tokenizer.encode(words)
+        is_end_KL = ids_KL == tokenizer.eos_id
+        # CLIPA's tokenizers blank the end.
+        filled_K = np.where(ids_KL != tokenizer.pad_id, np.arange(1, ids_KL.shape[1] + 1), 0).max(axis=1)
+        lengths_K = np.where(is_end_KL.any(axis=1), is_end_KL.argmax(axis=1), filled_K)
+        for k in np.flatnonzero(lengths_K >= tokenizer.context_length - 1).tolist():  # the context may have cut them
+            lengths_K[k] = begin + sum(_pieces(word, tokenizer) for word in words[k].split())
+        np.add.at(nums_N, list(rows), lengths_K - begin)
+    return nums_N
 
 
 def _unknown_words(texts: Sequence[str]) -> list[str]:

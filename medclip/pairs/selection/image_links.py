@@ -1,0 +1,217 @@
+"""Which images of a pile are one image, and which are those of another pile: by pixels, hashes, registration, vectors.
+
+What is done with a link is the business of whoever asks: `deduplicate` drops pairs, `medclip pairs look` counts them.
+Why these ways and limits are taken stands at the head of `deduplicate`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.embeddings.near_vectors import cosine_limit, near_vectors
+from medclip.errors import MedclipError
+from medclip.imaging.near_duplicates import Chance, Limits, measure_chance, near_duplicates
+from medclip.imaging.perceptual_hash import FINE_WORDS, ImageHashes, look_of
+from medclip.imaging.registration import MOST_PAIRS, Registered, candidates, limit, register
+from medclip.pairs.pile import Pile
+from medclip.pairs.selection.pack_vectors import encode_pile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medclip.models.model import Model
+    from medclip.progress import Progress
+
+MOST_IMAGES = int(MOST_PAIRS**0.5)
+"""Images up to which copies that were cropped or turned are looked for."""
+WAYS = ("pixels", "hash", "registered", "embedding")
+"""How two images are linked, the surest first."""
+SURE_BITS = 16
+"""Bits up to which two images of one patient are one: of brain_mri's pairs those are, and beyond are next slices."""
+_CORRELATION_OF_UNKNOWN = 0.97
+"""Least correlation of registered images of which no patient is known: next slices of covid_ct have up to 0.96."""
+_READ_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What is known of the images of M rows; those that could not be read have no digest and are in no other array."""
+
+    digests: list[bytes]
+    rows_R: NDArray[np.int64]
+    """Readable ones that can be hashed, numbers among the M."""
+    variants: tuple[ImageHashes, ...]
+    """Of the R."""
+    small_RHW: NDArray[np.uint8] | None
+    unread: Counter[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """K links between rows, or of rows with images of evaluation."""
+
+    one_K: NDArray[np.int64]
+    other_K: NDArray[np.int64]
+    way_K: NDArray[np.int64]
+    """Index into `WAYS`."""
+    value_K: NDArray[np.float64]
+    """Bits that differ (0 for equal pixels), correlation, or cosine."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, float]]:
+        """Yield link by link."""
+        columns = (self.one_K, self.other_K, self.way_K, self.value_K)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What is known of the M rows that are asked."""
+
+    images: Images
+    patients: list[str]
+    modalities_M: NDArray[np.object_]
+    model: Model | None
+    vectors_MD: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Alike:
+    """From when on two images are one, as pairs of different patients of the pile say."""
+
+    chance: Chance | None
+    correlation: float
+    cosines: dict[str, float]
+    """By modality."""
+
+    def limits(self, num_pairs: int) -> Limits:
+        """Return the limits of hashes for so many pairs."""
+        return Limits() if self.chance is None else self.chance.limits(num_pairs)
+
+
+def hash_images(pile: Pile, rows: NDArray[np.int64], progress: Progress, num_variants: int, small: bool) -> Images:
+    """Read and hash the images of rows."""
+    small = small and len(rows) <= MOST_IMAGES
+    digests, hashed, words, smalls = [], [], [], []
+    unread: Counter[str] = Counter()
+    progress.stage("Hashing images", len(rows))
+    for start in range(0, len(rows), _READ_AT_ONCE):
+        for row, image in enumerate(pile.images(rows[start : start + _READ_AT_ONCE].tolist()), start):
+            if isinstance(image, MedclipError):
+                unread[str(image.reason)] += 1
+                digests.append(b"")
+                continue
+            digest = hashlib.sha256(repr(image.shape).encode())
+            digest.update(image.tobytes())
+            digests.append(digest.digest())
+            if min(image.shape[:2]) >= 8:  # smaller ones have no hash
+                look = look_of(image, num_variants, small=small)
+                hashed.append(row)
+                words.append(look.words_VW)
+                smalls.append(look.small_HW)
+        progress.step(min(_READ_AT_ONCE, len(rows) - start))
+    words_RVW = np.array(words, np.uint64).reshape(len(hashed), num_variants, 1 + FINE_WORDS)
+    variants = tuple(ImageHashes(words_RVW[:, v, 0].copy(), words_RVW[:, v, 1:].copy()) for v in range(num_variants))
+    stacked = np.stack(smalls) if small and smalls else None
+    return Images(digests, np.array(hashed, np.int64), variants, stacked, unread)
+
+
+def _links(*parts: tuple[Any, Any, int, Any]) -> Links:
+    """Join links: of each way its rows and values."""
+    columns = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    columns += [(np.asarray(i), np.asarray(j), np.full(len(i), way), np.asarray(v)) for i, j, way, v in parts]
+    one, other, way, value = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Links(one.astype(np.int64), other.astype(np.int64), way, value.astype(np.float64))
+
+
+def link_inside(pool: Pool, least_cosine: float, progress: Progress, seed: int) -> tuple[Links, Alike, float]:
+    """Link rows with each other; only the first of equal pixels is compared in other ways."""
+    images, vectors_MD = pool.images, pool.vectors_MD
+    first_of: dict[bytes, int] = {}
+    first_M = np.array([first_of.setdefault(d, row) if d else row for row, d in enumerate(images.digests)], np.int64)
+    again = np.flatnonzero(first_M != np.arange(len(first_M)))
+    parts: list[tuple[Any, Any, int, Any]] = [(first_M[again], again, 0, np.zeros(len(again)))]
+    names = {name: code for code, name in enumerate(dict.fromkeys(pool.patients))}
+    codes_M = np.array([names[name] if name else len(names) + row for row, name in enumerate(pool.patients)], np.int32)
+
+    distinct = np.flatnonzero(first_M[images.rows_R] == images.rows_R)
+    rows, hashes = images.rows_R[distinct], images.variants[0].take(distinct)
+    unit = None if vectors_MD is None else vectors_MD[rows]
+    chance = measure_chance(hashes, codes_M[rows], vectors_ND=unit)
+    limits = Limits() if chance is None else chance.limits(len(rows) * (len(rows) - 1) // 2)
+    near = near_duplicates(hashes, limits=limits, vectors_ND=unit)
+    parts.append((rows[near.one_K], rows[near.other_K], 1, near.fine_K))
+
+    correlation = 1.0
+    if images.small_RHW is not None:
+        small = images.small_RHW[distinct]
+        registered = register(small, small, candidates(small), progress=progress)
+        correlation = limit(registered, codes_M[rows], len(rows), len(rows) * (len(rows) - 1) // 2)
+        same = _both_ways(registered, small, small, correlation)
+        parts.append((rows[same.one_K], rows[same.other_K], 2, same.correlation_K))
+
+    cosines, met = {}, 1.0
+    if vectors_MD is not None:
+        for modality in sorted(set(pool.modalities_M[rows])):
+            of = rows[pool.modalities_M[rows] == modality]
+            vectors = vectors_MD[of]
+            cosines[modality] = cosine_limit(vectors, codes_M[of], len(of) ** 2 // 2, least=least_cosine)
+            pairs = near_vectors(vectors, cosine=cosines[modality], seed=seed, progress=progress)
+            parts.append((of[pairs.one_K], of[pairs.other_K], 3, pairs.cosine_K))
+            met = min(met, pairs.met_share)
+    return _of_two_exposures(_links(*parts), pool.patients), Alike(chance, correlation, cosines), met
+
+
+def _both_ways(
+    registered: Registered, one_NHW: NDArray[np.uint8], other_MHW: NDArray[np.uint8], least: float
+) -> Registered:
+    """Keep pairs that are alike whichever image is moved onto the other: two films of two patients were only one way.
+
+    One pair of 420 films of nih_cxr correlates at 0.91 with the second moved, and is no pair with the first moved.
+    """
+    pairs = registered.at_least(least)
+    back_K = register(other_MHW, one_NHW, (pairs.other_K, pairs.one_K)).correlation_K
+    kept_K = back_K >= least
+    return Registered(pairs.one_K[kept_K], pairs.other_K[kept_K], pairs.correlation_K[kept_K])
+
+
+def _of_two_exposures(links: Links, patients: Sequence[str]) -> Links:
+    """Leave out links that two exposures, frames or slices of one patient have just as well."""
+    names = np.array(patients, object)
+    one_K, other_K = names[links.one_K], names[links.other_K]
+    same_K, unknown_K = (one_K == other_K) & (one_K != ""), (one_K == "") & (other_K == "")
+    near_K = (links.way_K <= 1) & (links.value_K <= SURE_BITS)
+    turned_K = (links.way_K == 2) & (links.value_K >= _CORRELATION_OF_UNKNOWN)
+    kept_K = near_K | ~(same_K | unknown_K) | (unknown_K & turned_K)
+    return Links(links.one_K[kept_K], links.other_K[kept_K], links.way_K[kept_K], links.value_K[kept_K])
+
+
+def link_with(pool: Pool, alike: Alike, held_out: Pile, progress: Progress) -> Links:
+    """Link rows with the images of an evaluation set."""
+    images, vectors_MD = pool.images, pool.vectors_MD
+    others = np.arange(len(held_out))
+    theirs = hash_images(held_out, others, progress, 1, images.small_RHW is not None)
+    at = {digest: row for row, digest in enumerate(theirs.digests) if digest}
+    same = [row for row, digest in enumerate(images.digests) if digest in at]
+    parts: list[tuple[Any, Any, int, Any]] = [(same, [at[images.digests[r]] for r in same], 0, np.zeros(len(same)))]
+    limits = alike.limits(len(images.variants) * len(images.rows_R) * len(theirs.rows_R))
+    for variant in images.variants:
+        near = near_duplicates(variant, theirs.variants[0], limits=limits)
+        parts.append((images.rows_R[near.one_K], theirs.rows_R[near.other_K], 1, near.fine_K))
+    if images.small_RHW is not None and theirs.small_RHW is not None:
+        pairs = candidates(images.small_RHW, theirs.small_RHW)
+        turned = register(images.small_RHW, theirs.small_RHW, pairs, progress=progress)
+        shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, alike.correlation)
+        parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
+    if pool.model is not None and vectors_MD is not None:
+        their_vectors = encode_pile(pool.model, held_out, others, progress).vectors_MD
+        for modality, cosine in alike.cosines.items():
+            of = np.flatnonzero(pool.modalities_M == modality)
+            pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosine, progress=progress)
+            parts.append((of[pairs.one_K], pairs.other_K, 3, pairs.cosine_K))
+    return _links(*parts)

@@ -1,0 +1,148 @@
+"""One look at a pile: what is planted is counted exactly, and no patient is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.pairs.looking.look_at_pile import look_at_pile
+from medclip.pairs.looking.pile_look import PileLook
+from medclip.pairs.pile import Pile
+from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
+from medclip.progress import Silent
+from medclip.reports.look import render_look
+from tests.kits.image_piles import context_of, pile_of
+from tests.kits.leakage import Pixels, film, resized_jpeg
+
+
+@pytest.fixture(scope="module")
+def films() -> list[Pixels]:
+    return [film(seed, 120, 110) for seed in range(40)]
+
+
+def looked(pile: Pile, folder: Path, *others: Pile, **more: Any) -> PileLook:
+    options = {"model": None, "metadata": "built-in", "num_examples": 3, "thumbnails": True, "seed": 0} | more
+    settings = context_of(folder).settings
+    return look_at_pile(
+        pile, folder / "out", others=others, settings=settings, render=render_look, progress=Silent(), **options
+    )
+
+
+@pytest.fixture(scope="module")
+def planted(films: list[Pixels]) -> tuple[Pile, Pile]:
+    """Make 30 films with 4 copies, one of them under another patient, one in another split; and 8 of evaluation."""
+    images = [*films[:30], films[0], resized_jpeg(films[1]), films[2], films[3]]
+    images += [resized_jpeg(films[30]), films[31], films[39], films[38]]  # two evaluation images, one of its patients
+    patients = [*(f"P{n}" for n in range(30)), "P0", "P1", "Q2", "P3", "R0", "R1", "E35", "R1"]
+    splits = ["train"] * 30 + ["train", "train", "train", "test", "train", "train", "train", "train"]
+    texts = [f"There is no pneumothorax. A nodule of {n} mm is seen." for n in range(len(images))]
+    pile = pile_of(images, patient=patients, split=splits, text=texts, modality=["xray"] * len(images))
+    return pile, pile_of(films[30:38], patient=[f"E{n}" for n in range(30, 38)])
+
+
+@pytest.fixture(scope="module")
+def look(planted: tuple[Pile, Pile], tmp_path_factory: pytest.TempPathFactory) -> PileLook:
+    return looked(planted[0], tmp_path_factory.mktemp("look"), planted[1])
+
+
+def test_what_is_planted_is_counted_exactly(look: PileLook) -> None:
+    assert look.copies.num_copies == 4
+    assert look.copies.by_way == {"pixels": 3, "hash": 1}
+    assert np.flatnonzero(look.copies.across_patients_N).tolist() == [2, 32]
+    assert np.flatnonzero(look.copies.across_splits_N).tolist() == [3, 33]
+    (against,) = look.against
+    assert np.flatnonzero(against.has_image_N).tolist() == [34, 35]
+    assert np.flatnonzero(against.has_patient_N).tolist() == [34, 35, 36, 37]  # another image of R1, who is there
+    assert against.num_patients == 3
+    assert look.num_patients_in_splits == 1
+    texts = [one.text for one in look.findings]
+    assert texts[0].startswith("4 pairs (11 %) must not be trained on where pile.csv is an evaluation set: 2 by the")
+    assert [one.severity for one in look.findings] == sorted(
+        (one.severity for one in look.findings), key=["bad", "wait", "good"].index
+    )
+
+
+def test_pairs_to_drop_are_those_that_deduplicate_drops(
+    planted: tuple[Pile, Pile], look: PileLook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pile, held_out = planted
+    monkeypatch.setattr("medclip.pairs.selection.deduplicate.read_pile", lambda *_, **__: held_out)
+    settings = DeduplicateSettings(evaluation=("e",))
+    verdict = deduplicate(pile, np.arange(len(pile)), settings, context_of(tmp_path), 0)
+    assert int((~verdict.kept_M).sum()) == look.copies.num_copies + int(look.against[0].to_drop_N.sum())
+    assert not verdict.kept_M[look.against[0].to_drop_N].any()
+
+
+def test_the_folder_has_the_page_its_figures_and_its_tables(look: PileLook) -> None:
+    assert look.out is not None
+    facts = json.loads((look.out / "look.json").read_text())
+    assert facts | {"out": str(look.out)} == json.loads(json.dumps(look.to_dict()))
+    assert facts["against"][0]["to_drop"] == 4
+    for name, table in look.tables().items():
+        assert pq.read_table(look.out / f"{name}.parquet").num_rows == table.num_rows
+        assert (look.out / f"{name}.csv").is_file()
+    assert pq.read_table(look.out / "pairs.parquet")["in_evaluation"].to_pylist().count(True) == 4
+    assert pq.read_table(look.out / "links.parquet").num_rows == 6 + _repeats(look)
+    assert sum(row["pairs"] for row in look._rows() if row["column"] == "split") == 38
+    assert len(repr(look).splitlines()) < 10
+    assert "<table>" in look._repr_html_()
+    assert look.to_pandas().shape == (len(look.counts), 5)
+
+
+def _repeats(look: PileLook) -> int:
+    """Count links to evaluation images beyond one for each row: an image is linked in more than one way."""
+    return len(look.against[0].links.one_K) - 2
+
+
+def test_the_page_names_no_patient_and_no_key_and_loads_nothing(look: PileLook) -> None:
+    assert look.out is not None
+    page = (look.out / "look.html").read_text()
+    assert page.count("data:image/jpeg") == 3
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert not any(f">{name}<" in page or f"{name} " in page for name in ("P3", "E35", "k00003"))
+
+
+def test_no_single_patient_is_on_a_page_without_examples(films: list[Pixels], tmp_path: Path) -> None:
+    texts = [f"There is no pneumothorax. A nodule of {n} mm is seen." for n in range(10)]
+    looked(pile_of(films[:10], text=texts, patient=[str(n) for n in range(10)]), tmp_path, num_examples=0)
+    page = (tmp_path / "out" / "look.html").read_text()
+    assert "data:image/jpeg" not in page
+    assert " mm is seen" not in page
+    assert "There is no pneumothorax." in page  # ten patients share it
+
+
+def test_images_are_left_out_on_demand_and_those_with_burned_in_letters_always(
+    films: list[Pixels], tmp_path: Path
+) -> None:
+    pile = pile_of(films[:3], text=["one film", "two films", "three films"], burned_in=["True", "False", ""])
+    look = looked(pile, tmp_path)
+    assert sorted((one.row, one.image is not None, one.is_withheld) for one in look.examples) == [
+        (0, False, True),
+        (1, True, False),
+        (2, True, False),
+    ]
+    assert "Image withheld" in (tmp_path / "out" / "look.html").read_text()
+    assert not any(one.image for one in looked(pile, tmp_path, thumbnails=False).examples)
+
+
+def test_an_image_that_cannot_be_read_is_counted_and_ends_nothing(films: list[Pixels], tmp_path: Path) -> None:
+    broken = MedclipError(Reason.CORRUPT, "no image.")
+    look = looked(pile_of([films[0], broken, films[1]], text=["a b c", "", "<script>x</script> & more"]), tmp_path)
+    assert look.copies.unread == {"corrupt": 1}
+    texts = " ".join(one.text for one in look.findings)
+    assert "1 pair (33 %) has an image that cannot be read: corrupt 1." in texts
+    assert "1 pair (33 %) has neither a caption nor a report." in texts
+    assert "<script>x" not in (tmp_path / "out" / "look.html").read_text()
+
+
+def test_a_pile_without_a_pair_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError) as refused:
+        looked(pile_of(text=[]), tmp_path)
+    assert refused.value.reason is Reason.NOTHING_TO_DO
+    assert not (tmp_path / "out").exists()
