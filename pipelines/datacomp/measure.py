@@ -9,6 +9,7 @@ What could be chosen by looking at results stands in measured_plan.py.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -22,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-import table
+import result_tables
 import yaml
-from measured_plan import ARMS, HARD_NEGATIVES, RETRIEVED, REWRITE, SCALES, SEEDS, TASKS, Arm
+from measured_plan import ARMS, BASE, HARD_NEGATIVES, RETRIEVED, REWRITE, SCALES, SEEDS, TASKS, Arm
 from measured_split import Split, load_split
-from measuring import trained, write_rows
+from measuring import read_rows, trained, write_rows
 from numpy.typing import NDArray
+from pile_table import FIGURES
 
 import medclip
 from medclip.adaptation.data.class_text import class_text
@@ -42,7 +44,6 @@ from medclip.statistics.metrics.classification import numbered
 from medclip.text.vocabulary.load import load_task
 
 HERE = Path(__file__).parent
-FIGURES = "openstax_fig"
 DECIMALS = 5
 
 
@@ -93,10 +94,6 @@ class Study:
         return out
 
     def _kind_of_figure(self) -> dict[str, str]:
-        import hashlib
-
-        from measuring import read_rows
-
         rows = [row for row in read_rows(self.run / "pile.csv") if row["source"] == FIGURES]
         return {hashlib.sha256(Path(row["file"]).read_bytes()).hexdigest(): row["stratum"] for row in rows}
 
@@ -253,6 +250,14 @@ def run_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> None:
             print(f"{name}, seed {seed}: {result['seconds']} s", flush=True)
 
 
+def measure_start(study: Study) -> None:
+    """Measure the pack that all runs begin with, at its own size, where they begin with one: what training moved."""
+    start, out = study.recipe(BASE, ARMS[BASE], 0)["model"]["start"], study.run / study.scale / "start.json"
+    if start is not None and not out.is_file():
+        model = load_model(start)
+        write_file(out, json.dumps(measured(model, load_split(study.shards, "test", model))))
+
+
 def main() -> None:
     """Run what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -263,7 +268,8 @@ def main() -> None:
     arguments = parser.parse_args()
     study = Study(arguments.run, arguments.scale)
     run_all(study, arguments.arms, arguments.seeds)
-    table.write_tables(arguments.run / arguments.scale)
+    measure_start(study)
+    result_tables.write_tables(arguments.run / arguments.scale)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 
 from measuring import write_rows
 from shared_sets import Row, read_labels, rows_of
-from table import few_of  # pyright: ignore[reportAttributeAccessIssue]
+from table import few_of
 
 from medclip.text.captions import quoted_words
 
