@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from medclip.files.output import write_file
 from medclip.statistics.estimate import Difference
-from medclip.statistics.metrics.classification import HeldOut, figures
+from medclip.statistics.metrics.classification import FEWEST, HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import Resampled, combination, difference, interval_of, mean, share
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import ratios
@@ -71,11 +71,14 @@ def recall(asked: Mapping[str, Any], runs: Sequence[Any], source: str, way: str,
 def areas(asked: Mapping[str, Any], runs: Sequence[Any], task: str, draw: int) -> tuple[Resampled, Resampled]:
     """Measure a task by its own words, and by the mean of unrelated ones, mean over runs."""
     labels = asked["tasks"][task]
-    test = HeldOut(np.array(labels["targets"], np.int64), np.array(labels["patients"], np.int64), labels["classes"])
+    targets_N, patients_N = (np.array(labels[part], np.int64) for part in ("targets", "patients"))
+    of_class = {c: len(set(patients_N[targets_N == c].tolist())) for c in set(targets_N.tolist())}
+    rows = np.flatnonzero([of_class[c] >= FEWEST for c in targets_N.tolist()])
+    test = HeldOut(targets_N[rows], numbered(patients_N[rows].tolist()), labels["classes"])
     weights_PB = draw_weights(test.num_patients, NUM_RESAMPLES, seed=draw)
 
     def area(logits_RNC: NDArray[np.float64], ways: int) -> Resampled:
-        return figures(logits_RNC, test, weights_PB, ["macro_auroc"], runs=(len(runs), ways))["macro_auroc"]
+        return figures(logits_RNC[:, rows], test, weights_PB, ["macro_auroc"], runs=(len(runs), ways))["macro_auroc"]
 
     own = area(np.array([run["scores"][task]["own"] for run in runs]), 1)
     others_SKNC = np.array([run["scores"][task]["unrelated"] for run in runs])
