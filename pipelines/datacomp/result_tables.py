@@ -157,8 +157,9 @@ def _change(one: Difference) -> str:
     return value if math.isnan(one.low) else f"{value} ({low} to {high})"
 
 
-def _signed(figure: Resampled) -> str:
-    return f"{figure.value:+.3f}".replace("-", "−")
+def _words(detail: Mapping[str, Resampled]) -> str:
+    own, other = (averaged([detail[f"{task}, {whose} words"] for task in TASKS]) for whose in ("own", "unrelated"))
+    return _change(difference(other, own))
 
 
 def shares_table(results: Results) -> str:
@@ -193,7 +194,7 @@ def write_tables(folder: Path) -> str:
     p_values = adjusted(differences)
     seen = runs[BASE][0]["seen"]
     figures_rows = {
-        name: [in_words(plain(interval_of(of[m]))) if m != "word_control" else _signed(of[m]) for m in MEASURES]
+        name: [*(in_words(plain(interval_of(of[m]))) for m in MEASURES if m != "word_control"), _words(both[name][1])]
         for name, of in chief.items()
     }
     change_rows = {
