@@ -104,7 +104,7 @@ def less(own: Resampled, other: Resampled) -> Resampled:
 
 def averaged(parts: Sequence[Resampled], *, same_patients: bool = False) -> Resampled:
     """Take the mean of figures of the same runs."""
-    runs_SI = np.mean([part.runs_SI for part in parts], axis=0)
+    runs_SI = np.mean([part.runs_SI for part in parts if part.runs_SI is not None], axis=0)
     return mean(parts, runs_SI, same_patients=same_patients)
 
 
