@@ -88,6 +88,38 @@ def retrieval(
         >>> round(found.recall[1], 4), round(found.recall[2], 4)
         (0.3333, 0.6667)
     """
+    by_text, by_image = ranks_of_right(
+        images_ND, texts_MD, image_keys, text_keys, image_patients=image_patients, text_patients=text_patients
+    )
+    draw = (num_resamples, seed)
+    return _summary(by_text, ks, text_patients, draw), _summary(by_image, ks, image_patients, draw)
+
+
+def ranks_of_right(
+    images_ND: NDArray[np.floating],
+    texts_MD: NDArray[np.floating],
+    image_keys: Sequence[Hashable],
+    text_keys: Sequence[Hashable],
+    *,
+    image_patients: Sequence[Hashable] | None = None,
+    text_patients: Sequence[Hashable] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rank the best right answer of each query: what comparisons of several models pair by query.
+
+    Arguments are those of `retrieval`.
+
+    Returns:
+        int64 [M] of texts that ask and [N] of images that ask; 1 is first, 0 has no right answer.
+
+    Raises:
+        MedclipError: WRONG_USE when lengths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> by_text, by_image = ranks_of_right(np.eye(2), np.array([[0.9, 0.1], [0.8, 0.2]]), range(2), range(2))
+        >>> by_text.tolist(), by_image.tolist()
+        ([1, 2], [1, 1])
+    """
     images, texts = np.asarray(images_ND), np.asarray(texts_MD)
     both = (image_patients is None) == (text_patients is None)
     if len(images) != len(image_keys) or len(texts) != len(text_keys) or not both:
@@ -99,9 +131,7 @@ def retrieval(
     of_image, of_text = _codes(image_keys, text_keys)
     whose_image, whose_text = _codes(image_patients or (), text_patients or ())
     by_text = _ranks(texts, images, of_text, of_image, whose_text, whose_image)
-    by_image = _ranks(images, texts, of_image, of_text, whose_image, whose_text)
-    draw = (num_resamples, seed)
-    return _summary(by_text, ks, text_patients, draw), _summary(by_image, ks, image_patients, draw)
+    return by_text, _ranks(images, texts, of_image, of_text, whose_image, whose_text)
 
 
 def recall_figures(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError
 from medclip.evaluation import label_retrieval as module
-from medclip.evaluation.label_retrieval import label_retrieval, retrieval
+from medclip.evaluation.label_retrieval import label_retrieval, ranks_of_right, retrieval
 
 
 @pytest.mark.golden
@@ -66,6 +66,19 @@ def test_other_images_of_the_same_patient_are_not_in_the_way() -> None:
     whose = {"image_patients": ["p", "p"], "text_patients": ["p", "p"]}
     apart, _ = retrieval(images, texts, [0, 1], [0, 1], ks=(1,), **whose)
     assert apart.recall[1] == 1.0
+
+
+def test_ranks_by_query_are_what_recall_counts() -> None:
+    rng = np.random.default_rng(3)
+    images, texts = rng.normal(size=(12, 4)), rng.normal(size=(9, 4))
+    image_keys, text_keys = [i // 2 for i in range(12)], [0, 1, 2, 3, 4, 5, 5, 7, 7]
+    measured = retrieval(images, texts, image_keys, text_keys, ks=(1, 3))
+    ranks = ranks_of_right(images, texts, image_keys, text_keys)
+    for figures, of_queries in zip(measured, ranks, strict=True):
+        assert figures.num_without_answer == (of_queries == 0).sum()
+        for k in (1, 3):
+            assert figures.recall[k] == pytest.approx((of_queries[of_queries > 0] <= k).mean())
+    assert ranks[0][7:].tolist() == [0, 0], "no image has the key of the last two texts"
 
 
 def test_the_size_of_the_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
