@@ -226,7 +226,9 @@ def test_a_pack_is_embedded_searched_scored_and_adapted_like_others(rotary: Star
     hits = [medclip.search(stored, [text], model=pack).to_pandas() for text in ("a bright film", long_text())]
     assert [len(found) for found in hits] == [8, 8]
     assert not np.allclose(hits[0]["score"], hits[1]["score"])
-    scores = medclip.score(tmp_path / "films", tmp_path / "scores", prompt=[long_text()], against=["a dark film"], **only)
+    scores = medclip.score(
+        tmp_path / "films", tmp_path / "scores", prompt=[long_text()], against=["a dark film"], **only
+    )
     assert len(scores.to_pandas()) >= 8
     for method in ("coop", "svd"):
         changes = {"epochs": 1} if method == "coop" else {"steps": 2}
