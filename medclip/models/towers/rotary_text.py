@@ -147,8 +147,9 @@ def finish_rotary(text: Any, model_cfg: Mapping[str, Any]) -> nn.Module:
     for block in blocks:
         if type(block) is not ResidualAttentionBlock or not block.attn.batch_first:
             raise _refused("with blocks of another form")
-        block.attn.__class__ = RotaryAttention  # another class over the same weights: nothing is built or copied
-        block.attn.base = base
+        attention: Any = block.attn
+        attention.__class__ = RotaryAttention  # another class over the same weights: nothing is built or copied
+        attention.base = base
     del text.positional_embedding
     text.__class__ = RotaryTextTransformer
     return text

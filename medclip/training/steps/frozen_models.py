@@ -241,7 +241,7 @@ class TowerTeacher:
 
     Args:
         clip: Dual encoder; its image tower is let go.
-        tokenizer: Its tokenizer.
+        tokenizer: Tokenizer of the dual encoder.
         words: The student's tokenizer: the same words, in a context that may be longer.
         device: Torch device.
     """
