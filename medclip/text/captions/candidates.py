@@ -52,7 +52,7 @@ def draw_probabilities(candidates: Sequence[WeighedCaption], p_raw: float, p_syn
 
     Example:
         >>> texts = [WeighedCaption("raw", "a", 0), WeighedCaption("cleaned", "b", 0.25)]
-        >>> draw_probabilities([*texts, WeighedCaption("agent", "c", 0.75)], p_raw=0.2, p_syn=0.5).tolist()
+        >>> draw_probabilities([*texts, WeighedCaption("agent", "c", 0.75)], p_raw=0.2, p_syn=0.5).round(3).tolist()
         [0.2, 0.3, 0.5]
     """
     raw_K = np.array([c.is_raw for c in candidates], bool)
