@@ -68,7 +68,9 @@ def test_a_square_comes_back_to_where_it_was_drawn(
     height: int, width: int, mode: str, flipped: tuple[int, ...], data: st.DataObject
 ) -> None:
     top, left = data.draw(st.integers(0, height // 4)), data.draw(st.integers(0, width // 4))
-    part = Box(top, left, data.draw(st.integers(3 * height // 4, height)), data.draw(st.integers(3 * width // 4, width)))
+    part = Box(
+        top, left, data.draw(st.integers(3 * height // 4, height)), data.draw(st.integers(3 * width // 4, width))
+    )
     one = shown(height, width, mode, part, flipped)
     mask = square(height, width, Box(height // 3, width // 3, 2 * height // 3, 2 * width // 3))
     labels = one.to_model(mask)

@@ -73,7 +73,7 @@ class DenseFigures:
     num_in_training: int | None
     """Images held out whose pixels (not masks) the pack was trained on; None where it lists no training files."""
     num_empty: int
-    """Images held out in which nothing is marked; their Dice is 1 where nothing is said, else 0."""
+    """Images held out in which nothing is marked; their Dice is 1 where nothing is verdicts, else 0."""
     grid: tuple[int, int]
     size_px: int
     problems: Mapping[str, int]
@@ -140,8 +140,8 @@ class DenseFigures:
         for tower in self.titles:
             if tower != PACK:
                 parts[_verdict(self.apart(tower, most))].append(self.titles[tower])
-        said = [f"{what} {list_of(towers)}" for what, towers in parts.items() if towers]
-        yield f"With {share_of(most)} it is {'; '.join(said)}."
+        verdicts = [f"{what} {list_of(towers)}" for what, towers in parts.items() if towers]
+        yield f"With {share_of(most)} it is {'; '.join(verdicts)}."
         if self.cell(RANDOM, most).dice.value >= self.cell(PACK, most).dice.value:
             yield "A tower of random weights does as well: the masks here ask for little that was learned."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ masks:
     shares: [0.1, 1]
     seeds: 2
 """
-QUICK = {"workers": 1, "num_resamples": 50}
+QUICK: dict[str, Any] = {"workers": 1, "num_resamples": 50}
 
 
 def squares(folder: Path, number: int = 18, side: int = 64) -> Path:
