@@ -165,7 +165,7 @@ def _measured(
 
 
 def _answers(of: FeatureMaps, name: str, chosen: NDArray[np.int64], test: NDArray[np.int64], seed: int) -> list:
-    """Return for each image held out what is above 0 where a mask is answer to be, on a grid."""
+    """Return for each image held out what is above 0 where a mask is expected, on a grid."""
     if name == POSITION:
         return [position_margin(np.array(of.labels[np.sort(chosen)]))] * len(test)
     head = train_head(of.maps[name], of.labels, chosen, seed=seed)
