@@ -34,25 +34,30 @@ def square(height: int, width: int, box: Box) -> np.ndarray:
 
 def test_a_letterboxed_mask_lies_between_the_padding() -> None:
     labels = shown(64, 128, "longest").to_model(square(64, 128, Box(32, 0, 64, 64)))
-    assert (labels[:16] == OUTSIDE).all() and (labels[48:] == OUTSIDE).all()
-    assert (labels[32:48, :32] == 1).all() and labels[16:48].sum() == 16 * 32
+    assert (labels[:16] == OUTSIDE).all()
+    assert (labels[48:] == OUTSIDE).all()
+    assert (labels[32:48, :32] == 1).all()
+    assert labels[16:48].sum() == 16 * 32
 
 
 def test_a_mask_of_what_is_cut_off_is_not_learned() -> None:
     labels = shown(64, 128, "shortest").to_model(square(64, 128, Box(0, 0, 64, 40)))
-    assert (labels[:, :8] == 1).all() and labels.sum() == 64 * 8
+    assert (labels[:, :8] == 1).all()
+    assert labels.sum() == 64 * 8
 
 
 def test_a_mask_follows_the_crop_and_the_mirror_of_its_adapter() -> None:
     one = shown(100, 200, "longest", Box(20, 40, 84, 104), (1,))
     labels = one.to_model(square(100, 200, Box(20, 40, 36, 56)))
-    assert (labels[:16, 48:] == 1).all() and labels.sum() == 16 * 16
+    assert (labels[:16, 48:] == 1).all()
+    assert labels.sum() == 16 * 16
 
 
 def test_a_part_beyond_the_image_is_padding() -> None:
     one = shown(64, 32, "longest", Box(0, -16, 64, 48))
     labels = one.to_model(np.ones((64, 32), np.bool_))
-    assert (labels[:, 16:48] == 1).all() and (labels[:, :16] == OUTSIDE).all()
+    assert (labels[:, 16:48] == 1).all()
+    assert (labels[:, :16] == OUTSIDE).all()
     assert np.isfinite(one.to_image(np.ones((4, 4)))).all()
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from medclip.errors import printable
 from medclip.evaluation.dense.towers import IMAGENET, PACK, POSITION, RANDOM
+from medclip.evaluation.zero_shot.compared_packs import shown_figure
 from medclip.statistics.estimate import Change, Figure
-from medclip.wording import count, estimate, list_of
+from medclip.wording import count, list_of
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ class DenseFigures:
         for tower in self.titles:
             if tower != PACK:
                 parts[_verdict(self.apart(tower, most))].append(self.titles[tower])
-        said = [f"{what} {list_of(towers)}" for what, towers in parts.items() if towers]
-        yield f"With {share_of(most)} it is {'; '.join(said)}."
+        verdicts = [f"{what} {list_of(towers)}" for what, towers in parts.items() if towers]
+        yield f"With {share_of(most)} it is {'; '.join(verdicts)}."
         if self.cell(RANDOM, most).dice.value >= self.cell(PACK, most).dice.value:
             yield "A tower of random weights does as well: the masks here ask for little that was learned."
 
@@ -157,14 +158,14 @@ class DenseFigures:
         yield f"{'tower':{width}}" + "".join(f"{head:>28}" for head in heads) + f"{'IoU, most labels':>26}"
         for tower, title in self.titles.items():
             cells = [self.cell(tower, share) for share in self.shares]
-            texts = "".join(f"{_shown(c.dice):>28}" for c in cells)
-            yield f"{printable(title):{width}}{texts}{_shown(cells[-1].iou):>26}"
+            texts = "".join(f"{shown_figure(c.dice):>28}" for c in cells)
+            yield f"{printable(title):{width}}{texts}{shown_figure(cells[-1].iou):>26}"
             if tower == PACK and cells[-1].unseen is not None:
-                unseen = "".join(f"{'' if c.unseen is None else _shown(c.unseen):>28}" for c in cells)
+                unseen = "".join(f"{'' if c.unseen is None else shown_figure(c.unseen):>28}" for c in cells)
                 yield f"{'  without training':{width}}{unseen}"
         for tower, title in self.titles.items():
             if tower != PACK:
-                texts = "".join(f"{_shown(self.apart(tower, share)):>28}" for share in self.shares)
+                texts = "".join(f"{shown_figure(self.apart(tower, share)):>28}" for share in self.shares)
                 yield f"{printable('less ' + title):{width}}{texts}"
         yield from (f"  {printable(sentence)}" for sentence in (*self.sentences(), *self.notes))
         if self.num_in_training:
@@ -184,7 +185,3 @@ def _verdict(apart: Change) -> str:
     if apart.low is None or apart.high is None or apart.low <= 0 <= apart.high:
         return "not told from"
     return "better than" if apart.low > 0 else "worse than"
-
-
-def _shown(figure: Figure | Change) -> str:
-    return estimate(figure.value, figure.low, figure.high)

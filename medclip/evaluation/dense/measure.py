@@ -165,7 +165,7 @@ def _measured(
 
 
 def _answers(of: FeatureMaps, name: str, chosen: NDArray[np.int64], test: NDArray[np.int64], seed: int) -> list:
-    """Return for each image held out what is above 0 where a mask is said to be, on a grid."""
+    """Return for each image held out what is above 0 where a mask is expected, on a grid."""
     if name == POSITION:
         return [position_margin(np.array(of.labels[np.sort(chosen)]))] * len(test)
     head = train_head(of.maps[name], of.labels, chosen, seed=seed)
@@ -251,8 +251,8 @@ def _examples(
     if marked:
         for what, n in (("worst", marked[0]), ("median", marked[len(marked) // 2]), ("best", marked[-1])):
             number = int(test[n])
-            row, said = masked.rows[number], _predicted(of, number, grids[n])
-            image = draw_example(row.path, str(masked.part.modality), truths[n], said, settings)
+            row, answer = masked.rows[number], _predicted(of, number, grids[n])
+            image = draw_example(row.path, str(masked.part.modality), truths[n], answer, settings)
             if image is not None:
                 drawn[what] = image
             examples.append(DenseExample(what, row.row, round(float(dices[n]), DECIMALS), image is not None))

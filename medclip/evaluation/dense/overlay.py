@@ -25,7 +25,7 @@ _LONGEST, _SHORTEST = 512, 320
 
 
 def draw_example(
-    path: Path, modality: str, truth: NDArray[np.bool_], said: NDArray[np.bool_], settings: Settings
+    path: Path, modality: str, truth: NDArray[np.bool_], answer: NDArray[np.bool_], settings: Settings
 ) -> bytes | None:
     """Draw one image, uncropped, with both outlines.
 
@@ -33,7 +33,7 @@ def draw_example(
         path: The image.
         modality: Modality whose adapter reads it, or "generic".
         truth: Mask of its own pixels.
-        said: Mask that the head gave, of the same.
+        answer: Mask that the head gave, of the same.
         settings: Limits.
 
     Returns:
@@ -48,7 +48,7 @@ def draw_example(
     larger = -(-_SHORTEST // max(pixels.shape[:2]))
     pixels = np.array(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
     pixels = pixels.repeat(larger, axis=0).repeat(larger, axis=1)
-    for mask, colour in ((truth, TRUE_RGB), (said, SAID_RGB)):
+    for mask, colour in ((truth, TRUE_RGB), (answer, SAID_RGB)):
         drawn = resize(mask[..., None] * np.uint8(255), pixels.shape[0], pixels.shape[1], "bilinear")[..., 0] > 127
         pixels[drawn & ~ndimage.binary_erosion(drawn, iterations=2)] = colour
     buffer = io.BytesIO()

@@ -77,7 +77,7 @@ class ComparedPacks:
         heads = f"{pack[:22]:>24}{other[:22]:>24}"
         yield f"{'set':{width}}{'images':>8}{'metric':>{metric_width}}{heads}{'difference':>27}{'p':>9}"
         for row, metric in zip(self.rows(), metrics, strict=True):
-            cells = (_shown(row.own), _shown(row.other), _shown(row.difference))
+            cells = (shown_figure(row.own), shown_figure(row.other), shown_figure(row.difference))
             yield (
                 f"{row.id:{width}}{row.num_images:>8}{metric:>{metric_width}}{cells[0]:>24}{cells[1]:>24}"
                 f"{cells[2]:>27}{p_value(row.difference.p):>9}"
@@ -175,5 +175,6 @@ def _notes(other: Any, rows: Sequence[ComparedFigure]) -> Iterator[str]:
         yield f"{other.model} does not list its training files: these images may have been among them."
 
 
-def _shown(figure: Figure | Change) -> str:
+def shown_figure(figure: Figure | Change) -> str:
+    """Write a figure or a difference with its interval."""
     return estimate(figure.value, figure.low, figure.high)

@@ -44,7 +44,8 @@ def test_the_same_seed_gives_the_same_head_and_another_one_another(monkeypatch: 
     monkeypatch.setattr(probe, "STEPS", 5)
     maps, labels = circles(6)
     first, again, other = (train_head(maps, labels, np.arange(6), seed=s)[1].weight for s in (1, 1, 2))  # pyright: ignore
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_pixels_that_show_no_image_do_not_count() -> None:
@@ -63,7 +64,8 @@ def test_position_alone_expects_what_lies_where_masks_mostly_lie() -> None:
     labels[0, 0, 0] = 1
     labels[:, 9] = OUTSIDE
     said = position_margin(labels) > 0
-    assert said[3:6, 3:6].all() and said.sum() == 9
+    assert said[3:6, 3:6].all()
+    assert said.sum() == 9
 
 
 def test_dice_of_two_empty_masks_is_one_and_of_one_alone_nought() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ masks:
     shares: [0.1, 1]
     seeds: 2
 """
-QUICK = {"workers": 1, "num_resamples": 50}
+QUICK: dict[str, Any] = {"workers": 1, "num_resamples": 50}
 
 
 def squares(folder: Path, number: int = 18, side: int = 64) -> Path:
@@ -77,9 +78,12 @@ def test_each_tower_has_a_dice_with_its_interval_and_what_is_less(measured: medc
     (one,) = measured.dense
     assert {"pack", "random", "position"} <= set(one.titles)
     assert (one.num_images, one.num_left_out, one.problems) == (19, 1, {"truncated": 1})
-    assert one.num_train + one.num_test == 18 and one.names_patients
+    assert one.num_train + one.num_test == 18
+    assert one.names_patients
     for cell in one.cells:
-        assert 0 <= cell.dice.value <= 1 and cell.dice.low is not None and cell.iou.value <= cell.dice.value
+        assert 0 <= cell.dice.value <= 1
+        assert cell.dice.low is not None
+        assert cell.iou.value <= cell.dice.value
         assert len(cell.of_seeds) == 2
     apart = one.apart("position", 1.0).value
     assert apart == pytest.approx(one.cell("pack", 1.0).dice.value - one.cell("position", 1.0).dice.value, abs=2e-4)
@@ -102,7 +106,8 @@ def test_the_folder_holds_figures_rows_a_page_and_no_patient(measured: medclip.S
     dices = [r["dice"] for r in table.to_pylist() if (r["tower"], r["share"]) == ("pack", 1.0)]
     assert np.mean(dices) == pytest.approx(one.cell("pack", 1.0).dice.value, abs=1e-4)
     page = (measured.folder / "report.html").read_text()
-    assert "Worst" in page and page.count("data:image/png") == 3
+    assert "Worst" in page
+    assert page.count("data:image/png") == 3
     for text in (page, json.dumps(values), str(table.to_pylist())):
         assert "MRN" not in text
 
@@ -121,7 +126,9 @@ def test_a_second_run_measures_nothing_again(
 
 def test_the_lines_and_rows_name_every_tower(measured: medclip.SuiteResult) -> None:
     text = "\n".join(measured.lines())
-    assert "position alone" in text and "less random weights" in text and "all labels" in text
+    assert "position alone" in text
+    assert "less random weights" in text
+    assert "all labels" in text
     assert "dice pack 1" in {row["metric"] for row in measured.to_pandas().to_dict("records")}
 
 
