@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ _BITS_WITHIN_PATIENT = 16
 """Bits up to which two images of one patient are one: of brain_mri's pairs those are, and beyond are next slices."""
 _CORRELATION_OF_UNKNOWN = 0.97
 """Least correlation of registered images of which no patient is known: next slices of covid_ct have up to 0.96."""
+_CROSS_PAIRS = 10_000
+"""Pairs of images of the pile and of an evaluation set from which on these say what chance does."""
 _READ_AT_ONCE = 64
 
 
@@ -98,11 +100,6 @@ class _Links:
     """Index into `WAYS`."""
     value_K: NDArray[np.float64]
     """Bits that differ (0 for equal pixels), correlation, or cosine."""
-
-    def __iter__(self) -> Iterator[tuple[int, int, int, float]]:
-        """Yield link by link."""
-        columns = (self.one_K, self.other_K, self.way_K, self.value_K)
-        return zip(*(column.tolist() for column in columns), strict=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +154,7 @@ def deduplicate(
     pool = _Pool(images, pile.cells("patient", rows_M), modalities_M, model, vectors_MD)
     seed = int(context.rng("deduplicate", number).integers(2**31))
     links, alike, met_share = _links_inside(pool, settings.cosine, context, seed)
-    dropped = _evaluation(pool, alike, links, settings, context) if settings.evaluation else {}
+    dropped, their_cosines = _evaluation(pool, alike, links, settings, context) if settings.evaluation else ({}, {})
     dropped |= _copies(links, _ranks(pile, rows_M), pool.patients, frozenset(dropped), context)
     kept_M, value_M = np.ones(len(rows_M), bool), np.full(len(rows_M), np.nan)
     for row, (_, value) in dropped.items():
@@ -171,7 +168,12 @@ def deduplicate(
         "hash_bits": limits.fine,
     }
     if model is not None:
-        facts |= {"pack": pack_facts(model), "cosines": alike.cosines, "share_met_at_cosine": met_share}
+        facts |= {
+            "pack": pack_facts(model),
+            "cosines": alike.cosines,
+            "evaluation_cosines": their_cosines,
+            "share_met_at_cosine": met_share,
+        }
     notes = [*unread_notes(images.unread), limits.caution, _crowds(links, pool.patients)]
     if settings.cropped and images.small_RHW is None:
         notes.append(f"Copies that were cropped or turned were not looked for: more than {MOST_IMAGES:,} images.")
@@ -277,9 +279,12 @@ def _of_two_exposures(links: _Links, patients: Sequence[str]) -> _Links:
 
 def _evaluation(
     pool: _Pool, alike: _Alike, links: _Links, settings: DeduplicateSettings, context: Context
-) -> dict[int, tuple[str, float]]:
-    """Return the rows with an image or a patient of evaluation, with what says so and its value."""
+) -> tuple[dict[int, tuple[str, float]], dict[str, dict[str, float]]]:
+    """Return the rows with an image or a patient of evaluation, with what says so and its value; and the cosines from
+    which on images are those of each set, by modality.
+    """
     dropped: dict[int, tuple[str, float]] = {}
+    cosines: dict[str, dict[str, float]] = {}
     theirs: set[str] = set()
     for place in settings.evaluation:
         held_out = read_pile(
@@ -289,21 +294,36 @@ def _evaluation(
             settings=context.settings,
             progress=context.progress,
         )
-        for row, _, _, value in _links_with(pool, alike, held_out, context):
+        patients = set(held_out.cells("patient"))
+        matched = match_patients(set(pool.patients), patients - {""}, load_key(context.settings))
+        is_apart_M = np.array([patient not in matched for patient in pool.patients], bool)
+        shared, cosines[place] = _links_with(pool, alike, held_out, is_apart_M, settings.cosine, context)
+        for row, value in zip(shared.one_K.tolist(), shared.value_K.tolist(), strict=True):
             dropped.setdefault(row, ("evaluation_image", value))
-        theirs.update(held_out.cells("patient"))
-    _spread(dropped, links, "evaluation_image")
+        theirs |= patients
+    _spread(dropped, links, len(pool.patients), "evaluation_image")
     theirs.update(pool.patients[row] for row in dropped)
     matched = match_patients(set(pool.patients), theirs - {""}, load_key(context.settings))
     for row, patient in enumerate(pool.patients):
         if patient in matched:
             dropped.setdefault(row, ("evaluation_patient", np.nan))
-    _spread(dropped, links, "evaluation_patient")
-    return dropped
+    _spread(dropped, links, len(pool.patients), "evaluation_patient")
+    return dropped, cosines
 
 
-def _links_with(pool: _Pool, alike: _Alike, held_out: Pile, context: Context) -> _Links:
-    """Link rows with the images of an evaluation set."""
+def _links_with(
+    pool: _Pool,
+    alike: _Alike,
+    held_out: Pile,
+    is_apart_M: NDArray[np.bool_],
+    least_cosine: float,
+    context: Context,
+) -> tuple[_Links, dict[str, float]]:
+    """Link rows with the images of an evaluation set; with the least cosine of each modality.
+
+    Rows of other patients than those of the set say how alike images of different patients are here. Of fewer than
+    `_CROSS_PAIRS` pairs that is not told, and the limit is the pile's own.
+    """
     images, vectors_MD = pool.images, pool.vectors_MD
     others = np.arange(len(held_out))
     theirs = _look(held_out, others, context, 1, images.small_RHW is not None)
@@ -319,22 +339,31 @@ def _links_with(pool: _Pool, alike: _Alike, held_out: Pile, context: Context) ->
         turned = register(images.small_RHW, theirs.small_RHW, pairs, progress=context.progress)
         shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, alike.correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
+    cosines: dict[str, float] = {}
     if pool.model is not None and vectors_MD is not None:
         their_vectors = encode_pile(pool.model, held_out, others, context.progress).vectors_MD
         for modality, cosine in alike.cosines.items():
             of = np.flatnonzero(pool.modalities_M == modality)
-            pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosine, progress=context.progress)
+            apart, num = of[is_apart_M[of]], len(of) * len(their_vectors)
+            cosines[modality] = cosine
+            if len(apart) * len(their_vectors) >= _CROSS_PAIRS:
+                codes = np.zeros(len(apart), np.int32)
+                cosines[modality] = cosine_limit(
+                    vectors_MD[apart], codes, num, others_MD=their_vectors, least=least_cosine
+                )
+            pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosines[modality], progress=context.progress)
             parts.append((of[pairs.one_K], pairs.other_K, 3, pairs.cosine_K))
-    return _links(*parts)
+    return _links(*parts), cosines
 
 
-def _spread(dropped: dict[int, tuple[str, float]], links: _Links, reason: str) -> None:
+def _spread(dropped: dict[int, tuple[str, float]], links: _Links, num: int, reason: str) -> None:
     """Add the rows that link to rows which are dropped."""
-    before = frozenset(dropped)
-    for i, j, _, value in links:
-        for row, through in ((i, j), (j, i)):
-            if through in before and row not in before:
-                dropped.setdefault(row, (reason, value))
+    goes_M = np.zeros(num, bool)
+    goes_M[list(dropped)] = True
+    k = np.flatnonzero(goes_M[links.one_K] != goes_M[links.other_K])
+    rows, first = np.unique(np.where(goes_M[links.one_K[k]], links.other_K[k], links.one_K[k]), return_index=True)
+    values = links.value_K[k[first]]
+    dropped |= {row: (reason, value) for row, value in zip(rows.tolist(), values.tolist(), strict=True)}
 
 
 def _ranks(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -349,28 +378,53 @@ def _ranks(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
 def _copies(
     links: _Links, rank_M: NDArray[np.int64], patients: list[str], gone: frozenset[int], context: Context
 ) -> dict[int, tuple[str, float]]:
-    """Return the rows that another one stands for, with the way of the link and its value."""
-    neighbours: dict[int, dict[int, tuple[int, float]]] = defaultdict(dict)
-    for i, j, way, value in links:
-        if i not in gone and j not in gone and i != j:
-            for row, other in ((i, j), (j, i)):
-                if other not in neighbours[row] or way < neighbours[row][other][0]:
-                    neighbours[row][other] = (way, value)
-    context.progress.stage("Choosing one of each image", len(neighbours))
-    dropped: dict[int, tuple[str, float]] = {}
-    stays: set[int] = set()
-    for row in sorted(neighbours, key=lambda row: rank_M[row]):
+    """Return the rows that another one stands for, with the way of the link and its value.
+
+    Links are arrays, sorted by row: of 2,000 images that are all alike they take 140 MB here, and 600 as dictionaries; of
+    5,000 700 MB.
+    """
+    num = len(rank_M)
+    is_gone_M = np.zeros(num, bool)
+    is_gone_M[list(gone)] = True
+    of = np.flatnonzero(~is_gone_M[links.one_K] & ~is_gone_M[links.other_K] & (links.one_K != links.other_K))
+    of = of[np.argsort(links.way_K[of], kind="stable")]
+    row_L = np.concatenate([links.one_K[of], links.other_K[of]]).astype(np.int32)
+    neighbour_L = np.concatenate([links.other_K[of], links.one_K[of]]).astype(np.int32)
+    order_L = np.lexsort((neighbour_L, row_L))
+    row_L, neighbour_L = row_L[order_L], neighbour_L[order_L]
+    link_L = of[order_L % max(len(of), 1)]
+    is_first_L = np.ones(len(row_L), bool)  # the surest link of two rows
+    is_first_L[1:] = (row_L[1:] != row_L[:-1]) | (neighbour_L[1:] != neighbour_L[:-1])
+    if not is_first_L.all():
+        row_L, neighbour_L, link_L = row_L[is_first_L], neighbour_L[is_first_L], link_L[is_first_L]
+    bounds = np.searchsorted(row_L, np.arange(num + 1))
+    numbers = {name: code for code, name in enumerate(dict.fromkeys(patients))}
+    patient_M = np.array([numbers[name] if name else -1 - row for row, name in enumerate(patients)], np.int64)
+
+    stays_M, goes_M = np.zeros(num, bool), np.zeros(num, bool)
+    way_M, value_M = np.zeros(num, np.int64), np.full(num, np.nan)
+
+    def drop(through: int, patient: int | None) -> None:
+        rows, of_rows = (column[bounds[through] : bounds[through + 1]] for column in (neighbour_L, link_L))
+        is_free = ~(stays_M[rows] | goes_M[rows])
+        if patient is not None:
+            is_free &= patient_M[rows] != patient
+        rows, of_rows = rows[is_free], of_rows[is_free]
+        goes_M[rows], way_M[rows], value_M[rows] = True, links.way_K[of_rows], links.value_K[of_rows]
+
+    linked = np.flatnonzero(np.diff(bounds))
+    context.progress.stage("Choosing one of each image", len(linked))
+    for row in linked[np.argsort(rank_M[linked])].tolist():
         context.progress.step()
-        if row in dropped:
+        if goes_M[row]:
             continue
-        stays.add(row)
-        near = [other for other in neighbours[row] if other not in stays]
-        for through in (row, *near):
-            for other, (way, value) in sorted(neighbours[through].items()):
-                of_two = through != row and patients[other] and patients[other] == patients[row]
-                if other not in stays and not of_two:
-                    dropped.setdefault(other, (WAYS[way], value))
-    return dropped
+        stays_M[row] = True
+        near = neighbour_L[bounds[row] : bounds[row + 1]]
+        near = near[~stays_M[near]]
+        drop(row, None)
+        for through in near.tolist():
+            drop(through, int(patient_M[row]))
+    return {row: (WAYS[way_M[row]], float(value_M[row])) for row in np.flatnonzero(goes_M).tolist()}
 
 
 def _crowds(links: _Links, patients: list[str]) -> str:
