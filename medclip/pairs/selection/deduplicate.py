@@ -380,8 +380,8 @@ def _copies(
 ) -> dict[int, tuple[str, float]]:
     """Return the rows that another one stands for, with the way of the link and its value.
 
-    Links are arrays, sorted by row: of 2,000 images that are all alike they take 140 MB here, and 600 as dictionaries; of
-    5,000 700 MB.
+    Links are arrays, sorted by row: of 2,000 images that are all alike they take 140 MB here, and 600 as dictionaries;
+    of 5,000 they take 700 MB.
     """
     num = len(rank_M)
     is_gone_M = np.zeros(num, bool)
