@@ -212,8 +212,11 @@ def test_what_goes_is_what_a_loop_over_links_says(data: st.DataObject) -> None:
     patients = data.draw(st.lists(st.sampled_from(["", "a", "b"]), min_size=num, max_size=num))
     ranks = data.draw(st.permutations(range(num)))
     gone = data.draw(st.sets(row, max_size=2))
-    columns = [np.array(column) for column in zip(*links, strict=True)] if links else [np.zeros(0, np.int64)] * 4
-    answers = _copies(_Links(*columns), np.array(ranks), patients, frozenset(gone), context_of())
+    one, other, way, value = zip(*links, strict=True) if links else ((), (), (), ())
+    numbers = (np.array(column, np.int64) for column in (one, other, way))
+    answers = _copies(
+        _Links(*numbers, np.array(value, np.float64)), np.array(ranks), patients, frozenset(gone), context_of()
+    )
     assert set(answers) == copies_by_loops(links, ranks, patients, gone) - gone
     for other, (way, _) in answers.items():
         assert way in {WAYS[w] for i, j, w, _ in links if other in (i, j)}
