@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups import Chance, Device, ImageRoot, Limits, Machine, Overwriting, Recipe, Told, settings_of
+from medclip.api.groups.asking import Chance
+from medclip.api.groups.reading import ImageRoot, Limits
+from medclip.api.groups.running import Device, Machine, Overwriting, Recipe, Told, settings_of
 from medclip.options import argument, option, options
 from medclip.verbs import verb
 

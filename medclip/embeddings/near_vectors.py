@@ -90,7 +90,13 @@ def near_vectors(
 
 
 def cosine_limit(
-    vectors_ND: NDArray[np.floating], patients_N: NDArray[np.int32], num_pairs: int, *, least: float, seed: int = 0
+    vectors_ND: NDArray[np.floating],
+    patients_N: NDArray[np.int32],
+    num_pairs: int,
+    *,
+    others_MD: NDArray[np.floating] | None = None,
+    least: float,
+    seed: int = 0,
 ) -> float:
     """Return the cosine from which on two images are one: higher where those of different patients are very alike.
 
@@ -105,20 +111,25 @@ def cosine_limit(
         vectors_ND: Unit vectors, of images of one modality.
         patients_N: Patient of each, as a number.
         num_pairs: Number of pairs that are compared.
+        others_MD: Vectors of another set, all of other patients, whose pairs with the first are drawn; None for the
+            pairs inside the first.
         least: Limit that is never gone below.
         seed: Seed of the pairs that are drawn.
 
     Returns:
         `least` where fewer than 100 pairs of different patients can be drawn.
     """
-    n = len(vectors_ND)
-    if n < 2:
+    others = vectors_ND if others_MD is None else others_MD
+    n, m = len(vectors_ND), len(others)
+    if n < 1 + (others_MD is None) or not m:
         return least
-    first, second = np.random.default_rng(seed).integers(n, size=(2, min(_CHANCE_PAIRS, 4 * n * n)))
-    apart = patients_N[first] != patients_N[second]
-    first, second = first[apart], second[apart]
+    rng, drawn = np.random.default_rng(seed), min(_CHANCE_PAIRS, 4 * n * m)
+    first, second = rng.integers(n, size=drawn), rng.integers(m, size=drawn)
+    if others_MD is None:
+        apart = patients_N[first] != patients_N[second]
+        first, second = first[apart], second[apart]
     parts = [
-        np.einsum("kd,kd->k", _real(vectors_ND, first[k]), _real(vectors_ND, second[k]))
+        np.einsum("kd,kd->k", _real(vectors_ND, first[k]), _real(others, second[k]))
         for k in (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(first), _ROWS_AT_ONCE))
     ]
     cosines = np.concatenate([np.zeros(0, np.float32), *parts]).astype(np.float64)

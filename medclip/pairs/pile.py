@@ -99,6 +99,23 @@ class Pile:
         return gathered if (place_M[1:] > place_M[:-1]).all() else [gathered[place] for place in place_M.tolist()]
 
 
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells of a column of some rows, read a slice at a time: as one list those of millions of captions take GB."""
+
+    pile: Pile
+    column: str
+    rows_M: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self.rows_M)
+
+    def __getitem__(self, part: slice) -> list[str]:
+        """Return the cells of a slice."""
+        return self.pile.cells(self.column, self.rows_M[part])
+
+
 def _as_list(chunk: Any) -> list[Any]:
     """Return the cells of an Arrow array; equal ones of a coded column are one object."""
     import pyarrow as pa

@@ -74,3 +74,10 @@ def test_the_limit_stays_where_nothing_is_known_of_different_patients():
     assert cosine_limit(vectors, np.zeros(50, np.int32), 10**6, least=0.97) == 0.97
     assert cosine_limit(vectors[:1], np.zeros(1, np.int32), 10**6, least=0.97) == 0.97
     assert cosine_limit(drawn(0, 500, 512, 20.0), np.arange(500, dtype=np.int32), 10**6, least=0.97) == 0.97
+
+
+def test_the_limit_of_two_sets_is_that_of_their_pairs_and_not_of_the_first_alone():
+    alike, others = drawn(3, 200, 64, spread=0.3), drawn(4, 100, 64, spread=20.0)
+    patients = np.arange(200, dtype=np.int32)
+    assert cosine_limit(alike, patients, 10**6, least=0.6) > 0.9
+    assert cosine_limit(alike, patients, 10**6, others_MD=others, least=0.6) < 0.8

@@ -159,13 +159,15 @@ def _rows_of(links: Links, of_K: NDArray[np.bool_], num: int) -> NDArray[np.bool
 def _against(pool: Pool, alike: Any, inside: Links, held_out: Pile, key: bytes | None, progress: Progress) -> Against:
     """Hold a pile against one evaluation set; copies of a pair whose image is its, are its, too."""
     num = len(pool.patients)
-    links = link_with(pool, alike, held_out, progress)
+    named = {patient for patient in held_out.cells("patient") if patient}
+    of_theirs = match_patients(set(pool.patients), named, key)
+    is_apart_M = np.array([patient not in of_theirs for patient in pool.patients], bool)
+    links, _ = link_with(pool, alike, held_out, is_apart_M, DeduplicateSettings().cosine, progress)
     direct_N, way_N = np.zeros(num, bool), np.full(num, len(WAYS))
     direct_N[links.one_K] = True
     np.minimum.at(way_N, links.one_K, links.way_K)
     has_image_N = _with_copies(direct_N, inside)
-    theirs = {patient for patient in held_out.cells("patient") if patient}
-    theirs |= {pool.patients[row] for row in np.flatnonzero(has_image_N).tolist()} - {""}
+    theirs = named | {pool.patients[row] for row in np.flatnonzero(has_image_N).tolist()} - {""}
     matched = match_patients(set(pool.patients), theirs, key)
     has_patient_N = np.array([patient in matched for patient in pool.patients], bool)
     by_way = {way: int((way_N == code).sum()) for code, way in enumerate(WAYS) if (way_N == code).any()}

@@ -9,13 +9,14 @@ carries it, images of one text together. Balance last, after steps that drop: co
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from medclip.pairs.pile import Pile
+from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.text.checks.matching import Matches, match_texts
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 LEAST_T = 20
 """Where t is chosen by the share of the tail, it is not lower: in a small pile nothing is thinned."""
 _MOST_BARS = 20
+_ROWS_AT_ONCE = 1 << 16
+_MENTIONS_AT_ONCE = 1 << 22
 DENIED = "no "
 """Begins the name of a concept that is denied."""
 
@@ -52,7 +55,15 @@ class BalanceSettings(FilterSettings):
 
 def entry_counts(index_M2: NDArray[np.integer[Any]], num_entries: int) -> NDArray[np.uint64]:
     """Count the texts of each entry, uint64 [E]."""
-    return np.bincount(index_M2[:, 0], minlength=num_entries).astype(np.uint64)
+    counts_E = np.zeros(num_entries, np.uint64)
+    for part in _blocks(len(index_M2)):
+        counts_E += np.bincount(index_M2[part, 0], minlength=num_entries).astype(np.uint64)
+    return counts_E
+
+
+def _blocks(num: int) -> Iterator[slice]:
+    """Yield mentions a block at a time: what is computed of 125 million of them would take GB."""
+    return (slice(start, start + _MENTIONS_AT_ONCE) for start in range(0, num, _MENTIONS_AT_ONCE))
 
 
 def probabilities(counts_E: NDArray[np.uint64], t: float) -> NDArray[np.float64]:
@@ -88,7 +99,8 @@ def keep_probabilities(
         [0.64, 0.0]
     """
     misses = np.ones(num_texts)
-    np.multiply.at(misses, index_M2[:, 1], 1 - p_E[index_M2[:, 0]])
+    for part in _blocks(len(index_M2)):
+        np.multiply.at(misses, index_M2[part, 1], 1 - p_E[index_M2[part, 0]])
     return 1 - misses
 
 
@@ -146,20 +158,29 @@ def once_a_patient(mentions: Mentions, patient_N: NDArray[np.intp]) -> Mentions:
     return Mentions(mentions.index_M2[np.sort(first)], mentions.names)
 
 
-def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], list[str], NDArray[np.intp]]:
+def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], Cells, NDArray[np.intp]]:
     """Put images of one patient with one text together: they are of one study, and share their fate.
 
     Returns:
         The unit of each row; the text of each unit; the patient of each unit, a number of its own where unknown.
     """
-    unit_of: dict[tuple[str | int, str], int] = {}
-    patients: dict[str | int, int] = {}
-    unit_M = np.empty(len(rows_M), np.intp)
-    cells = zip(pile.cells("patient", rows_M), pile.cells("text", rows_M), strict=True)
-    for i, (patient, text) in enumerate(cells):
-        unit_M[i] = unit_of.setdefault((patient or i, text), len(unit_of))
-    patient_U = np.array([patients.setdefault(patient, len(patients)) for patient, _ in unit_of], np.intp)
-    return unit_M, [text for _, text in unit_of], patient_U
+    patients: dict[str, int] = {}
+    patient_M, hash_M = np.empty(len(rows_M), np.int64), np.empty(len(rows_M), np.int64)
+    for start in range(0, len(rows_M), _ROWS_AT_ONCE):
+        rows = rows_M[start : start + _ROWS_AT_ONCE]
+        cells = enumerate(pile.cells("patient", rows), start)
+        patient_M[start : start + len(rows)] = [
+            patients.setdefault(patient, len(patients)) if patient else -1 - i for i, patient in cells
+        ]
+        # Of five million texts two have one hash by chance once in 1.5 million times.
+        hash_M[start : start + len(rows)] = [hash(text) for text in pile.cells("text", rows)]
+    order = np.lexsort((hash_M, patient_M))
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (np.diff(patient_M[order]) != 0) | (hash_M[order][1:] != hash_M[order][:-1])
+    first_M = np.empty(len(order), np.int64)
+    first_M[order] = order[is_new][np.cumsum(is_new) - 1]  # the sort is stable: the first of a unit is its earliest row
+    first_U, unit_M = np.unique(first_M, return_inverse=True)
+    return unit_M, Cells(pile, "text", rows_M[first_U]), patient_M[first_U]
 
 
 def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, context: Context, step: int) -> Verdict:
@@ -173,7 +194,7 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
     """
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     polarity: Polarity = "all" if settings.reference else settings.polarity
-    unit_M, texts, patient_U = np.arange(len(rows_M)), pile.table.column("text").take(rows_M), None
+    unit_M, texts, patient_U = np.arange(len(rows_M)), Cells(pile, "text", rows_M), None
     if not settings.reference:
         unit_M, texts, patient_U = units_of(pile, rows_M)
     matches = match_texts(texts, metadata, polarity=polarity != "all", progress=context.progress)

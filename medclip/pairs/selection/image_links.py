@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ SURE_BITS = 16
 """Bits up to which two images of one patient are one: of brain_mri's pairs those are, and beyond are next slices."""
 _CORRELATION_OF_UNKNOWN = 0.97
 """Least correlation of registered images of which no patient is known: next slices of covid_ct have up to 0.96."""
+CROSS_PAIRS = 10_000
+"""Pairs of images of the pile and of an evaluation set from which on these say what chance does."""
 _READ_AT_ONCE = 64
 
 
@@ -62,11 +64,6 @@ class Links:
     """Index into `WAYS`."""
     value_K: NDArray[np.float64]
     """Bits that differ (0 for equal pixels), correlation, or cosine."""
-
-    def __iter__(self) -> Iterator[tuple[int, int, int, float]]:
-        """Yield link by link."""
-        columns = (self.one_K, self.other_K, self.way_K, self.value_K)
-        return zip(*(column.tolist() for column in columns), strict=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +188,27 @@ def _of_two_exposures(links: Links, patients: Sequence[str]) -> Links:
     return Links(links.one_K[kept_K], links.other_K[kept_K], links.way_K[kept_K], links.value_K[kept_K])
 
 
-def link_with(pool: Pool, alike: Alike, held_out: Pile, progress: Progress) -> Links:
-    """Link rows with the images of an evaluation set."""
+def link_with(
+    pool: Pool,
+    alike: Alike,
+    held_out: Pile,
+    is_apart_M: NDArray[np.bool_],
+    least_cosine: float,
+    progress: Progress,
+) -> tuple[Links, dict[str, float]]:
+    """Link rows with the images of an evaluation set; with the cosine from which on, by modality.
+
+    Rows of other patients than those of the set say how alike images of different patients are here. Of fewer than
+    `CROSS_PAIRS` pairs that is not told, and the limit is the pile's own.
+
+    Args:
+        pool: Rows that are asked.
+        alike: Limits of the pile.
+        held_out: Evaluation set.
+        is_apart_M: Rows that are of no patient of the set.
+        least_cosine: Least cosine that links two images.
+        progress: Progress bar of the images.
+    """
     images, vectors_MD = pool.images, pool.vectors_MD
     others = np.arange(len(held_out))
     theirs = hash_images(held_out, others, progress, 1, images.small_RHW is not None)
@@ -208,10 +224,18 @@ def link_with(pool: Pool, alike: Alike, held_out: Pile, progress: Progress) -> L
         turned = register(images.small_RHW, theirs.small_RHW, pairs, progress=progress)
         shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, alike.correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
+    cosines: dict[str, float] = {}
     if pool.model is not None and vectors_MD is not None:
         their_vectors = encode_pile(pool.model, held_out, others, progress).vectors_MD
         for modality, cosine in alike.cosines.items():
             of = np.flatnonzero(pool.modalities_M == modality)
-            pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosine, progress=progress)
+            apart, num = of[is_apart_M[of]], len(of) * len(their_vectors)
+            cosines[modality] = cosine
+            if len(apart) * len(their_vectors) >= CROSS_PAIRS:
+                codes = np.zeros(len(apart), np.int32)
+                cosines[modality] = cosine_limit(
+                    vectors_MD[apart], codes, num, others_MD=their_vectors, least=least_cosine
+                )
+            pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosines[modality], progress=progress)
             parts.append((of[pairs.one_K], pairs.other_K, 3, pairs.cosine_K))
-    return _links(*parts)
+    return _links(*parts), cosines

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from medclip.pairs.pile import Pile
+from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.text.checks.matching import match_texts
@@ -40,7 +40,7 @@ def names_an_entry(
     """
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     affirmed = settings.polarity == "affirmed" and not settings.reference
-    texts = pile.cells("text", rows_M)
+    texts = Cells(pile, "text", rows_M)
     matches = match_texts(texts, metadata, polarity=affirmed, progress=context.progress)
     counted_M2 = matches.index_M2[matches.affirmed_M]
     concept_M = metadata.concept_E[counted_M2[:, 0]].astype(np.int64)

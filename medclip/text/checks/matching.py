@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,6 +28,14 @@ _LINES = " ; "
 """Stands for a line break inside a text of the medical kind: a line is a caption, and no denial reaches out of it."""
 
 
+class SlicedTexts(Protocol):
+    """Texts that are read a slice at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> list[str]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Matches:
     """M entries in N texts, each entry once a text."""
@@ -42,7 +50,7 @@ class Matches:
 
 
 def match_texts(
-    texts: Sequence[str] | pa.Array | pa.ChunkedArray,
+    texts: Sequence[str] | pa.Array | pa.ChunkedArray | SlicedTexts,
     metadata: Metadata,
     *,
     polarity: bool = False,
@@ -51,7 +59,7 @@ def match_texts(
     """Find the entries of metadata in texts.
 
     Args:
-        texts: N texts; of Arrow columns a batch at a time is held as Python values.
+        texts: N texts; of Arrow columns and of what is sliced a batch at a time is held as Python values.
         metadata: Entries, which also say how texts are spaced.
         polarity: Whether it is told which mentions are denied.
         progress: Shows how many texts were read.
@@ -79,8 +87,23 @@ def match_texts(
         progress.step(len(batch))
     if not parts:
         return Matches(0, np.zeros((0, 2), np.int32), np.zeros(0, bool), np.zeros(0, bool))
-    index_M2, affirmed_M, denied_M = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Matches(first, index_M2, affirmed_M, denied_M)
+    return Matches(first, *_joined(parts))
+
+
+def _joined(
+    parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Join batches, each of which is let go of when it is copied: 125 million mentions take 1.3 GB, and not twice."""
+    num = sum(len(part[0]) for part in parts)
+    index_M2, affirmed_M, denied_M = np.empty((num, 2), np.int32), np.empty(num, bool), np.empty(num, bool)
+    start = 0
+    parts.reverse()
+    while parts:
+        index, affirmed, denied = parts.pop()
+        part = slice(start, start + len(index))
+        index_M2[part], affirmed_M[part], denied_M[part] = index, affirmed, denied
+        start = part.stop
+    return index_M2, affirmed_M, denied_M
 
 
 def _batches(texts: Any) -> Iterator[list[str]]:

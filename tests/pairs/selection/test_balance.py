@@ -23,6 +23,7 @@ from medclip.pairs.selection.balance import (
     probabilities,
     t_of_share,
     tail_share,
+    units_of,
 )
 from medclip.text.checks.matching import match_texts
 from medclip.text.checks.metadata import medical_metadata, plain_metadata
@@ -264,3 +265,28 @@ def test_gini_of_a_thinned_zipf_sample_is_lower(tmp_path: Path) -> None:
     facts = balance(*pile_of_texts(texts), BalanceSettings(t=40), context(tmp_path), 0).facts["histogram"]
     assert facts["gini_after"] < facts["gini_before"]
     assert gini(np.array([1, 1, 1])) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "P1", "P2", "P3"]), st.sampled_from(["a", "b", "c"])), max_size=20))
+def test_images_of_one_patient_and_text_are_one_unit_in_the_order_of_their_first(
+    cells: list[tuple[str, str]],
+) -> None:
+    patients, texts = ([cell[n] for cell in cells] for n in (0, 1))
+    pile, rows_M = pile_of_texts(texts, patients) if cells else pile_of_texts([])
+    number: dict[tuple[str | int, str], int] = {}
+    wanted = [number.setdefault((patient or i, text), len(number)) for i, (patient, text) in enumerate(cells)]
+    unit_M, unit_texts, patient_U = units_of(pile, rows_M)
+    assert unit_M.tolist() == wanted
+    assert unit_texts[0 : len(unit_texts)] == [text for _, text in number]
+    of_patients = [patient for patient, _ in number]
+    assert [(a == b) for a in patient_U for b in patient_U] == [(a == b) for a in of_patients for b in of_patients]
+
+
+def test_mentions_are_counted_alike_in_blocks_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    index_M2 = np.random.default_rng(0).integers(0, 7, (50, 2))
+    p_E = np.linspace(0.1, 1, 7)
+    at_once = entry_counts(index_M2, 7), keep_probabilities(index_M2, p_E, 7)
+    monkeypatch.setattr(module, "_MENTIONS_AT_ONCE", 8)
+    np.testing.assert_array_equal(at_once[0], entry_counts(index_M2, 7))
+    np.testing.assert_array_equal(at_once[1], keep_probabilities(index_M2, p_E, 7))
+    assert at_once[0].sum() == 50

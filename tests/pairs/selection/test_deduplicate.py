@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.pairs.pile import Pile
-from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
+from medclip.pairs.selection import deduplicate as deduplication
+from medclip.pairs.selection import image_links
+from medclip.pairs.selection.deduplicate import DeduplicateSettings, copies_of, deduplicate
+from medclip.pairs.selection.image_links import WAYS, Links
 from medclip.pairs.selection.steps import Verdict
+from medclip.progress import Silent
 from tests.kits.image_piles import context_of, pile_of
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg
 
@@ -150,3 +157,75 @@ def nih_films(shared: Path, num: int) -> tuple[list[Pixels], list[str]]:
         rows = {row["patient_id"]: row["file"] for row in csv.DictReader(table)}
     files = dict(list(rows.items())[:num])
     return [np.asarray(Image.open(folder / file).convert("L")) for file in files.values()], [*files]
+
+
+def test_what_is_alike_in_the_pile_does_not_hide_an_image_of_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    alike = np.eye(1, 64)[0] + 0.01 * rng.standard_normal((130, 64))  # cosines of 0.99 in the pile
+    theirs = rng.standard_normal((100, 64))
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    alike[7] = theirs[3] + 0.15 / 8 * rng.standard_normal(64)  # 0.989: below the limit of the pile itself
+    alike /= np.linalg.norm(alike, axis=1, keepdims=True)
+    vectors = {130: alike.astype(np.float32), 100: theirs.astype(np.float32)}
+    monkeypatch.setattr(deduplication, "load_pack", lambda *_: "a pack")
+    monkeypatch.setattr(deduplication, "pack_facts", lambda _: {})
+    for module in (deduplication, image_links):
+        monkeypatch.setattr(module, "encode_pile", lambda _, pile, *__: SimpleNamespace(vectors_MD=vectors[len(pile)]))
+    images = list(rng.integers(0, 256, (230, 16, 16), np.uint8))
+    held_out(monkeypatch, {"a": pile_of(images[130:], patient=[f"E{n}" for n in range(100)])})
+    pile = pile_of(images[:130], patient=[f"P{n}" for n in range(130)])
+    verdict = run(pile, tmp_path, evaluation=("a",), model="any", cropped=False)
+    assert np.flatnonzero(~verdict.kept_M).tolist() == [7]
+    assert verdict.facts["cosines"][""] > float(alike[7] @ theirs[3]) > verdict.facts["evaluation_cosines"]["a"][""]
+
+
+def copies_by_loops(
+    links: list[tuple[int, int, int, float]], ranks: Sequence[int], patients: Sequence[str], gone: set[int]
+) -> set[int]:
+    """Choose what goes as the module's words have it, link by link."""
+    near: dict[int, set[int]] = {row: set() for row in range(len(ranks))}
+    for i, j, _, _ in links:
+        if i != j and not {i, j} & gone:
+            near[i].add(j)
+            near[j].add(i)
+    stays: set[int] = set()
+    dropped: set[int] = set()
+    for row in sorted(near, key=lambda row: ranks[row]):
+        if row not in dropped:
+            stays.add(row)
+            next_but_one = {
+                other
+                for through in near[row] - stays
+                for other in near[through]
+                if not patients[other] or patients[other] != patients[row]
+            }
+            dropped |= (near[row] | next_but_one) - stays
+    return dropped
+
+
+@given(st.data())
+def test_what_goes_is_what_a_loop_over_links_says(data: st.DataObject) -> None:
+    num = data.draw(st.integers(1, 9))
+    row = st.integers(0, num - 1)
+    drawn = data.draw(st.lists(st.tuples(row, row, st.integers(0, 3), st.floats(0, 1)), max_size=25))
+    links = sorted(drawn, key=lambda link: link[2])
+    patients = data.draw(st.lists(st.sampled_from(["", "a", "b"]), min_size=num, max_size=num))
+    ranks = data.draw(st.permutations(range(num)))
+    gone = data.draw(st.sets(row, max_size=2))
+    one, other, way, value = zip(*links, strict=True) if links else ((), (), (), ())
+    numbers = (np.array(column, np.int64) for column in (one, other, way))
+    every = Links(*numbers, np.array(value, np.float64))
+    answers = copies_of(every, np.array(ranks), patients, frozenset(gone), Silent())
+    assert set(answers) == copies_by_loops(links, ranks, patients, gone) - gone
+    for other, (way, _) in answers.items():
+        assert way in {WAYS[w] for i, j, w, _ in links if other in (i, j)}
+
+
+def test_many_images_that_are_all_alike_leave_one() -> None:
+    num = 400
+    one, other = np.triu_indices(num, 1)
+    links = Links(one, other, np.ones(len(one), np.int64), np.full(len(one), 3.0))
+    answers = copies_of(links, np.arange(num)[::-1], [f"P{n}" for n in range(num)], frozenset(), Silent())
+    assert sorted(answers) == list(range(num - 1))
