@@ -178,6 +178,28 @@ def deduplicate(
     return Verdict(kept_M, value_M, facts=facts, notes=tuple(note for note in notes if note))
 
 
+def evaluation_rows(
+    pile: Pile, rows_M: NDArray[np.int64], held_out: Sequence[tuple[str, str | None]], context: Context
+) -> dict[int, str]:
+    """Return the numbers among M rows whose image or patient is of evaluation sets, and which of the two it is.
+
+    Args:
+        pile: Pairs.
+        rows_M: Rows that are asked about.
+        held_out: Shard folders or tables, each with the split that is evaluation; all of it where None.
+        context: Seed, progress and folder.
+    """
+    images = _look(pile, rows_M, context, len(VARIANTS), True)
+    modalities_M = np.array(pile.cells("modality", rows_M), object)
+    pool = _Pool(images, pile.cells("patient", rows_M), modalities_M, None, None)
+    links, alike, _ = _links_inside(pool, 1.0, context, context.seed)
+    dropped: dict[int, tuple[str, float]] = {}
+    for place, split in held_out:
+        settings = DeduplicateSettings(evaluation=(place,), evaluation_split=split)
+        dropped |= _evaluation(pool, alike, links, settings, context)
+    return {row: why for row, (why, _) in sorted(dropped.items())}
+
+
 def _look(pile: Pile, rows: NDArray[np.int64], context: Context, num_variants: int, small: bool) -> _Images:
     """Read and hash the images of rows."""
     small = small and len(rows) <= MOST_IMAGES
