@@ -16,6 +16,7 @@ __all__ = [  # they stand in __init__.pyi
     "label",  # pyright: ignore[reportUnsupportedDunderAll]
     "rewrite",  # pyright: ignore[reportUnsupportedDunderAll]
     "select",  # pyright: ignore[reportUnsupportedDunderAll]
+    "synthesize",  # pyright: ignore[reportUnsupportedDunderAll]
     "union",  # pyright: ignore[reportUnsupportedDunderAll]
 ]
 
@@ -28,6 +29,7 @@ __getattr__, __dir__ = lazy_names(
         "union": "medclip.api.select_pairs:union",
         "cluster": "medclip.api.clusters:cluster",
         "label": "medclip.api.clusters:label",
+        "synthesize": "medclip.api.synthesize:synthesize",
         "rewrite": "medclip.api.rewrite:rewrite",
         "from_articles": "medclip.api.from_articles:from_articles",
     },

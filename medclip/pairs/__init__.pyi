@@ -5,5 +5,6 @@ from medclip.api.clusters import cluster, label
 from medclip.api.from_articles import from_articles
 from medclip.api.rewrite import rewrite
 from medclip.api.select_pairs import intersect, select, union
+from medclip.api.synthesize import synthesize
 
-__all__ = ["captions", "cluster", "from_articles", "intersect", "label", "rewrite", "select", "union"]
+__all__ = ["captions", "cluster", "from_articles", "intersect", "label", "rewrite", "select", "synthesize", "union"]

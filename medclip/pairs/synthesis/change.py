@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from medclip.pairs.synthesis.generators import Generate, GeneratorSettings, Source, Synthetic
-from medclip.text.checks.caption_check import tasks_of
+from medclip.pairs.words.reports.report_cleaning import tasks_of
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import without_article
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.pairs.synthesis.generators import Generate, GeneratorSettings, Source, Synthetic
-from medclip.text.checks.caption_check import entities
+from medclip.pairs.words.reports.report_cleaning import entities
 from medclip.text.mentions import is_all_clear
 
 if TYPE_CHECKING:
