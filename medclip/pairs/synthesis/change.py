@@ -47,7 +47,7 @@ class ChangeSettings(GeneratorSettings):
     synonyms: bool = True
 
 
-def prepare(settings: ChangeSettings, sources: Sequence[Source], folder: Path) -> Generate:  # noqa: ARG001
+def prepare(settings: ChangeSettings, sources: Sequence[Source], folder: Path) -> Generate:
     """Return what changes one pair."""
 
     def generate(source: Source, rng: Generator) -> Synthetic | str:

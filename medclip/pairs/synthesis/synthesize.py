@@ -166,7 +166,8 @@ def synthesize(
         sources = _sources(reader, pile)
         usable = [sources[n] for n in range(len(pile)) if n not in real and not _fault(pile, sources[n], n)]
         prepared: list[tuple[str, Generate]] = [
-            (name, import_name(GENERATORS[name].target)(chosen, usable, synthesis.folder)) for name, chosen in generators
+            (name, import_name(GENERATORS[name].target)(chosen, usable, synthesis.folder))
+            for name, chosen in generators
         ]
         num_most = min(int(steps.n_aug * len(pile)), int(steps.share / (1 - steps.share) * int(stays_N.sum())))
         made, reasons = _make(pile, reader, sources, tail_N, rarity_N, real, prepared, num_most, images, context)

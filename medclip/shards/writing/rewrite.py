@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
@@ -28,6 +28,8 @@ from medclip.shards.folder import (
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 
+_IN_A_TAR = 2_000
+"""Synthetic samples in one tar."""
 Change = Callable[[str, dict[str, bytes]], dict[str, bytes] | None]
 """What makes the new members of a sample of its key and members, by extension; None leaves the sample out."""
 
