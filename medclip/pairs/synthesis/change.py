@@ -34,7 +34,7 @@ _AFTER = r"(?=\s*(?:[.,;!?]|$)|\s+(?:and|or|with|without)\b)"
 class ChangeSettings(GeneratorSettings):
     """How far an image is changed; 0 leaves a change out."""
 
-    elastic: float = Field(default=0.01, ge=0, le=0.05)
+    elastic: float = Field(default=0.005, ge=0, le=0.05)
     """Most of the shift of a point of the grid, as a share of the longer side."""
     degrees: float = Field(default=5.0, ge=0, le=15)
     """Most of the turn to either side."""

@@ -5,7 +5,8 @@ those of the donor, and at its edge the values those of the image it comes into,
 none and OpenCV is no dependency, so the sparse system is solved here by scipy.
 
 The image must be of the same modality and set, of another patient, of the same shape, and its words must name no
-finding that the sentence names and must not say that all is normal. The sample has no labels and no report: both spoke
+finding that the sentence names and must not say that all is normal. Nor may it have a lesion of its own at the place,
+where the table of masks knows of one, nor turn black or white there. The sample has no labels and no report: both spoke
 of an image without the lesion.
 """
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _FILES, _MASKS = ("file", "path"), ("mask", "mask_file")
 _MARGIN = 2
 """Pixels around a lesion that are blended with it."""
+_MOST_CUT = 0.05
+"""Share of a lesion's values that may be cut to black or white."""
 _SIDES = frozenset({"left", "right", "upper", "lower", "medial", "lateral", "bilateral"})
 
 
@@ -86,8 +89,10 @@ def prepare(settings: PasteSettings, sources: Sequence[Source], folder: Path) ->
             into = others[number]
             if _takes(into, donor, mask.sentence):
                 target = into.read_image()
-                if target.shape == image.shape:
+                if target.shape == image.shape and not _has_lesion(masks, into, lesion_HW):
                     pasted = blended(image, target, lesion_HW)
+                    if _is_cut(pasted[lesion_HW], image[lesion_HW]):
+                        continue
                     drawn = {"donor": donor.key, "sentence": mask.sentence, "area_px": int(lesion_HW.sum())}
                     return Synthetic(pasted, _words(into, mask.sentence), into.key, drawn)
         return "no_image_takes_it"
@@ -142,6 +147,21 @@ def _takes(into: Source, donor: Source, sentence: str) -> bool:
     texts = " ".join((*into.record.texts, into.record.report or ""))
     named = entities(sentence, into.modality)
     return not is_all_clear(texts) and not set(named) & set(entities(texts, into.modality)) and sentence not in texts
+
+
+def _has_lesion(masks: Mapping[str, _Mask], into: Source, lesion_HW: NDArray[np.bool_]) -> bool:
+    """Return whether an image has a lesion of its own where another one is to lie, or one that cannot be read."""
+    mask = masks.get(into.key) or masks.get(into.sha256)
+    if mask is None:
+        return False
+    theirs_HW = _lesion(mask.path, (lesion_HW.shape[0], lesion_HW.shape[1]))
+    return isinstance(theirs_HW, str) or bool((theirs_HW & lesion_HW).any())
+
+
+def _is_cut(pasted_N3: NDArray[np.uint8], donor_N3: NDArray[np.uint8]) -> bool:
+    """Return whether many values would lie outside of what can be stored: a lesion that turns black or white."""
+    cut_N3 = ((pasted_N3 == 0) & (donor_N3 > 0)) | ((pasted_N3 == 255) & (donor_N3 < 255))
+    return float(cut_N3.mean()) > _MOST_CUT
 
 
 def _words(into: Source, sentence: str) -> Any:

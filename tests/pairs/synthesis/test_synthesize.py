@@ -36,9 +36,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows, masks = [], []
     num_of = {0: 24, 1: 12, 2: 4, 3: 2}  # a Zipf sample
     for i, text in enumerate(t for n, t in enumerate(FINDINGS) for _ in range(num_of[n])):
-        Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(100, 150, (64, 64), dtype=np.uint8)).save(folder / f"{i}.png")
         mask = np.zeros((64, 64), np.uint8)
-        mask[20:30, 20:30] = 255
+        y, x = 6 + 10 * (i % 5), 6 + 10 * (i // 5 % 5)
+        mask[y : y + 8, x : x + 8] = 255
         Image.fromarray(mask).save(folder / f"m{i}.png")
         split = "test" if i % 12 == 0 else "train"
         about = {"patient": f"p{i}", "modality": "xray", "caption": text, "source": "made here", "split": split}
@@ -80,7 +81,9 @@ def test_samples_of_the_tail_are_marked_and_lie_in_no_split_of_evaluation(shards
     assert sum(train.column("synthetic").to_pylist()) == result.num_synthetic
     with ShardReader(result.shards, "train") as reader:
         metas = [m for _, m in map(reader.record, range(len(reader))) if m.get("synthetic")]
-    assert all(m["synthesis"]["kind"] == "change" and m["synthesis"]["source"] in train["key"].to_pylist() for m in metas)
+    assert all(
+        m["synthesis"]["kind"] == "change" and m["synthesis"]["source"] in train["key"].to_pylist() for m in metas
+    )
     rows = pq.read_table(tmp_path / "out" / "synthesized.parquet").to_pylist()
     assert len(rows) == result.num_tail
     assert all(bool(r["kind"]) != bool(r["reason"]) for r in rows)
@@ -155,6 +158,16 @@ def test_a_blend_keeps_the_gradients_of_the_donor_and_the_values_around() -> Non
     pasted = blended(donor, target, mask)
     assert pasted[9, 9].tolist() == [150, 150, 150], "the donor's contrast of 50 stands on the values around"
     assert (pasted[:3] == 100).all()
+
+
+def test_a_lesion_never_lies_on_another_one(shards: Path, tmp_path: Path) -> None:
+    masks = write(
+        tmp_path / "m.csv", [{"file": f"{shards.parent}/{i}.png", "mask": f"{shards.parent}/m0.png"} for i in range(42)]
+    )
+    paste = {"masks": str(masks), "sentence": "A pneumothorax is seen."}
+    result = synthesize(Synthesis(shards, tmp_path / "out", steps(generators=[{"paste": paste}])))
+    assert result.num_synthetic == 0
+    assert set(result.counts_by_reason) == {"no_image_takes_it"}
 
 
 def test_a_noun_that_stands_alone_becomes_another_and_a_side_stays() -> None:
