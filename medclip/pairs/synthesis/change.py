@@ -82,8 +82,8 @@ def changed_image(
     gamma = float(rng.uniform(1 - settings.gamma, 1 + settings.gamma))
     degrees = float(rng.uniform(-settings.degrees, settings.degrees))
     side = max(image.shape[:2])
-    x_CHW = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
-    space = {"mode": "bilinear", "padding_mode": "border"}
+    x_CHW: Any = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+    space: Any = {"mode": "bilinear", "padding_mode": "border"}
     if settings.elastic:
         spacing = (max(side // 6, 8),) * 2
         reach = settings.elastic * side

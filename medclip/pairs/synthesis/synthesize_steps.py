@@ -25,7 +25,7 @@ class SynthesizeSteps(BaseModel):
     seed: int = Field(default=0, ge=0)
     split: str = "train"
     """Split that samples are made of, and put into."""
-    tail: RebalanceSettings = RebalanceSettings(views=("object", "co_occurrence"))
+    tail: RebalanceSettings = RebalanceSettings.model_validate({"views": ("object", "co_occurrence")})
     """How the tail is found: a pair is of it where an entity is named less often than tau."""
     tail_selection: str | None = None
     """Selection whose pairs are the tail, whatever their texts name."""
