@@ -76,7 +76,8 @@ def changed_image(
         The image, of the same size, and what was drawn.
     """
     import torch
-    from monai.transforms import AdjustContrast, Rand2DElastic, RandBiasField, RandGaussianNoise, Rotate
+    from monai.transforms.intensity.array import AdjustContrast, RandBiasField, RandGaussianNoise
+    from monai.transforms.spatial.array import Rand2DElastic, Rotate
 
     seeds = rng.integers(2**31, size=3).tolist()
     gamma = float(rng.uniform(1 - settings.gamma, 1 + settings.gamma))

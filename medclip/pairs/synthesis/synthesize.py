@@ -170,21 +170,21 @@ def synthesize(
             for name, chosen in generators
         ]
         num_most = min(int(steps.n_aug * len(pile)), int(steps.share / (1 - steps.share) * int(stays_N.sum())))
-        made, reasons = _make(pile, reader, sources, tail_N, rarity_N, real, prepared, num_most, images, context)
-        copies = _pile_of(made, pile, images)
-        again = evaluation_rows(copies, np.arange(len(made)), held_out, context) if held_out and made else {}
-        reasons |= {made[n].row: f"made_{why}" for n, why in again.items()}
-        made = [one for n, one in enumerate(made) if n not in again]
+        samples, reasons = _make(pile, reader, sources, tail_N, rarity_N, real, prepared, num_most, images, context)
+        copies = _pile_of(samples, pile, images)
+        again = evaluation_rows(copies, np.arange(len(samples)), held_out, context) if held_out and samples else {}
+        reasons |= {samples[n].row: f"result_{why}" for n, why in again.items()}
+        samples = [one for n, one in enumerate(samples) if n not in again]
         shards = synthesis.out / SHARDS
         if not (shards / INDEX).exists():
             left_out = {key for key, stays in zip(pile.cells("key"), stays_N.tolist(), strict=True) if not stays}
-            additions = {steps.split: _additions(made, pile, reader, images, steps.seed)}
+            additions = {steps.split: _additions(samples, pile, reader, images, steps.seed)}
             rewrite_shards(
                 synthesis.place, shards, lambda key, members: None if key in left_out else members, additions
             )
     before = _objects(views.of_rows)
-    synthetic = _pile_of(made, pile, images)
-    new = read_views(synthetic, np.arange(len(made)), steps.tail, context).of_rows if made else []
+    synthetic = _pile_of(samples, pile, images)
+    new = read_views(synthetic, np.arange(len(samples)), steps.tail, context).of_rows if samples else []
     after = _objects([*(views.of_rows[n] for n in np.flatnonzero(stays_N).tolist()), *new])
     num_real = int(stays_N.sum())
     result = SynthesisResult(
@@ -192,17 +192,17 @@ def synthesize(
         num_pairs=len(pile),
         num_tail=int(tail_N.sum()),
         num_left_out=len(pile) - num_real,
-        num_synthetic=len(made),
-        share=len(made) / max(len(made) + num_real, 1),
-        counts_by_kind=dict(sorted(Counter(one.kind for one in made).items())),
+        num_synthetic=len(samples),
+        share=len(samples) / max(len(samples) + num_real, 1),
+        counts_by_kind=dict(sorted(Counter(one.kind for one in samples).items())),
         counts_by_reason=dict(sorted(Counter(reasons.values()).items())),
         gini_before=gini(np.array([before[name] for name in before], np.int64)),
         gini_after=gini(np.array([after[name] for name in before], np.int64)),
         shards=shards,
-        cautions=_cautions(len(made), num_real, {one.kind for one in made}),
+        cautions=_cautions(len(samples), num_real, {one.kind for one in samples}),
     )
     write_file(synthesis.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
-    table = _table(pile, views, tail_N, rarity_N, made, reasons)
+    table = _table(pile, views, tail_N, rarity_N, samples, reasons)
     write_file(synthesis.out / TABLE, parquet_bytes(table))
     return result
 
@@ -291,14 +291,14 @@ def _make(
     number_of = {source.key: n for n, source in enumerate(sources)}
     chance_N = np.array([context.rng(f"order {source.key}", 0).random() for source in sources])
     order = [n for n in np.lexsort([chance_N, -rarity_N]).tolist() if tail_N[n]]
-    made: list[_Made] = []
+    samples: list[_Made] = []
     reasons: dict[int, str] = {}
     context.progress.stage("Making samples", len(order))
     for n in order:
         context.progress.step()
         source = sources[n]
         fault = real.get(n) or _fault(pile, source, n)
-        if fault or len(made) >= num_most:
+        if fault or len(samples) >= num_most:
             reasons[n] = fault or "enough_made"
             continue
         refusals = []
@@ -315,11 +315,11 @@ def _make(
             start = images.seek(0, 2)
             images.write(content)
             key = _new_key(source.key, one.into, name, context.seed)
-            made.append(_Made(n, into, key, name, one.record, one.parameters, extension, start, len(content)))
+            samples.append(_Made(n, into, key, name, one.record, one.parameters, extension, start, len(content)))
             break
         else:
             reasons[n] = ", ".join(dict.fromkeys(refusals))
-    return made, reasons
+    return samples, reasons
 
 
 def _new_key(tail: str, into: str, kind: str, seed: int) -> str:
@@ -341,26 +341,26 @@ def _read(images: IO[bytes], one: _Made) -> bytes:
     return images.read(one.size)
 
 
-def _pile_of(made: Sequence[_Made], pile: Pile, images: IO[bytes]) -> Pile:
+def _pile_of(samples: Sequence[_Made], pile: Pile, images: IO[bytes]) -> Pile:
     """Return samples as a pile, as they will be read."""
     import pyarrow as pa
 
-    into = np.array([one.into for one in made], np.int64)
+    into = np.array([one.into for one in samples], np.int64)
     columns = {name: pile.cells(name, into) for name in COLUMNS}
-    columns |= {"key": [one.key for one in made], "text": ["\n".join(one.record.texts) for one in made]}
+    columns |= {"key": [one.key for one in samples], "text": ["\n".join(one.record.texts) for one in samples]}
 
     def read(rows: Sequence[int]) -> Iterable[NDArray[np.uint8]]:
-        return (np.asarray(decode(_read(images, made[row])).convert("RGB")) for row in rows)
+        return (np.asarray(decode(_read(images, samples[row])).convert("RGB")) for row in rows)
 
     table = pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()})
     return Pile(table, pile.place, pile.digest, read)
 
 
 def _additions(
-    made: Sequence[_Made], pile: Pile, reader: ShardReader, images: IO[bytes], seed: int
+    samples: Sequence[_Made], pile: Pile, reader: ShardReader, images: IO[bytes], seed: int
 ) -> Iterator[Addition]:
     keys = pile.cells("key")
-    for one in made:
+    for one in samples:
         _, meta = reader.record(one.into)
         synthesis = {"kind": one.kind, "source": keys[one.row], "into": keys[one.into], "parameters": one.parameters}
         facts = {**meta, "key": one.key, "synthetic": True, "synthesis": synthesis}
@@ -390,13 +390,13 @@ def _table(
     views: Views,
     tail_N: NDArray[np.bool_],
     rarity_N: NDArray[np.float64],
-    made: Sequence[_Made],
+    samples: Sequence[_Made],
     reasons: Mapping[int, str],
 ) -> Any:
     """Return one row for each pair of the tail."""
     import pyarrow as pa
 
-    of = {one.row: one for one in made}
+    of = {one.row: one for one in samples}
     keys, modalities = pile.cells("key"), pile.cells("modality")
     rows: list[dict[str, Any]] = []
     for n in np.flatnonzero(tail_N).tolist():
