@@ -105,6 +105,10 @@ COMMANDS = {
         "medclip.cli.rewrite:rewrite",
         "Clean what reports say, and write texts that are false by one change.",
     ),
+    "pairs synthesize": (
+        "medclip.cli.synthesize:synthesize",
+        "Make synthetic samples of pairs that name what is rare.",
+    ),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",

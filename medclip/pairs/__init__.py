@@ -17,6 +17,7 @@ __all__ = [  # they stand in __init__.pyi
     "look",  # pyright: ignore[reportUnsupportedDunderAll]
     "rewrite",  # pyright: ignore[reportUnsupportedDunderAll]
     "select",  # pyright: ignore[reportUnsupportedDunderAll]
+    "synthesize",  # pyright: ignore[reportUnsupportedDunderAll]
     "union",  # pyright: ignore[reportUnsupportedDunderAll]
 ]
 
@@ -30,6 +31,7 @@ __getattr__, __dir__ = lazy_names(
         "cluster": "medclip.api.clusters:cluster",
         "label": "medclip.api.clusters:label",
         "look": "medclip.api.look:look",
+        "synthesize": "medclip.api.synthesize:synthesize",
         "rewrite": "medclip.api.rewrite:rewrite",
         "from_articles": "medclip.api.from_articles:from_articles",
     },

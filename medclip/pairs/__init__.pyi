@@ -6,5 +6,17 @@ from medclip.api.from_articles import from_articles
 from medclip.api.look import look
 from medclip.api.rewrite import rewrite
 from medclip.api.select_pairs import intersect, select, union
+from medclip.api.synthesize import synthesize
 
-__all__ = ["captions", "cluster", "from_articles", "intersect", "label", "look", "rewrite", "select", "union"]
+__all__ = [
+    "captions",
+    "cluster",
+    "from_articles",
+    "intersect",
+    "label",
+    "look",
+    "rewrite",
+    "select",
+    "synthesize",
+    "union",
+]

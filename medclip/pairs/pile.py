@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("key", "split", "patient", "modality", "source", "license", "text", "report")
-FACTS = ("width", "height", "num_slices", "burned_in")
-"""Columns that a pile of shards has behind them: pixels of the stored image, slices of a volume, and whether the header
-said that letters are burned into the image; null where nothing is known."""
+FACTS = ("width", "height", "num_slices", "burned_in", "synthetic")
+"""Columns that a pile of shards has behind them: pixels of the stored image, slices of a volume, whether the header
+said that letters are burned into the image, null where nothing is known; and whether it is no image of a patient."""
 
 ReadImages = Callable[[Sequence[int]], Iterable["NDArray[np.uint8] | MedclipError"]]
 _FEW_VALUED = ("split", "modality", "source", "license")
@@ -208,6 +208,7 @@ def _rows_of_shards(reader: ShardReader) -> Iterator[dict[str, Any]]:
             continue
         texts = record.texts or (parts.get("txt", b"").decode("utf-8", "replace").strip(),)
         cells |= {"text": "\n".join(texts), "report": record.report or "", "burned_in": meta.get("burned_in")}
+        cells["synthetic"] = bool(meta.get("synthetic"))
         try:
             if reader.holds == "images":
                 cells["width"], cells["height"] = reader.size_px(parts)
@@ -224,7 +225,7 @@ def _columns_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     import pyarrow as pa
 
     types = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(_LONG, pa.large_string())
-    types |= dict.fromkeys(FACTS, pa.int32()) | {"burned_in": pa.bool_()}
+    types |= dict.fromkeys(FACTS, pa.int32()) | dict.fromkeys(("burned_in", "synthetic"), pa.bool_())
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in types.items()}
     return pa.table({n: c.dictionary_encode() if n in _FEW_VALUED else c for n, c in columns.items()})
 

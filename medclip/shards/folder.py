@@ -30,6 +30,10 @@ NUM_VIEWS = "num_views"
 STRATUM = "stratum"
 """A third one, there where the table that shards are built from has it: what training draws samples by, such as the
 finding."""
+SYNTHETIC = "synthetic"
+"""A fourth one, there where some samples were made by `medclip pairs synthesize`: how; null for images of patients."""
+HELD_OUT = ("val", "valid", "validation", "dev", "test", "holdout")
+"""Names of splits that figures of patients are measured on."""
 GROUP = "group"
 """Among the options of the index, where samples are examinations or breasts of several views."""
 Stored = Literal["images", "volumes", "signals"]
@@ -187,14 +191,30 @@ def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache
     try:
         with open_table(folder, index, SAMPLES, cache) as file:
             names = pq.read_schema(file).names
-            lacking = [name for name in (LICENSE, STRATUM) if name not in names]
-            columns = [name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM) if name not in lacking]
+            lacking = [name for name in (LICENSE, STRATUM, SYNTHETIC) if name not in names]
+            columns = [name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM, SYNTHETIC) if name not in lacking]
             for batch in iterate_stream(file, _BATCH_ROWS, columns):
                 for name in lacking:
                     batch = batch.append_column(name, pa.nulls(len(batch), pa.string()))
                 yield batch
     except (OSError, pa.ArrowException) as e:
         raise _unreadable(path, e) from e
+
+
+def refuse_held_out(folder: Place, split: str, synthetic: int) -> None:
+    """Refuse synthetic samples in a split that figures of patients are measured on.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if synthetic and split.lower() in HELD_OUT:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{synthetic} of the samples of the split {split!r} are synthetic: what is measured on them is no figure "
+            "of patients.",
+            where=folder,
+            hint="Build these shards again without them.",
+        )
 
 
 def _unreadable(path: Place, error: Exception) -> MedclipError:
@@ -246,9 +266,10 @@ def write_index(
     import pyarrow as pa
 
     hashes = {}
-    has_strata = not isinstance(samples, pa.Table) and any(row.get(STRATUM) for row in samples)
+    sometimes = () if isinstance(samples, pa.Table) else (STRATUM, SYNTHETIC)
+    more = [name for name in sometimes if any(row.get(name) for row in samples)]
     for name, header, rows in (
-        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS, *([STRATUM] if has_strata else [])), samples),
+        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS, *more), samples),
         (REJECTS, REJECT_COLUMNS, rejects),
     ):
         table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)

@@ -26,6 +26,8 @@ from medclip.wording import count
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SYNTHETIC = "synthetic"
+"""Column that says which images are of no patient, as `medclip pairs synthesize` marks them."""
 _PART = "~"
 _MOST_DIGITS = 15
 """Longer numbers name something, and would not fit into a float."""
@@ -108,6 +110,7 @@ def read_cohort(
         files=source.first_text([column]) if column else (),
         identities=identities,
         notes=(
+            *_synthetic_notes(source),
             *source.notes,
             *passed,
             *missing_notes(unscored, unlabelled),
@@ -309,3 +312,18 @@ def _numbers_or_texts(cells: Coded) -> NDArray[Any]:
         except ValueError:
             return cells.mapped(lambda t: "" if is_blank(t) else t).texts_N()
     return np.asarray(numbers or [np.nan])[cells.codes_N]
+
+
+def _synthetic_notes(source: Source) -> tuple[str, ...]:
+    """Count the rows that the table marks as synthetic."""
+    column = source.labels.find(SYNTHETIC)
+    if column is None:
+        return ()
+    cells = [cell.strip().lower() for cell in source.first_text([column])]
+    num = sum(not is_blank(cell) and cell not in ("0", "0.0", "false", "no", "real") for cell in cells)
+    if not num:
+        return ()
+    return (
+        f"Caution: {num:,} of {count(len(cells), 'row')} are synthetic (column {column}): the figures are not those of "
+        "patients. Leave these rows out.",
+    )

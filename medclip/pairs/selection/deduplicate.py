@@ -22,6 +22,7 @@ patient, by identifier or keyed hash, is one of those or has an image there.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,6 +121,28 @@ def deduplicate(
     if settings.cropped and images.small_RHW is None:
         notes.append(f"Copies that were cropped or turned were not looked for: more than {MOST_IMAGES:,} images.")
     return Verdict(kept_M, value_M, facts=facts, notes=tuple(note for note in notes if note))
+
+
+def evaluation_rows(
+    pile: Pile, rows_M: NDArray[np.int64], held_out: Sequence[tuple[str, str | None]], context: Context
+) -> dict[int, str]:
+    """Return the numbers among M rows whose image or patient is of evaluation sets, and which of the two it is.
+
+    Args:
+        pile: Pairs.
+        rows_M: Rows that are asked about.
+        held_out: Shard folders or tables, each with the split that is evaluation; all of it where None.
+        context: Seed, progress and folder.
+    """
+    images = hash_images(pile, rows_M, context.progress, len(VARIANTS), True)
+    modalities_M = np.array(pile.cells("modality", rows_M), object)
+    pool = Pool(images, pile.cells("patient", rows_M), modalities_M, None, None)
+    links, alike, _ = link_inside(pool, 1.0, context.progress, context.seed)
+    dropped: dict[int, tuple[str, float]] = {}
+    for place, split in held_out:
+        settings = DeduplicateSettings(evaluation=(place,), evaluation_split=split)
+        dropped |= _evaluation(pool, alike, links, settings, context)[0]
+    return {row: why for row, (why, _) in sorted(dropped.items())}
 
 
 def _evaluation(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,13 +188,25 @@ def questions_of(text: str) -> list[str]:
     return [form for form in forms if form != "what" or len(forms) == 1]
 
 
-def rebalance(
-    pile: Pile, rows_M: NDArray[np.int64], settings: RebalanceSettings, context: Context, step: int
-) -> Verdict:
-    """Keep what more than `pass_num` views let pass.
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Entities of M rows in several views, and how rare they are."""
 
-    Returns:
-        Verdict whose value is the probability with which a row is kept.
+    of_rows: Sequence[Instance]
+    """Of each row."""
+    instances: Sequence[Instance]
+    """Of each patient; in the way of the reference of each row."""
+    unit_M: NDArray[np.intp]
+    """Number of the instance of each row."""
+    counts_of: Mapping[str, Counter[str]]
+    taus: Mapping[str, float]
+    p_of: Mapping[str, Mapping[str, float]]
+    about: Mapping[str, object]
+    """What a report says of the metadata."""
+
+
+def read_views(pile: Pile, rows_M: NDArray[np.int64], settings: RebalanceSettings, context: Context) -> Views:
+    """Read the entities of rows, and compute the probability of each.
 
     Raises:
         MedclipError: Refusals of `read_metadata`.
@@ -206,13 +219,30 @@ def rebalance(
     of_rows = _instances(texts, concept_mentions(matches, metadata, polarity), settings.views)
     unit_M = np.arange(len(rows_M)) if reference else _patients(pile.cells("patient", rows_M))
     instances = of_rows if reference else _united(of_rows, unit_M)
-    p_of: dict[str, dict[str, float]] = {}
+    counts_of = {view: entity_counts(instances, view) for view in settings.views}
+    stated: Mapping[str, float] = {**settings.thresholds}
+    taus = {view: stated.get(view, threshold(counts, settings.coverage)) for view, counts in counts_of.items()}
+    p_of = {view: probabilities(counts, taus[view]) for view, counts in counts_of.items()}
+    return Views(of_rows, instances, unit_M, counts_of, taus, p_of, metadata.about())
+
+
+def rebalance(
+    pile: Pile, rows_M: NDArray[np.int64], settings: RebalanceSettings, context: Context, step: int
+) -> Verdict:
+    """Keep what more than `pass_num` views let pass.
+
+    Returns:
+        Verdict whose value is the probability with which a row is kept.
+
+    Raises:
+        MedclipError: Refusals of `read_metadata`.
+    """
+    reference = settings.reference
+    read = read_views(pile, rows_M, settings, context)
+    instances, unit_M, p_of, counts_of = read.instances, read.unit_M, read.p_of, read.counts_of
     views: dict[str, Any] = {}
-    counts_of: dict[str, Counter[str]] = {view: entity_counts(instances, view) for view in settings.views}
-    taus: Mapping[str, float] = {**settings.thresholds}
     for view, counts in counts_of.items():
-        tau = taus.get(view, threshold(counts, settings.coverage))
-        p_of[view] = probabilities(counts, tau)
+        tau = read.taus[view]
         empty = sum(not instance.get(view) for instance in instances)
         views[view] = {"tau": tau, "entities": len(counts), "instances_without": empty}
     rule = {"pass_num": settings.pass_num, "alpha": settings.alpha, "empty_passes": 0.0 if reference else EMPTY_PASSES}
@@ -222,7 +252,7 @@ def rebalance(
     for view, counts in counts_of.items():
         after = entity_counts((i for i, kept in zip(instances, kept_N, strict=True) if kept), view)
         views[view] |= _before_and_after(counts, after)
-    facts = metadata.about() | {"views": views, "instances": len(instances), "expected": float(value_N[unit_M].sum())}
+    facts = read.about | {"views": views, "instances": len(instances), "expected": float(value_N[unit_M].sum())}
     return Verdict(kept_N[unit_M], value_N[unit_M], facts=facts, notes=_notes(views, settings, len(instances)))
 
 

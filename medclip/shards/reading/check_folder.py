@@ -16,11 +16,13 @@ from medclip.files.stores import Place, local_copy, names_in, place_of
 from medclip.files.tables.parquet_stream import read_stream
 from medclip.result import Result, named_counts
 from medclip.shards.folder import (
+    HELD_OUT,
     INDEX,
     REJECT_COLUMNS,
     REJECTS,
     SAMPLE_COLUMNS,
     SAMPLES,
+    SYNTHETIC,
     counts_of,
     read_index,
     shard_folder,
@@ -185,6 +187,8 @@ def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
         raise ValueError("the views do not fit the table")
     if meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
+    if bool(meta.get(SYNTHETIC)) != bool(row.get(SYNTHETIC)):
+        raise ValueError("table and sample do not agree whether it is synthetic")
     return record
 
 
@@ -218,6 +222,9 @@ def _whole(
     ):
         if stated != counted:
             yield f"The index counts {what} as {stated}, the tables as {counted}."
+    synthetic = Counter(r["split"] for r in rows if r.get(SYNTHETIC) and r["split"].lower() in HELD_OUT)
+    if synthetic:
+        yield f"Synthetic samples stand in splits of evaluation: {named_counts(synthetic)}."
     repeated = [k for k, n in Counter(r["key"] for r in rows).items() if n > 1]
     if repeated:
         yield f"{len(repeated)} keys stand more than once, e.g. {repeated[0]}."

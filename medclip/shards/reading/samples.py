@@ -24,9 +24,11 @@ from medclip.shards.folder import (
     GROUP,
     SAMPLES,
     STORED_WORDS,
+    SYNTHETIC,
     Stored,
     check_samples,
     read_index,
+    refuse_held_out,
     refuse_tars_in_two_splits,
     sample_batches,
     shard_folder,
@@ -491,6 +493,7 @@ def _batches(
             if len(folders) > 1:
                 patients.add(batch)
             rows = batch.filter(pc.equal(batch.column("split"), split))
+            refuse_held_out(folder, split, len(rows) - rows.column(SYNTHETIC).null_count)
             number = pc.index_in(rows.column("shard"), value_set=names)
             if number.null_count:
                 unknown = rows.column("shard").filter(pc.is_null(number))[0].as_py()

@@ -1,8 +1,13 @@
-"""Write shards again with other JSON and captions: images, keys, splits and the order of samples stay as they are."""
+"""Write shards again with other JSON and captions, fewer samples, or synthetic ones behind those of a split.
+
+Keys, splits and the order of the samples that stay are as they were.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +15,48 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.files.stores import Place
 from medclip.files.tables.parquet_stream import read_stream
-from medclip.shards.folder import REJECTS, SAMPLES, claim_shards, open_table, read_index, write_index
+from medclip.shards.folder import (
+    REJECTS,
+    SAMPLES,
+    SYNTHETIC,
+    claim_shards,
+    counts_of,
+    open_table,
+    read_index,
+    write_index,
+)
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.writing.tar import TarShard
+from medclip.shards.writing.tar import SHARD_NAME, TarShard
 
-Change = Callable[[str, dict[str, bytes]], dict[str, bytes]]
-"""What makes the new members of a sample of its key and members, by extension."""
+_IN_A_TAR = 2_000
+"""Synthetic samples in one tar."""
+Change = Callable[[str, dict[str, bytes]], dict[str, bytes] | None]
+"""What makes the new members of a sample of its key and members, by extension; None leaves the sample out."""
 
 
-def rewrite_shards(folder: Place, out: Path, change: Change) -> None:
+@dataclass(frozen=True)
+class Addition:
+    """A sample that was made of another one."""
+
+    key: str
+    source: str
+    """Key of the sample whose row it has: its patient, and so its split."""
+    kind: str
+    """How it was made."""
+    members: Mapping[str, bytes]
+    """By extension."""
+
+
+def rewrite_shards(
+    folder: Place, out: Path, change: Change, additions: Mapping[str, Iterable[Addition]] | None = None
+) -> None:
     """Copy shards with changed members. The same input gives the same bytes.
 
     Args:
         folder: Shards that `build_shards` made.
         out: Folder to make; it appears only when it is complete.
         change: Function that makes the new members of each sample.
+        additions: Synthetic samples by split; they lie in tars of their own behind the others.
 
     Raises:
         MedclipError: OUTPUT_IN_USE; WRONG_USE for an index of tars that others wrote; as `ShardReader`.
@@ -50,21 +82,43 @@ def rewrite_shards(folder: Place, out: Path, change: Change) -> None:
                     with TarShard(work / shard["name"]) as tar:
                         while at < len(of_split) and of_split[at]["shard"] == shard["name"]:
                             key = reader.key(at)
-                            offset, size = tar.add(key, list(change(key, reader.members(at)).items()))
-                            samples.append({**of_split[at], "offset": offset, "size": size})
+                            members = change(key, reader.members(at))
+                            if members is not None:
+                                offset, size = tar.add(key, list(members.items()))
+                                samples.append({**of_split[at], "offset": offset, "size": size})
                             at += 1
-                        sha256, num_bytes = tar.close()
-                    shards.append({**shard, "bytes": num_bytes, "sha256": sha256})
+                        shards.append(_closed(tar, split))
+            row_of = {row["key"]: row for row in of_split}
+            waiting = iter((additions or {}).get(split, ()))
+            while part := list(islice(waiting, _IN_A_TAR)):
+                number = sum(shard["split"] == split for shard in shards)
+                with TarShard(work / SHARD_NAME.format(split=split, number=number)) as tar:
+                    for one in part:
+                        offset, size = tar.add(one.key, list(one.members.items()))
+                        place = {"key": one.key, "shard": tar.path.name, "offset": offset, "size": size}
+                        samples.append({**row_of[one.source], **place, SYNTHETIC: one.kind})
+                    shards.append(_closed(tar, split))
         write_index(
             work,
             samples,
             _rows(folder, index, REJECTS),
             shards=shards,
-            counts=index["counts"],
+            counts={**index["counts"], **{f"by_{of}": counts_of(samples, of) for of in ("split", "modality")}},
             preprocessing=index["preprocessing"],
             options=index.get("options", {}),
             columns=index.get("columns", ()),
         )
+
+
+def _closed(tar: TarShard, split: str) -> dict[str, Any]:
+    sha256, num_bytes = tar.close()
+    return {
+        "name": tar.path.name,
+        "split": split,
+        "samples": tar.num_samples,
+        "bytes": num_bytes,
+        "sha256": sha256,
+    }
 
 
 def _rows(folder: Place, index: Any, name: str) -> list[dict[str, Any]]:

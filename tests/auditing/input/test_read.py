@@ -536,3 +536,15 @@ def test_a_grade_does_not_hide_that_the_score_beside_it_is_missing():
     options = {"ordinal": {"density": ("A", "B", "C")}}
     cohort = read(scores | blank | {"density": grades}, labels | {"density": grades}, by=["sex"], **options)
     assert cohort.unscored[0].num_missing == 6
+
+
+def test_rows_that_are_marked_synthetic_are_counted_first() -> None:
+    table = {
+        "patient": ["a", "b", "c", "d"],
+        "flu": [1, 0, 1, 0],
+        "flu_score": [0.9, 0.2, 0.7, 0.1],
+        "synthetic": ["", "true", "0", "change"],
+    }
+    cohort = read_cohort(pa.table(table))
+    assert cohort.notes[0].startswith("Caution: 2 of 4 rows are synthetic")
+    assert not any("synthetic" in note for note in read_cohort(pa.table({**table, "synthetic": ["no"] * 4})).notes)

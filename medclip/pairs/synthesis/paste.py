@@ -1,0 +1,222 @@
+"""Generator `paste`: a segmented lesion of one image, blended into an image of another patient.
+
+The blend is that of Poisson (Perez et al., "Poisson image editing", SIGGRAPH 2003): inside the lesion the gradients are
+those of the donor, and at its edge the values those of the image it comes into, so that no seam shows. scikit-image has
+none and OpenCV is no dependency, so the sparse system is solved here by scipy.
+
+The image must be of the same modality and set, of another patient, of the same shape, and its words must name no
+finding that the sentence names and must not say that all is normal. Nor may it have a lesion of its own at the place,
+where the table of masks knows of one, nor turn black or white there. The sample has no labels and no report: both spoke
+of an image without the lesion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.read_table import read_table
+from medclip.pairs.synthesis.generators import Generate, GeneratorSettings, Source, Synthetic
+from medclip.pairs.words.reports.report_cleaning import entities
+from medclip.text.mentions import is_all_clear
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+_FILES, _MASKS = ("file", "path"), ("mask", "mask_file")
+_MARGIN = 2
+"""Pixels around a lesion that are blended with it."""
+_MOST_CUT = 0.05
+"""Share of a lesion's values that may be cut to black or white."""
+_SIDES = frozenset({"left", "right", "upper", "lower", "medial", "lateral", "bilateral"})
+
+
+class PasteSettings(GeneratorSettings):
+    """What is pasted."""
+
+    masks: str
+    """Table with the columns file (or key) and mask, and where known sentence; paths are relative to it."""
+    sentence: str = ""
+    """What is said of a pasted lesion whose row has no sentence."""
+    most: float = Field(default=0.25, gt=0, le=0.5)
+    """Largest share of the image that a lesion may fill."""
+    least_px: int = Field(default=30, ge=1)
+    """Fewest pixels of a lesion."""
+    tries: int = Field(default=20, ge=1, le=1000)
+    """Images that are looked at for one that takes the lesion."""
+
+
+@dataclass(frozen=True)
+class _Mask:
+    path: Path
+    sentence: str
+
+
+def prepare(settings: PasteSettings, sources: Sequence[Source], folder: Path) -> Generate:
+    """Return what pastes the lesion of one pair.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a table of masks without its columns; RECIPE_INVALID for a sentence that names
+            a side, or where there is none.
+    """
+    masks = _read_masks(settings, folder)
+    by_set: dict[tuple[str, str], list[Source]] = {}
+    for source in sources:
+        by_set.setdefault((source.modality, source.origin), []).append(source)
+
+    def generate(donor: Source, rng: Generator) -> Synthetic | str:
+        mask = masks.get(donor.key) or masks.get(donor.sha256)
+        if mask is None:
+            return "no_mask"
+        image = donor.read_image()
+        lesion_HW = _lesion(mask.path, (image.shape[0], image.shape[1]))
+        if isinstance(lesion_HW, str):
+            return lesion_HW
+        if int(lesion_HW.sum()) < settings.least_px:
+            return "lesion_too_small"
+        if lesion_HW.mean() > settings.most:
+            return "lesion_too_large"
+        others = by_set[donor.modality, donor.origin]
+        for number in rng.permutation(len(others))[: settings.tries].tolist():
+            into = others[number]
+            if _takes(into, donor, mask.sentence):
+                target = into.read_image()
+                if target.shape == image.shape and not _has_lesion(masks, into, lesion_HW):
+                    pasted = blended(image, target, lesion_HW)
+                    if _is_cut(pasted[lesion_HW], image[lesion_HW]):
+                        continue
+                    drawn = {"donor": donor.key, "sentence": mask.sentence, "area_px": int(lesion_HW.sum())}
+                    return Synthetic(pasted, _words(into, mask.sentence), into.key, drawn)
+        return "no_image_takes_it"
+
+    return generate
+
+
+def blended(donor: NDArray[np.uint8], target: NDArray[np.uint8], lesion_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Blend a part of one image into another of the same size, at the same place.
+
+    Args:
+        donor: uint8 [H, W, 3].
+        target: uint8 [H, W, 3].
+        lesion_HW: Mask of the part; it is widened by two pixels, and never reaches the edge of the image.
+    """
+    from scipy import ndimage
+    from scipy.sparse import csc_array
+    from scipy.sparse.linalg import splu
+
+    inside_HW = ndimage.binary_dilation(lesion_HW, iterations=_MARGIN)
+    inside_HW[[0, -1], :] = False
+    inside_HW[:, [0, -1]] = False
+    number_HW = np.full(inside_HW.shape, -1)
+    y_N, x_N = np.nonzero(inside_HW)
+    num = len(y_N)
+    if not num:
+        return target.copy()
+    number_HW[y_N, x_N] = np.arange(num)
+    d, t = donor.astype(np.float64), target.astype(np.float64)
+    right_NC = np.zeros((num, d.shape[2]))
+    rows, columns = [np.arange(num)], [np.arange(num)]
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        right_NC += d[y_N, x_N] - d[y_N + dy, x_N + dx]
+        beside_N = number_HW[y_N + dy, x_N + dx]
+        edge_N = beside_N < 0
+        right_NC[edge_N] += t[y_N + dy, x_N + dx][edge_N]
+        rows.append(np.flatnonzero(~edge_N))
+        columns.append(beside_N[~edge_N])
+    values = np.concatenate([np.full(num, 4.0), *(np.full(len(r), -1.0) for r in rows[1:])])
+    system = csc_array((values, (np.concatenate(rows), np.concatenate(columns))), shape=(num, num))
+    pixels = target.copy()
+    pixels[y_N, x_N] = np.rint(np.clip(splu(system).solve(right_NC), 0, 255)).astype(np.uint8)
+    return pixels
+
+
+def _takes(into: Source, donor: Source, sentence: str) -> bool:
+    """Return whether the words of an image leave room for a lesion."""
+    if into.key == donor.key or (into.patient and into.patient == donor.patient):
+        return False
+    if into.record.generic or into.record.view != donor.record.view:
+        return False
+    texts = " ".join((*into.record.texts, into.record.report or ""))
+    named = entities(sentence, into.modality)
+    return not is_all_clear(texts) and not set(named) & set(entities(texts, into.modality)) and sentence not in texts
+
+
+def _has_lesion(masks: Mapping[str, _Mask], into: Source, lesion_HW: NDArray[np.bool_]) -> bool:
+    """Return whether an image has a lesion of its own where another one is to lie, or one that cannot be read."""
+    mask = masks.get(into.key) or masks.get(into.sha256)
+    if mask is None:
+        return False
+    theirs_HW = _lesion(mask.path, (lesion_HW.shape[0], lesion_HW.shape[1]))
+    return isinstance(theirs_HW, str) or bool((theirs_HW & lesion_HW).any())
+
+
+def _is_cut(pasted_N3: NDArray[np.uint8], donor_N3: NDArray[np.uint8]) -> bool:
+    """Return whether many values would lie outside of what can be stored: a lesion that turns black or white."""
+    cut_N3 = ((pasted_N3 == 0) & (donor_N3 > 0)) | ((pasted_N3 == 255) & (donor_N3 < 255))
+    return float(cut_N3.mean()) > _MOST_CUT
+
+
+def _words(into: Source, sentence: str) -> Any:
+    """Return the record of an image with a pasted lesion."""
+    texts = tuple(f"{text.rstrip().rstrip('.')}. {sentence}" for text in into.record.texts if text.strip())
+    nothing: Mapping[str, Any] = {"negatives": (), "long_captions": (), "tags": (), "absent_tags": ()}
+    return replace(into.record, texts=texts or (sentence,), labels={}, report=None, **nothing)
+
+
+def _lesion(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | str:
+    """Read a mask in the size of the stored image; a word where it cannot lie over it."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            # What was cropped while shards were built has other proportions than its mask.
+            if abs(width / height - shape[1] / shape[0]) > 1.5 / min(shape):
+                return "mask_of_other_shape"
+            mask = opened.convert("L").resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return "mask_unreadable"
+    return np.asarray(mask) > 127
+
+
+def _read_masks(settings: PasteSettings, folder: Path) -> dict[str, _Mask]:
+    """Read the masks by key of the sample, or by sha256 of the file that it was made of."""
+    path = folder / settings.masks
+    table = read_table(path)
+    mask, file = (next((n for n in names if n in table.names), None) for names in (_MASKS, _FILES))
+    if mask is None:
+        table.need(_MASKS[0], "the mask of each image")
+    if file is None and "key" not in table.names:
+        table.need(_FILES[0], "the path of each image")
+    masks: dict[str, _Mask] = {}
+    for cell in table.rows():
+        sentence = (cell.get("sentence") or settings.sentence).strip()
+        _check_sentence(sentence, path)
+        one = _Mask(path.parent / cell[str(mask)], sentence)
+        if cell.get("key"):
+            masks[cell["key"]] = one
+        elif file is not None and (path.parent / cell[file]).is_file() and cell[str(mask)]:
+            with (path.parent / cell[file]).open("rb") as stream:
+                masks[hashlib.file_digest(stream, "sha256").hexdigest()] = one
+    return masks
+
+
+def _check_sentence(sentence: str, path: Path) -> None:
+    sides = _SIDES & set(sentence.lower().replace(".", " ").split())
+    if not sentence or sides:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"a sentence of a pasted lesion names a place ({', '.join(sorted(sides))})."
+            if sides
+            else "nothing is said of a pasted lesion.",
+            where=path,
+            hint="Write `sentence` under `paste`, or a column of it: what is seen, without its place.",
+        )
