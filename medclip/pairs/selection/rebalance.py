@@ -252,7 +252,8 @@ def rebalance(
     for view, counts in counts_of.items():
         after = entity_counts((i for i, kept in zip(instances, kept_N, strict=True) if kept), view)
         views[view] |= _before_and_after(counts, after)
-    facts = read.about | {"views": views, "instances": len(instances), "expected": float(value_N[unit_M].sum())}
+    expected = float(value_N[unit_M].sum())
+    facts = {**read.about, "views": views, "instances": len(instances), "expected": expected}
     return Verdict(kept_N[unit_M], value_N[unit_M], facts=facts, notes=_notes(views, settings, len(instances)))
 
 
