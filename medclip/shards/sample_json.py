@@ -10,7 +10,7 @@ from typing import Any, Literal
 from medclip.sample import Modality, ViewType
 from medclip.text.captions.record import CaptionRecord
 
-TEXTS_BY_ROLE = ("negatives", "long_captions", "tags", "absent_tags")
+TEXTS_BY_ROLE = ("negatives", "long_captions", "tags", "absent_tags", "edit_pairs")
 """Keys of texts that have another role than a caption's."""
 _OPTIONAL = ("report", *TEXTS_BY_ROLE)
 

@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
-from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Tags
+from medclip.training.recipe.text_losses import EditPairs, HardNegatives, LongCaptions, Tags
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -128,6 +128,13 @@ _ROWS: dict[str, Loss] = {
         section=LongCaptions,
         texts=("long",),
         begin=f"{_TEXT_TERMS}:of_single_images",
+    ),
+    "edit_pairs": Loss(
+        f"{_TEXT_TERMS}:told_from_partner",
+        section=EditPairs,
+        texts=(OWN, "pair"),
+        begin=f"{_TEXT_TERMS}:of_single_images",
+        prepare=f"{_TEXT_TERMS}:partner_keys",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -167,4 +167,5 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "tags",
         "tags_softmax",
         "long_captions",
+        "edit_pairs",
     ]

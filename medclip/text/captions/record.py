@@ -50,6 +50,8 @@ class CaptionRecord:
     """Single words and terms for what is seen."""
     absent_tags: tuple[str, ...] = ()
     """The same for what was looked for and is not there; of what stands in neither nothing is known."""
+    edit_pairs: tuple[str, ...] = ()
+    """Names of the pairs that the image is half of: two samples that differ by one edit, in image and text."""
 
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")

@@ -32,3 +32,10 @@ class LongCaptions(Section):
     """`long_captions`: images are contrasted with their long texts, beside the captions (CLIP-IN's second branch)."""
 
     weight: float = Field(default=1.0, gt=0)
+
+
+class EditPairs(Section):
+    """`edit_pairs`: of two samples that differ by one edit, each image fits its own text better than its partner's, and
+    each text its own image (CLIP-IN). Partners stand in one batch wherever there is room."""
+
+    weight: float = Field(default=1.0, gt=0)
