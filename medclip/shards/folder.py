@@ -30,6 +30,8 @@ NUM_VIEWS = "num_views"
 STRATUM = "stratum"
 """A third one, there where the table that shards are built from has it: what training draws samples by, such as the
 finding."""
+EDIT_PAIR = "edit_pair"
+"""A fourth one, there where samples are halves of pairs that differ by one edit: the first pair of a sample."""
 GROUP = "group"
 """Among the options of the index, where samples are examinations or breasts of several views."""
 Stored = Literal["images", "volumes", "signals"]
@@ -187,8 +189,8 @@ def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache
     try:
         with open_table(folder, index, SAMPLES, cache) as file:
             names = pq.read_schema(file).names
-            lacking = [name for name in (LICENSE, STRATUM) if name not in names]
-            columns = [name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM) if name not in lacking]
+            lacking = [name for name in (LICENSE, STRATUM, EDIT_PAIR) if name not in names]
+            columns = [name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM, EDIT_PAIR) if name not in lacking]
             for batch in iterate_stream(file, _BATCH_ROWS, columns):
                 for name in lacking:
                     batch = batch.append_column(name, pa.nulls(len(batch), pa.string()))
@@ -246,9 +248,10 @@ def write_index(
     import pyarrow as pa
 
     hashes = {}
-    has_strata = not isinstance(samples, pa.Table) and any(row.get(STRATUM) for row in samples)
+    rows_of = () if isinstance(samples, pa.Table) else samples
+    used = [name for name in (STRATUM, EDIT_PAIR) if any(row.get(name) for row in rows_of)]
     for name, header, rows in (
-        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS, *([STRATUM] if has_strata else [])), samples),
+        (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS, *used), samples),
         (REJECTS, REJECT_COLUMNS, rejects),
     ):
         table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)
