@@ -1,8 +1,12 @@
-"""Write shards again with other JSON and captions: images, keys, splits and the order of samples stay as they are."""
+"""Write shards again with other JSON and captions: images, keys, splits and the order of samples stay as they are.
+
+Beside a sample of the training split an edited partner may be written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.files.stores import Place
 from medclip.files.tables.parquet_stream import read_stream
-from medclip.shards.folder import REJECTS, SAMPLES, claim_shards, open_table, read_index, write_index
+from medclip.shards.folder import EDIT_PAIR, REJECTS, SAMPLES, claim_shards, counts_of, open_table, read_index, write_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.tar import TarShard
 
@@ -18,13 +22,31 @@ Change = Callable[[str, dict[str, bytes]], dict[str, bytes]]
 """What makes the new members of a sample of its key and members, by extension."""
 
 
-def rewrite_shards(folder: Place, out: Path, change: Change) -> None:
+@dataclass(frozen=True)
+class Partner:
+    """A sample that differs from another by one edit."""
+
+    source: dict[str, bytes]
+    """Members of that other one, which name the pair, too."""
+    key: str
+    members: dict[str, bytes]
+    pair: str
+    sha256: str
+    """Of its image."""
+
+
+Beside = Callable[[str, dict[str, bytes]], Partner | None]
+"""What makes an edited partner of a training sample of its key and changed members; None where it has none."""
+
+
+def rewrite_shards(folder: Place, out: Path, change: Change, beside: Beside | None = None) -> None:
     """Copy shards with changed members. The same input gives the same bytes.
 
     Args:
         folder: Shards that `build_shards` made.
         out: Folder to make; it appears only when it is complete.
         change: Function that makes the new members of each sample.
+        beside: Function that makes partners, which follow their samples; only of those of the split "train".
 
     Raises:
         MedclipError: OUTPUT_IN_USE; WRONG_USE for an index of tars that others wrote; as `ShardReader`.
@@ -50,17 +72,27 @@ def rewrite_shards(folder: Place, out: Path, change: Change) -> None:
                     with TarShard(work / shard["name"]) as tar:
                         while at < len(of_split) and of_split[at]["shard"] == shard["name"]:
                             key = reader.key(at)
-                            offset, size = tar.add(key, list(change(key, reader.members(at)).items()))
-                            samples.append({**of_split[at], "offset": offset, "size": size})
+                            members = change(key, reader.members(at))
+                            partner = beside(key, members) if beside is not None and split == "train" else None
+                            row, new = dict(of_split[at]), [(key, members)]
+                            rows_of_sample = [row]
+                            if partner is not None:
+                                row[EDIT_PAIR] = partner.pair
+                                new = [(key, partner.source), (partner.key, partner.members)]
+                                rows_of_sample.append({**row, "key": partner.key, "sha256": partner.sha256})
+                            for of_sample, (name, parts) in zip(rows_of_sample, new, strict=True):
+                                offset, size = tar.add(name, list(parts.items()))
+                                samples.append({**of_sample, "offset": offset, "size": size})
                             at += 1
                         sha256, num_bytes = tar.close()
-                    shards.append({**shard, "bytes": num_bytes, "sha256": sha256})
+                    num_samples = tar.num_samples
+                    shards.append({**shard, "samples": num_samples, "bytes": num_bytes, "sha256": sha256})
         write_index(
             work,
             samples,
             _rows(folder, index, REJECTS),
             shards=shards,
-            counts=index["counts"],
+            counts=index["counts"] | {f"by_{name}": counts_of(samples, name) for name in ("split", "modality")},
             preprocessing=index["preprocessing"],
             options=index.get("options", {}),
             columns=index.get("columns", ()),

@@ -40,6 +40,7 @@ from medclip.pairs.words.reports.caption_weights import (
     with_synthetic_share,
 )
 from medclip.pairs.words.reports.hard_negatives import edits_of, text_of_labels
+from medclip.pairs.words.reports.mirrored_pairs import EditRow, mirrored_partner
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
 from medclip.pairs.words.reports.report_cleaning import clean_report, tags_of
 from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
@@ -49,7 +50,7 @@ from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.shards.folder import INDEX
 from medclip.shards.sample_json import from_json, to_json
-from medclip.shards.writing.rewrite import rewrite_shards
+from medclip.shards.writing.rewrite import Partner, rewrite_shards
 from medclip.text.captions.draw import draw_caption
 from medclip.text.free_text import sentences
 from medclip.text.vocabulary.load import load_task
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 TABLE, NOTE, REPORT, SHARDS = "rewritten.parquet", "rewrite.json", "report.json", "shards"
+EDITS = "edits.parquet"
+"""One row for each training sample that an edited partner was looked for, with its reason."""
 WHAT = "rewritten captions"
 VERSION = 1
 """Raised when the same rows are rewritten otherwise."""
@@ -202,7 +205,7 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
     if rows.is_shards:
         shards = rewriting.out / SHARDS
         if not (shards / INDEX).exists():
-            _write_shards(rows.place, shards, written, steps.seed)
+            _write_shards(rows.place, shards, written, steps)
         result = replace(result, shards=shards)
     write_file(rewriting.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     write_file(rewriting.out / TABLE, parquet_bytes(_table(written)))
@@ -470,7 +473,7 @@ def _table(written: Sequence[RewrittenRow]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], seed: int) -> None:
+def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], steps: RewriteSteps) -> None:
     """Write the shards again: captions with a weight in `texts`, and the other texts in their roles.
 
     Nothing of the raw text stays, for training quotes reports, too: a report becomes what is left of it, and of a row
@@ -502,8 +505,25 @@ def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], seed
             caption = w.positive
         else:
             record = replace(record, texts=(), report=None)
-            caption = draw_caption(record, generator_of([key], seed))
+            caption = draw_caption(record, generator_of([key], steps.seed))
         content = to_json(record, value.pop("meta"), {k: v for k, v in value.items() if k != "record"})
         return members | {"json": content} | ({"txt": caption.encode()} if "txt" in members else {})
 
-    rewrite_shards(folder, out, change)
+    edits: list[EditRow] = []
+
+    def beside(key: str, members: dict[str, bytes]) -> Partner | None:
+        partner, row = mirrored_partner(key, members, steps.edits.without_letters)
+        edits.append(row)
+        return partner
+
+    rewrite_shards(folder, out, change, beside if steps.edits.mirror else None)
+    if steps.edits.mirror:
+        write_file(out.parent / EDITS, parquet_bytes(_table_of_edits(edits)))
+
+
+def _table_of_edits(edits: Sequence[EditRow]) -> pa.Table:
+    import pyarrow as pa
+
+    names = ("key", "kind", "reason", "pair", "partner")
+    schema = pa.schema([*((name, pa.string()) for name in names), ("entities", pa.list_(pa.string()))])
+    return pa.Table.from_pylist([vars(row) for row in edits], schema=schema)
