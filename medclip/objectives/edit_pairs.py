@@ -1,4 +1,4 @@
-"""CLIP-IN's symmetric hard negatives: of two samples that differ by one edit, each image fits its own text and no other.
+"""CLIP-IN's symmetric hard negatives: of two samples that differ by one edit, each image fits its own text alone.
 
 The authors' code could not be had: the formula is that of two-way softmaxes with the partner, from images to texts and
 from texts to images.

@@ -14,7 +14,16 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.files.stores import Place
 from medclip.files.tables.parquet_stream import read_stream
-from medclip.shards.folder import EDIT_PAIR, REJECTS, SAMPLES, claim_shards, counts_of, open_table, read_index, write_index
+from medclip.shards.folder import (
+    EDIT_PAIR,
+    REJECTS,
+    SAMPLES,
+    claim_shards,
+    counts_of,
+    open_table,
+    read_index,
+    write_index,
+)
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.tar import TarShard
 

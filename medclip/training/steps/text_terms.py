@@ -105,7 +105,9 @@ def contrasted_with_long(step: Step, settings: LongCaptions, _: object) -> Terms
 
 def partner_keys(_: object, batch: Batch, __: int) -> Mapping[str, Tensor]:
     """Return the pair of each sample, and what makes two samples no negatives: itself, its caption, its labels."""
-    names = [texts[0] if texts and valid else "" for texts, valid in zip(batch.roles["pair"].texts, batch.valid, strict=True)]
+    names = [
+        texts[0] if texts and valid else "" for texts, valid in zip(batch.roles["pair"].texts, batch.valid, strict=True)
+    ]
     captions_and_labels = torch.from_numpy(batch.pair_keys[:, [TEXT, STATED]])
     return {"pair": keys_of(names), "same": torch.cat([keys_of(batch.keys), captions_and_labels], 1)}
 

@@ -34,7 +34,7 @@ LEAST_GREY = 16
 _QUALITY = 95
 _SIDE = re.compile(r"\b(left|right)(?=\b)", re.I)
 _NAMES = re.compile(
-    r"\b(?:left|right)(?:[- ]sided)?[- ](?:\w+[- ])?(?:ventric\w*|atri\w*|heart\w*|aort\w*|main ?stem|hepatic|hemicolon)\b"
+    r"\b(?:left|right)(?:[- ]sided)?[- ](?:\w+[- ])?(?:ventric\w*|atri\w*|heart\w*|main ?stem|hemicolon)\b"
     r"|\b(?:middle lobe|liver|hepat\w*|spleen|splen\w*|stomach|gastric|gall\w*|appendi\w*|aort\w*)\b",
     re.I,
 )
@@ -114,7 +114,9 @@ def mirrored_partner(
         reason = "no_single_image"
     if not reason and meta.get("source") not in without_letters:
         reason = "letters_not_ruled_out"
-    if not reason and any(fault_of_mirroring(one, modality) in ("other_word", "one_sided") for one in record.long_captions):
+    if not reason and any(
+        fault_of_mirroring(one, modality) in ("other_word", "one_sided") for one in record.long_captions
+    ):
         reason = "long_text"
     if reason:
         return None, EditRow(key, KIND, reason)
@@ -127,7 +129,7 @@ def mirrored_partner(
     mirrored = np.ascontiguousarray(pixels[:, ::-1])
     if (np.abs(mirrored.astype(np.int16) - pixels).max(-1) > LEAST_GREY).mean() < LEAST_CHANGED:
         return None, EditRow(key, KIND, "image_unchanged")
-    pair, partner = f"{key}~{KIND}", f"{key}~{KIND}"
+    pair = partner = f"{key}~{KIND}"
     image = encode(mirrored, "png" if name == "png" else "jpeg", _QUALITY)
     entities = changed_entities(text, modality)
     other_side = {"L": "R", "R": "L"}.get(record.laterality or "")
@@ -144,7 +146,7 @@ def mirrored_partner(
     )
     # Of no study: samples of one study would be positives of each other.
     mark: dict[str, Any] = {"edited": {"kind": KIND, "of": key, "pair": pair, "entities": list(entities)}}
-    content = to_json(edited, meta | {"study": ""}, mark)
+    content = to_json(edited, meta | {"study": "", "key": partner}, mark)
     value = json.loads(members["json"])
     more = {k: v for k, v in value.items() if k not in ("record", "meta")}
     source = to_json(replace(record, edit_pairs=(pair,)), value["meta"], more)
