@@ -26,6 +26,7 @@ from tests.kits.shards import KEY, write
         ("Small effusion.", "names_no_side"),
         ("RUL opacity.", "other_word"),
         ("Left effusion. Enlarged left ventricle.", "one_sided"),
+        ("Right effusion along the horizontal fissure.", "one_sided"),
         ("Left arm raised.", "no_changed_entity"),
         ("Left effusion. Small right effusion.", "no_changed_entity"),
         ("No left effusion.", "no_changed_entity"),
