@@ -154,5 +154,5 @@ def mirrored_partner(
     if "txt" in members:
         added["txt"] = edited.texts[0].encode()
     sha256 = hashlib.sha256(image).hexdigest()
-    made = Partner(dict(members) | {"json": source}, partner, added, pair, sha256)
-    return made, EditRow(key, KIND, "", pair, partner, entities)
+    edit = Partner(dict(members) | {"json": source}, partner, added, pair, sha256)
+    return edit, EditRow(key, KIND, "", pair, partner, entities)
