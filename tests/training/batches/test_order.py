@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,7 +296,7 @@ def test_partners_stand_in_one_batch_and_nobody_is_lost_or_leaves_the_window(
     pair_N = np.zeros(len(plain), np.int32)
     for number in range(min(num_pairs, len(plain) // 2)):
         pair_N[2 * number : 2 * number + 2] = number + 1
-    settings = {"batch_size": min(batch, len(plain)), "seed": seed, "epoch": 1, "window_shards": 2}
+    settings: dict[str, Any] = {"batch_size": min(batch, len(plain)), "seed": seed, "epoch": 1, "window_shards": 2}
     before = epoch_plan(plain, policy, **settings)
     paired = dataclasses.replace(plain, pair_N=pair_N)
     after = epoch_plan(paired, policy, **settings)

@@ -35,7 +35,8 @@ _QUALITY = 95
 _SIDE = re.compile(r"\b(left|right)(?=\b)", re.I)
 _NAMES = re.compile(
     r"\b(?:left|right)(?:[- ]sided)?[- ](?:\w+[- ])?(?:ventric\w*|atri\w*|heart\w*|main ?stem|hemicolon)\b"
-    r"|\b(?:middle lobe|horizontal fissure|minor fissure|azyg\w*|liver|hepat\w*|spleen|splen\w*|stomach|gastric|gall\w*|appendi\w*|aort\w*)\b",
+    r"|\b(?:middle lobe|horizontal fissure|minor fissure|azyg\w*|liver|hepat\w*|spleen|splen\w*|stomach|gastric)\b"
+    r"|\b(?:gall\w*|appendi\w*|aort\w*)\b",
     re.I,
 )
 """Words of a part that keeps its name, or its side, in a mirrored body: "left ventricle", "stomach"."""
