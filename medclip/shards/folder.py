@@ -34,6 +34,8 @@ SYNTHETIC = "synthetic"
 """A fourth one, there where some samples were made by `medclip pairs synthesize`: how; null for images of patients."""
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "holdout")
 """Names of splits that figures of patients are measured on."""
+EDIT_PAIR = "edit_pair"
+"""A fifth one, there where samples are halves of pairs that differ by one edit: the first pair of a sample."""
 GROUP = "group"
 """Among the options of the index, where samples are examinations or breasts of several views."""
 Stored = Literal["images", "volumes", "signals"]
@@ -191,8 +193,10 @@ def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache
     try:
         with open_table(folder, index, SAMPLES, cache) as file:
             names = pq.read_schema(file).names
-            lacking = [name for name in (LICENSE, STRATUM, SYNTHETIC) if name not in names]
-            columns = [name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM, SYNTHETIC) if name not in lacking]
+            lacking = [name for name in (LICENSE, STRATUM, SYNTHETIC, EDIT_PAIR) if name not in names]
+            columns = [
+                name for name in (*SAMPLE_COLUMNS, LICENSE, STRATUM, SYNTHETIC, EDIT_PAIR) if name not in lacking
+            ]
             for batch in iterate_stream(file, _BATCH_ROWS, columns):
                 for name in lacking:
                     batch = batch.append_column(name, pa.nulls(len(batch), pa.string()))
@@ -266,7 +270,7 @@ def write_index(
     import pyarrow as pa
 
     hashes = {}
-    sometimes = () if isinstance(samples, pa.Table) else (STRATUM, SYNTHETIC)
+    sometimes = () if isinstance(samples, pa.Table) else (STRATUM, SYNTHETIC, EDIT_PAIR)
     more = [name for name in sometimes if any(row.get(name) for row in samples)]
     for name, header, rows in (
         (SAMPLES, (*SAMPLE_COLUMNS, LICENSE, NUM_VIEWS, *more), samples),

@@ -11,7 +11,7 @@ from medclip.sample import Modality, ViewType
 from medclip.text.captions.candidates import WeighedCaption
 from medclip.text.captions.record import CaptionRecord
 
-TEXTS_BY_ROLE = ("negatives", "long_captions", "tags", "absent_tags")
+TEXTS_BY_ROLE = ("negatives", "long_captions", "tags", "absent_tags", "edit_pairs")
 """Keys of texts that have another role than a caption's."""
 _OPTIONAL = ("report", *TEXTS_BY_ROLE, "candidates")
 

@@ -20,6 +20,7 @@ from medclip.training.batches.sample_texts import OWN, ROLES
 from medclip.training.recipe.text_losses import (
     DistilledCaptions,
     DistilledLong,
+    EditPairs,
     HardNegatives,
     LongCaptions,
     Softened,
@@ -158,6 +159,13 @@ _ROWS: dict[str, Loss] = {
         texts=("long",),
         begin=f"{_DISTILLED}:tower_teacher",
         prepare=f"{_DISTILLED}:windows_of_long",
+    ),
+    "edit_pairs": Loss(
+        f"{_TEXT_TERMS}:told_from_partner",
+        section=EditPairs,
+        texts=(OWN, "pair"),
+        begin=f"{_TEXT_TERMS}:of_single_images",
+        prepare=f"{_TEXT_TERMS}:partner_keys",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

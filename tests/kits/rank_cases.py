@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
+from medclip.objectives.edit_pairs import edit_pair_loss
 from medclip.objectives.hard_negatives import pairwise_loss, row_loss
 from medclip.objectives.masked import masked_pixel_loss
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
@@ -95,6 +96,12 @@ def cases() -> dict[str, Case]:
         found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(
             f[0], f[1], torch.stack(f[2:], 1), false[rows], s, part_of(pairs, rows), group=group, chunk=4
         )
+    # Partners on one rank and on two, three of one pair, and two whose texts are equal.
+    pair = torch.tensor([1, 2, 3, 1, 4, 4, -1, 2, -1, 3, 3, 9])[:, None]
+    same = torch.tensor([-1, -1, -1, -1, 7, 7, -1, -1, -1, -1, -1, -1])[:, None]
+    found["edit pairs"] = lambda f, s, b, rows, group: edit_pair_loss(
+        f[0], f[1], pair[rows], s, same_BK=same[rows], weights_B=(WEIGHTS * VALID)[rows], group=group, chunk=2
+    )
     found |= {
         "relations": lambda f, s, b, rows, group: relational_loss(
             f[0], f[1].detach(), 0.3, valid_B=VALID[rows], group=group, chunk=2

@@ -29,7 +29,7 @@ from tests.kits.lens import lens_of, vit_pack
 from tests.kits.loaded_python import Programs
 from tests.kits.signal_shards import signal_recipe, signal_shards
 from tests.kits.size import is_nightly, sized
-from tests.kits.training import masked_recipe, rewritten_shards, tiny_recipe
+from tests.kits.training import make_shards, masked_recipe, rewritten_shards, tiny_recipe
 from tests.kits.volume_models import volume_recipe, volume_shards
 
 ENDS = ("pack/model.safetensors", "pack/tokenizer.json", "pack/card.json", "heads.safetensors")
@@ -39,6 +39,10 @@ HEADS = (
     "{task: breast_cancer_risk}]"
 )
 LENS = {"epochs": 1, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "threads": 1, "lr": 1e-2}
+
+
+def _half(number: int) -> dict[str, str]:
+    return {"edit_pairs": f"pair {number // 2}", "caption": f"a film {number}"} if number < 12 else {}
 
 
 class Places:
@@ -51,6 +55,11 @@ class Places:
 
     def __init__(self, folder: Path, films: Path) -> None:
         self._folder, self.films = folder, films
+
+    @cached_property
+    def pairs(self) -> Path:
+        """Films of which the first twelve are halves of six edit pairs."""
+        return make_shards(self._folder / "pairs", columns=_half)
 
     @cached_property
     def volumes(self) -> Path:
@@ -158,6 +167,7 @@ KINDS = {
     "signals": Kind(
         lambda places: signal_recipe(places.signals), goes_on=("data.worker_kind=process", "data.cache_mb=0")
     ),
+    "edit pairs": Kind(lambda places: tiny_recipe(places.pairs), ("objective.losses={edit_pairs: {}}",), stops=(3,)),
     "lens": Kind(_lens, stops=(1,)),
     "examinations": Kind(lambda places: exam_recipe(places.exams), (HEADS,)),
 }

@@ -27,7 +27,7 @@ import numpy as np
 from medclip.errors import MedclipError
 from medclip.files.output import disk_errors, make_folder, new_file
 from medclip.settings import Settings
-from medclip.shards.folder import LICENSE, SAMPLE_COLUMNS, STRATUM
+from medclip.shards.folder import EDIT_PAIR, LICENSE, SAMPLE_COLUMNS, STRATUM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +50,8 @@ class Columns:
     """None: all samples are of one stratum."""
     strata: tuple[str, ...] = ("",)
     """Names that `stratum_N` points into; "" where the table stated none."""
+    pair_N: NDArray[np.integer] | None = None
+    """Number of the edit pair that each sample is half of, 0 where of none; None: none is."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -70,7 +72,7 @@ def coded(values: Iterable[str | None]) -> tuple[NDArray[np.int32], tuple[str, .
 
 
 BATCH_ROWS = 1 << 16
-_CODED = ("modality", "adapter", "source", LICENSE, STRATUM)
+_CODED = ("modality", "adapter", "source", LICENSE, STRATUM, EDIT_PAIR)
 _PLAIN = ("key", "sha256", "patient")
 _WIDTHS = {"shard": 4, "offset": 8, "size": 8}
 _KEPT = 16
@@ -171,7 +173,7 @@ class MappedRows:
                 for row in rows:
                     row["split"], row["shard"] = self.split, self.shards[row["shard"]]
                     row.update((column, names[column][row[column]]) for column in _CODED)
-                    del row[STRATUM]  # for whoever draws samples, in `columns`
+                    del row[STRATUM], row[EDIT_PAIR]  # for whoever draws samples, in `columns`
                 yield rows
 
     def _number(self, column: str, i: int) -> int:
@@ -205,7 +207,10 @@ class MappedRows:
     def columns(self) -> Columns:
         """Return shard, source, modality and stratum of every row, each in as few bytes as it needs."""
         coded = (*self._sorted("source"), *self._sorted("modality"), *self._sorted(STRATUM))
-        return Columns(self._joined("shard"), len(self.shards), *coded)
+        pair_N, pairs = self._sorted(EDIT_PAIR)
+        # without names, or of one name "", nobody has a partner; else "" is among the names, or 0 is a pair
+        pair_N = None if pairs in ((), ("",)) else pair_N.astype(np.int32) + (pairs[0] != "")
+        return Columns(self._joined("shard"), len(self.shards), *coded, pair_N=pair_N)
 
     def _sorted(self, column: str) -> tuple[NDArray[np.integer], tuple[str, ...]]:
         number, names = coded(self._names[column])
@@ -271,7 +276,8 @@ class SelectedRows:
             *_still_used(every.modality_N[kept], every.modalities),
             *_still_used(every.stratum_N[kept], every.strata),
         )
-        return Columns(every.shard_N[kept], every.num_shards, *coded)
+        pair_N = None if every.pair_N is None else every.pair_N[kept]
+        return Columns(every.shard_N[kept], every.num_shards, *coded, pair_N=pair_N)
 
 
 def _still_used(number_N: NDArray[np.integer], names: tuple[str, ...]) -> tuple[NDArray[np.integer], tuple[str, ...]]:

@@ -23,7 +23,7 @@ from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.sample import VIEW_KINDS
 from medclip.settings import Settings
-from medclip.shards.folder import GROUP, NUM_VIEWS, STRATUM, claim_shards, counts_of, write_index
+from medclip.shards.folder import EDIT_PAIR, GROUP, NUM_VIEWS, STRATUM, claim_shards, counts_of, write_index
 from medclip.shards.folder import Stored as StoredKind
 from medclip.shards.sample_json import VIEW_KIND, VIEWS, Group, to_json
 from medclip.shards.stored_data import EXTENSION, STORED_AS, Format
@@ -394,6 +394,7 @@ def _add(shard: TarShard, split: str, entry: Entry) -> dict[str, Any]:
         "license": entry.meta["license"],
         NUM_VIEWS: entry.num_views,
         STRATUM: entry.stratum or None,
+        EDIT_PAIR: next(iter(entry.record.edit_pairs), None),
     }
 
 

@@ -1,6 +1,7 @@
-"""Write shards again with other JSON and captions, fewer samples, or synthetic ones behind those of a split.
+"""Write shards again with other JSON and captions, fewer samples, or more: edited partners, and synthetic ones.
 
-Keys, splits and the order of the samples that stay are as they were.
+Keys, splits and the order of the samples that stay are as they were. An edited partner stands behind its sample of the
+training split; synthetic samples stand behind all others of their split.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from medclip.files.output import new_folder
 from medclip.files.stores import Place
 from medclip.files.tables.parquet_stream import read_stream
 from medclip.shards.folder import (
+    EDIT_PAIR,
     REJECTS,
     SAMPLES,
     SYNTHETIC,
@@ -47,8 +49,29 @@ class Addition:
     """By extension."""
 
 
+@dataclass(frozen=True)
+class Partner:
+    """A sample that differs from another by one edit."""
+
+    source: dict[str, bytes]
+    """Members of that other one, which name the pair, too."""
+    key: str
+    members: dict[str, bytes]
+    pair: str
+    sha256: str
+    """Of its image."""
+
+
+Beside = Callable[[str, dict[str, bytes]], Partner | None]
+"""What makes an edited partner of a training sample of its key and changed members; None where it has none."""
+
+
 def rewrite_shards(
-    folder: Place, out: Path, change: Change, additions: Mapping[str, Iterable[Addition]] | None = None
+    folder: Place,
+    out: Path,
+    change: Change,
+    additions: Mapping[str, Iterable[Addition]] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Copy shards with changed members. The same input gives the same bytes.
 
@@ -57,6 +80,7 @@ def rewrite_shards(
         out: Folder to make; it appears only when it is complete.
         change: Function that makes the new members of each sample.
         additions: Synthetic samples by split; they lie in tars of their own behind the others.
+        beside: Function that makes partners, which follow their samples; only of those of the split "train".
 
     Raises:
         MedclipError: OUTPUT_IN_USE; WRONG_USE for an index of tars that others wrote; as `ShardReader`.
@@ -83,9 +107,19 @@ def rewrite_shards(
                         while at < len(of_split) and of_split[at]["shard"] == shard["name"]:
                             key = reader.key(at)
                             members = change(key, reader.members(at))
-                            if members is not None:
-                                offset, size = tar.add(key, list(members.items()))
-                                samples.append({**of_split[at], "offset": offset, "size": size})
+                            if members is None:
+                                at += 1
+                                continue
+                            partner = beside(key, members) if beside is not None and split == "train" else None
+                            row, new = dict(of_split[at]), [(key, members)]
+                            rows_of_sample = [row]
+                            if partner is not None:
+                                row[EDIT_PAIR] = partner.pair
+                                new = [(key, partner.source), (partner.key, partner.members)]
+                                rows_of_sample.append({**row, "key": partner.key, "sha256": partner.sha256})
+                            for of_sample, (name, parts) in zip(rows_of_sample, new, strict=True):
+                                offset, size = tar.add(name, list(parts.items()))
+                                samples.append({**of_sample, "offset": offset, "size": size})
                             at += 1
                         shards.append(_closed(tar, split))
             row_of = {row["key"]: row for row in of_split}

@@ -53,6 +53,8 @@ class CaptionRecord:
     """The same for what was looked for and is not there; of what stands in neither nothing is known."""
     candidates: tuple[WeighedCaption, ...] = ()
     """Captions of which a recipe with `data.candidates` draws one; nothing else is drawn from them."""
+    edit_pairs: tuple[str, ...] = ()
+    """Names of the pairs that the image is half of: two samples that differ by one edit, in image and text."""
 
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")

@@ -135,7 +135,8 @@ def epoch_plan(
 ) -> NDArray[np.int32]:
     """Return which samples make each batch of an epoch.
 
-    What fills no whole batch is left out; it is other samples in each epoch.
+    What fills no whole batch is left out; it is other samples in each epoch. Samples that differ by one edit change
+    places with others, so that partners stand in one batch where there is room.
 
     Args:
         columns: Shard, source, modality and stratum of the samples.
@@ -154,7 +155,15 @@ def epoch_plan(
         MedclipError: RECIPE_INVALID for weights that do not fit the data, or with a policy that takes none.
     """
     steps = steps_of_epoch(columns, policy, batch_size=batch_size, weights=weights)
-    return SAMPLING[policy].draw(Epoch(columns, steps, batch_size, seed, epoch, weights or {}, balance, window_shards))
+    row = SAMPLING[policy]
+    plan = row.draw(Epoch(columns, steps, batch_size, seed, epoch, weights or {}, balance, window_shards))
+    if columns.pair_N is None:
+        return plan
+    windows = windows_of_epoch(columns, policy, seed=seed, epoch=epoch, window_shards=window_shards)
+    pair_N = columns.pair_N
+    if row.of_one_modality:  # no sample goes to a batch of another modality
+        pair_N = pair_N * (columns.modality_N.astype(np.int64).max() + 1) + columns.modality_N * (pair_N > 0)
+    return _partners_together(plan, pair_N, [end for end, _ in windows])
 
 
 def draw_shard_mixed(epoch: Epoch) -> NDArray[np.int32]:
@@ -273,6 +282,52 @@ def repeats(plan: NDArray[np.int32]) -> NDArray[np.int32]:
     count = np.empty_like(flat)
     count[by_sample] = np.arange(len(flat)) - np.repeat(starts, lengths)
     return count.reshape(plan.shape)
+
+
+def _partners_together(
+    plan: NDArray[np.int32], pair_N: NDArray[np.integer], window_ends: Sequence[int]
+) -> NDArray[np.int32]:
+    """Exchange samples between batches, so that the two of a pair stand in one; nobody leaves their window of shards.
+
+    Of a sample that stands several times each time has its own partner. A batch that is full of pairs takes no more.
+    """
+    order, size = plan.ravel().copy(), plan.shape[1]
+    places = np.flatnonzero(pair_N[order])
+    by_pair = places[np.argsort(pair_N[order[places]], kind="stable")]
+    couples: list[tuple[int, int]] = []
+    for of_pair in np.split(by_pair, np.flatnonzero(np.diff(pair_N[order[by_pair]])) + 1):
+        halves: dict[int, list[int]] = {}
+        for place in of_pair.tolist():
+            halves.setdefault(int(order[place]), []).append(place)
+        couples += zip(*list(halves.values())[:2], strict=False) if len(halves) > 1 else ()
+    window = np.searchsorted(window_ends, np.arange(len(order)), side="right")
+    settled = np.zeros(len(order), bool)
+    now_at = {place: place for couple in couples for place in couple}  # places of the draw, which exchanges move
+    stands_at = dict(now_at)
+    for couple in couples:
+        settled[list(couple)] = couple[0] // size == couple[1] // size
+    next_free = np.arange(size, len(order) + 1, size) - 1
+    for first, second in sorted(couples):
+        a, b = now_at[first], now_at[second]
+        if settled[a] or window[a] != window[b]:
+            continue
+        settled[a] = True
+        batch, place = a // size, next_free[a // size]
+        if b // size != batch:
+            while place >= batch * size and (settled[place] or window[place] != window[a]):
+                place -= 1
+            next_free[batch] = place - 1
+            if place < batch * size:
+                continue
+            order[[place, b]] = order[[b, place]]
+            moved = stands_at.pop(int(place), None)
+            stands_at.pop(b, None)
+            if moved is not None:
+                now_at[moved], stands_at[b] = b, moved
+            now_at[second], stands_at[int(place)] = int(place), second
+            b = int(place)
+        settled[b] = True
+    return order.reshape(plan.shape)
 
 
 def _in_pieces(code_N: NDArray[np.integer], size: int, rng: np.random.Generator) -> NDArray[np.int64]:

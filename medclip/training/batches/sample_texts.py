@@ -175,6 +175,7 @@ ROLES: dict[str, Role] = {
     "long": Role(_long, True, "`long_captions` of its JSON or table, or its report"),
     "tags": Role(_tags, False, "`tags` of its JSON or table, or its labels"),
     "absent": Role(_absent, False, "`absent_tags` of its JSON or table, or its labels"),
+    "pair": Role(lambda record: record.edit_pairs, False, "`edit_pairs` of its JSON or table"),
 }
 """Roles of texts beside the caption. Each draws from a stream of chance of its own, by its place here."""
 

@@ -283,6 +283,7 @@ class Recipe(Section):
             DrawnRole("long", 1),
             DrawnRole("tags", len(self.data.tags), self.data.tags),
             DrawnRole("absent", len(self.data.tags), self.data.tags),
+            DrawnRole("pair", 1),
         )
         return tuple(role for role in drawn if role.name in reading)
 

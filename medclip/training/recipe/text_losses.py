@@ -70,3 +70,11 @@ class DistilledLong(Section):
     weight: float = Field(default=1.0, gt=0)
     teacher: str | None = None
     """As of `distilled_captions`."""
+
+
+class EditPairs(Section):
+    """`edit_pairs`: of two samples that differ by one edit, each image fits its own text better than its partner's, and
+    each text its own image (CLIP-IN). Partners stand in one batch wherever there is room.
+    """
+
+    weight: float = Field(default=1.0, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
+from medclip.objectives.edit_pairs import edit_pair_loss
 from medclip.objectives.hard_negatives import pairwise_loss, row_loss
+from medclip.objectives.pairs import keys_of
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.softened import softened_loss
 from medclip.objectives.tags import tag_softmax_loss
-from medclip.training.batches.loader import Batch
-from medclip.training.recipe.text_losses import HardNegatives, LongCaptions, Softened, Tags
+from medclip.training.batches.loader import STATED, TEXT, Batch
+from medclip.training.recipe.text_losses import EditPairs, HardNegatives, LongCaptions, Softened, Tags
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights
 from medclip.training.steps.supervised import num_known, supervised_loss
 from medclip.training.steps.towers import Seen, pooled_dim
@@ -141,6 +144,32 @@ def contrasted_with_long(step: Step, settings: LongCaptions, _: object) -> Terms
     )
     image_BD, long_BD = step.outputs.image_BD, step.outputs.texts["long"][:, 0]
     yield settings.weight, clip_loss(image_BD, long_BD, step.scale, of_long, group=step.world.group)
+
+
+def partner_keys(_: object, batch: Batch, __: int) -> Mapping[str, Tensor]:
+    """Return the pair of each sample, and what makes two samples no negatives: itself, its caption, its labels."""
+    names = [
+        texts[0] if texts and valid else "" for texts, valid in zip(batch.roles["pair"].texts, batch.valid, strict=True)
+    ]
+    captions_and_labels = torch.from_numpy(batch.pair_keys[:, [TEXT, STATED]])
+    return {"pair": keys_of(names), "same": torch.cat([keys_of(batch.keys), captions_and_labels], 1)}
+
+
+def told_from_partner(step: Step, settings: EditPairs, _: object) -> Terms:
+    """Compare each sample with the one that differs from it by an edit."""
+    keys, out = step.inputs.extra["edit_pairs"], step.outputs
+    yield (
+        settings.weight,
+        edit_pair_loss(
+            out.image_BD,
+            out.text_BD,
+            keys["pair"],
+            step.scale,
+            same_BK=keys["same"],
+            weights_B=image_weights(step.inputs),
+            group=step.world.group,
+        ),
+    )
 
 
 def _taking_part(step: Step) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,16 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.shards.reading.mapped_rows import Columns, coded
-from medclip.training.batches.order import ORDER, Balance, epoch_plan, order_of_epoch, repeats, steps_of_epoch
+from medclip.training.batches.order import (
+    ORDER,
+    SAMPLING,
+    Balance,
+    epoch_plan,
+    order_of_epoch,
+    repeats,
+    steps_of_epoch,
+    windows_of_epoch,
+)
 
 
 def columns(
@@ -268,3 +279,45 @@ def test_what_fills_no_piece_is_not_lost_and_does_not_always_come_last() -> None
         assert len(mixed) == 1, "1 of a and 3 of b are left"
         last.update(mixed)
     assert len(last) > 1
+
+
+@pytest.mark.parametrize("policy", sorted(SAMPLING))
+@given(
+    shards=st.lists(st.integers(2, 20), min_size=1, max_size=6),
+    num_pairs=st.integers(1, 12),
+    seed=st.integers(0, 99),
+    batch=st.integers(2, 9),
+)
+def test_partners_stand_in_one_batch_and_nobody_is_lost_or_leaves_the_window(
+    policy: str, shards: list[int], num_pairs: int, seed: int, batch: int
+) -> None:
+    """Pairs are neighbours, as `pairs rewrite` writes them; batches with single samples have room for partners."""
+    plain = columns(shards)
+    pair_N = np.zeros(len(plain), np.int32)
+    for number in range(min(num_pairs, len(plain) // 2)):
+        pair_N[2 * number : 2 * number + 2] = number + 1
+    settings: dict[str, Any] = {"batch_size": min(batch, len(plain)), "seed": seed, "epoch": 1, "window_shards": 2}
+    before = epoch_plan(plain, policy, **settings)
+    paired = dataclasses.replace(plain, pair_N=pair_N)
+    after = epoch_plan(paired, policy, **settings)
+    np.testing.assert_array_equal(after, epoch_plan(paired, policy, **settings))
+    np.testing.assert_array_equal(np.sort(after, axis=None), np.sort(before, axis=None))
+    if SAMPLING[policy].in_windows:
+        ends = [end for end, _ in windows_of_epoch(plain, policy, seed=seed, epoch=1, window_shards=2)]
+        for part in zip([0, *ends], ends, strict=False):
+            assert sorted(before.ravel()[slice(*part)]) == sorted(after.ravel()[slice(*part)])
+
+    def together(plan: np.ndarray) -> int:
+        return sum(len({*rows[pair_N[rows] == p].tolist()}) == 2 for rows in plan for p in range(1, num_pairs + 1))
+
+    assert together(after) >= together(before)
+
+
+def test_every_pair_is_in_one_batch_where_there_is_room() -> None:
+    pair_N = np.zeros(400, np.int32)
+    pair_N[:200] = np.repeat(np.arange(1, 101), 2)
+    plan = epoch_plan(dataclasses.replace(columns([400]), pair_N=pair_N), batch_size=20, seed=0, epoch=0)
+    assert all((np.bincount(pair_N[rows], minlength=101)[1:] != 1).all() for rows in plan)
+    full = dataclasses.replace(columns([200]), pair_N=pair_N[:200])
+    plan = epoch_plan(full, batch_size=20, seed=0, epoch=0)  # of nothing but pairs
+    assert all((np.bincount(pair_N[rows], minlength=101)[1:] != 1).all() for rows in plan)

@@ -154,6 +154,19 @@ def test_a_long_text_is_held_against_those_of_others_that_have_one() -> None:
     assert long.grad.ne(0).any(1).tolist() == [True] * 5 + [False]
 
 
+def test_partners_are_told_apart_in_one_batch_and_in_chunks(plan: dict[str, Any], tmp_path: Path) -> None:
+    """Of 20 images six are halves of pairs, with captions of their own."""
+    names = lambda n: {"edit_pairs": f"p{n // 2}", "caption": f"a film {n}"} if n < 6 else {}  # noqa: E731
+    plan["data"] |= {"shards": str(make_shards(tmp_path / "paired", columns=names))}
+    plan["objective"] = {"contrastive": 0, "losses": {"edit_pairs": {"weight": 2}}}
+    steps = "train.max_steps=4"
+    medclip.pretrain(plan, overrides=[steps], out=tmp_path / "whole")
+    medclip.pretrain(plan, overrides=[steps, "train.micro_batch=4"], out=tmp_path / "chunks")
+    whole = losses(tmp_path / "whole")
+    assert losses(tmp_path / "chunks") == pytest.approx(whole, rel=1e-4)
+    assert max(whole) > 0.5, "no partner came"
+
+
 def test_tags_that_are_never_denied_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
     plan["objective"] = {"losses": {"tags": {}}}
     with pytest.raises(MedclipError, match="reads texts of the role 'absent'") as refused:

@@ -35,6 +35,15 @@ class NegativeSteps(_Strict):
     """Whether each change is made as often as its reverse, so that words alone do not betray the false text."""
 
 
+class EditSteps(_Strict):
+    """Which edited partners are written beside samples of the training split."""
+
+    mirror: bool = False
+    """Whether an image whose text names the side of a finding gets a mirrored partner with the sides exchanged."""
+    without_letters: tuple[str, ...] = ()
+    """Sources whose images have no letters burned in, as somebody looked; images of others are not mirrored."""
+
+
 class RewriteSteps(_Strict):
     """The file rewrite.yaml."""
 
@@ -47,6 +56,7 @@ class RewriteSteps(_Strict):
     """Words of a caption; the long text has all."""
     captions: CaptionSteps = CaptionSteps()
     negatives: NegativeSteps = NegativeSteps()
+    edits: EditSteps = EditSteps()
 
 
 def read_steps(path: Path | None) -> RewriteSteps:

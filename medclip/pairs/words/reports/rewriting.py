@@ -10,6 +10,7 @@ killed, or whose endpoint went away, goes on where it was and ends in the same b
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,6 +41,7 @@ from medclip.pairs.words.reports.caption_weights import (
     thresholds,
 )
 from medclip.pairs.words.reports.hard_negatives import edits_of, text_of_labels
+from medclip.pairs.words.reports.mirrored_pairs import EditRow, mirrored_partner
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
 from medclip.pairs.words.reports.report_cleaning import clean_report, tags_of
 from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
@@ -49,7 +51,7 @@ from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.shards.folder import INDEX
 from medclip.shards.sample_json import from_json, to_json
-from medclip.shards.writing.rewrite import rewrite_shards
+from medclip.shards.writing.rewrite import Partner, rewrite_shards
 from medclip.text.captions.candidates import RAW, WeighedCaption
 from medclip.text.captions.draw import draw_caption
 from medclip.text.free_text import sentences
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 TABLE, NOTE, REPORT, SHARDS = "rewritten.parquet", "rewrite.json", "report.json", "shards"
+EDITS = "edits.parquet"
+"""One row for each training sample that an edited partner was looked for, with its reason."""
 WHAT = "rewritten captions"
 VERSION = 2
 """Raised when the same rows are rewritten otherwise."""
@@ -206,7 +210,8 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
     result = _result(rewriting.out, written, refused_edits, restored, steps)
     if rows.is_shards:
         shards = rewriting.out / SHARDS
-        if not (shards / INDEX).exists():
+        if not (shards / INDEX).exists() or (steps.edits.mirror and not (rewriting.out / EDITS).exists()):
+            shutil.rmtree(shards, ignore_errors=True)  # of a run that ended before the table of edits was written
             _write_shards(rows.place, shards, written, steps)
         result = replace(result, shards=shards)
     write_file(rewriting.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
@@ -523,4 +528,21 @@ def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], step
         content = to_json(record, value.pop("meta"), {k: v for k, v in value.items() if k != "record"})
         return members | {"json": content} | ({"txt": caption.encode()} if "txt" in members else {})
 
-    rewrite_shards(folder, out, change)
+    edits: list[EditRow] = []
+
+    def beside(key: str, members: dict[str, bytes]) -> Partner | None:
+        partner, row = mirrored_partner(key, members, steps.edits.without_letters)
+        edits.append(row)
+        return partner
+
+    rewrite_shards(folder, out, change, beside=beside if steps.edits.mirror else None)
+    if steps.edits.mirror:
+        write_file(out.parent / EDITS, parquet_bytes(_table_of_edits(edits)))
+
+
+def _table_of_edits(edits: Sequence[EditRow]) -> pa.Table:
+    import pyarrow as pa
+
+    names = ("key", "kind", "reason", "pair", "partner")
+    schema = pa.schema([*((name, pa.string()) for name in names), ("entities", pa.list_(pa.string()))])
+    return pa.Table.from_pylist([vars(row) for row in edits], schema=schema)

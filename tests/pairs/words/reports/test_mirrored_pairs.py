@@ -1,0 +1,86 @@
+"""Mirrored partners: sides change places in image and text, and who has none has a reason."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from medclip.pairs.words.reports.mirrored_pairs import fault_of_mirroring, mirrored_text
+from medclip.pairs.words.reports.rewrite_steps import EditSteps, RewriteSteps
+from medclip.pairs.words.reports.rewriting import EDITS, Rewriting, rewrite
+from medclip.settings import Settings
+from medclip.shards.reading.check_folder import check_shards
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.writing.build import Form, build_shards
+from tests.kits.shards import KEY, write
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Small left effusion.", ""),
+        ("Small effusion.", "names_no_side"),
+        ("RUL opacity.", "other_word"),
+        ("Left effusion. Enlarged left ventricle.", "one_sided"),
+        ("Right effusion along the horizontal fissure.", "one_sided"),
+        ("Left arm raised.", "no_changed_entity"),
+        ("Left effusion. Small right effusion.", "no_changed_entity"),
+        ("No left effusion.", "no_changed_entity"),
+    ],
+)
+def test_a_text_has_a_mirrored_partner_or_a_reason(text: str, reason: str) -> None:
+    assert fault_of_mirroring(text, "xray") == reason
+    assert mirrored_text(mirrored_text(text)) == text
+
+
+def shards_of(folder, rows):
+    rng = np.random.default_rng(0)
+    for n, row in enumerate(rows):
+        pixels = rng.integers(0, 255, (64, 64), np.uint8)
+        if row.pop("symmetric", False):
+            pixels = np.maximum(pixels, pixels[:, ::-1])
+        Image.fromarray(pixels).save(folder / f"{n}.png")
+        row |= {"file": f"{n}.png", "patient": f"P{n}", "modality": "xray", "license": "CC0"}
+    table = write(folder / "films.csv", rows)
+    form = Form(key=KEY, stored="png")
+    return build_shards(table, folder / "shards", form, settings=Settings(workers=1)).folder
+
+
+def test_partners_follow_their_samples_in_the_training_split_alone(tmp_path):
+    rows = [
+        {"report": "Small left effusion.", "source": "clean", "split": "train"},
+        {"report": "Small left effusion.", "source": "other", "split": "train"},
+        {"report": "Small left effusion.", "source": "clean", "split": "train", "symmetric": True},
+        {"report": "Small left effusion.", "source": "clean", "split": "val"},
+    ]
+    shards = shards_of(tmp_path, rows)
+    steps = RewriteSteps(edits=EditSteps(mirror=True, without_letters=("clean",)))
+    result = rewrite(Rewriting(shards, tmp_path / "out", steps))
+    assert check_shards(result.shards).problems == ()
+    reasons = sorted(row["reason"] for row in pq.read_table(tmp_path / "out" / EDITS).to_pylist())
+    assert reasons == ["", "image_unchanged", "letters_not_ruled_out"]
+    with ShardReader(result.shards, "train") as train, ShardReader(result.shards, "val") as val:
+        assert (len(train), len(val)) == (4, 1)
+        assert val.record(0)[0].edit_pairs == ()
+        edited = [i for i in range(4) if b'"edited"' in train.members(i)["json"]]
+        assert len(edited) == 1
+        (at,) = edited
+        assert train.columns.pair_N is not None
+        assert np.flatnonzero(train.columns.pair_N).tolist() == [at - 1, at]
+        source, partner = train.record(at - 1)[0], train.record(at)[0]
+        assert (source.texts, partner.texts) == (("Small left effusion.",), ("Small right effusion.",))
+        assert source.edit_pairs == partner.edit_pairs
+        assert source.candidates
+        assert partner.candidates == (), "words of the other side would be drawn of the mirrored image"
+        np.testing.assert_array_equal(train[at].image, train[at - 1].image[:, ::-1])
+        mark = json.loads(train.members(at)["json"])["edited"]
+    before = {path.name: path.read_bytes() for path in (result.shards).iterdir()}
+    (tmp_path / "out" / EDITS).unlink()  # as if the run had been killed there
+    rewrite(Rewriting(shards, tmp_path / "out", steps))
+    assert pq.read_table(tmp_path / "out" / EDITS).num_rows == 3
+    assert {path.name: path.read_bytes() for path in (result.shards).iterdir()} == before
+    assert (mark["kind"], mark["of"], mark["entities"]) == ("mirror", mark["pair"].split("~")[0], ["effusion"])
