@@ -32,7 +32,7 @@ def read_mask(path: Path, form: Format, settings: Settings) -> NDArray[np.bool_]
 
     Args:
         path: The file, of any raster format.
-        form: Its format, as sniffed.
+        form: Format of the file, as sniffed.
         settings: Limits.
 
     Returns:

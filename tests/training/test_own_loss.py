@@ -163,6 +163,7 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "keep",
         "masked",
         "supervised",
+        "softened",
         "hard_negatives",
         "tags",
         "tags_softmax",

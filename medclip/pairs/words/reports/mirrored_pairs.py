@@ -103,7 +103,7 @@ def mirrored_partner(
 
     Args:
         key: Key of the sample.
-        members: Its members, by extension.
+        members: Members of the sample, by extension.
         without_letters: Sources whose images have no letters burned in.
     """
     record, meta = from_json(members["json"])
