@@ -59,16 +59,15 @@ class AdaptOptions(
         place=True,
     )
     method: str | None = option(
-        "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, "
-        "cocoop, svd, lora, norm or full; of steps of a scale also proportional-odds, coral, regression and ranking. "
-        "Default: svd; of an image-only pack linear-probe, which takes ridge, knn, lda and the first three of steps "
-        "besides.",
+        "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, proportional-odds, coral, regression, "
+        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full. Default: svd; of an "
+        "image-only pack linear-probe.",
         default=None,
         form="NAME",
         often=True,
     )
     shots: int = option(
-        "Number of patients of each class that are learned from, one file of each.",
+        "Number of patients of each class to learn from, one file each.",
         default=16,
         form="K",
         least=1,

@@ -55,7 +55,7 @@ class EvaluateOptions(
         heading="What is asked",
     )
     suite: str | Path | SuiteFile = option(
-        'Suite by name ("unimed", "pathgen", "dense"), or a YAML file. In Python also one that was loaded.',
+        "Suite: unimed, pathgen, dense, or a YAML file. In Python also one that was loaded.",
         default="unimed",
         form="NAME|FILE",
         kind=str,

@@ -233,7 +233,7 @@ def instruction(text: ClassText) -> str:
         >>> from medclip.adaptation.data.class_text import class_text
         >>> from medclip.text.vocabulary.load import load_task
         >>> instruction(class_text(load_task("breast_density")))
-        'rank by breast density, from almost entirely fatty to extremely dense'
+        'rank by breast density on mammograms, from fatty breast to dense glandular breast'
     """
     lowest, highest = text.phrases[0], text.phrases[-1]
     return f"rank by {text.task.title[:1].lower()}{text.task.title[1:]}, from {lowest} to {highest}"

@@ -43,8 +43,8 @@ def turned(states_BHLD: Tensor, base: float = BASE) -> Tensor:
         [B, H, L, D], the same dtype.
 
     Example:
-        >>> turned(torch.tensor([[1.0, 0.0], [1.0, 0.0]])[None, None])[0, 0, 1].tolist()  # by one radian
-        [0.5403022766113281, 0.8414709568023682]
+        >>> turned(torch.tensor([[1.0, 0.0], [1.0, 0.0]])[None, None])[0, 0, 1]  # by one radian
+        tensor([0.5403, 0.8415])
     """
     length, dim = states_BHLD.shape[-2:]
     precise = torch.promote_types(states_BHLD.dtype, torch.float32)
