@@ -94,7 +94,7 @@ def prepare(settings: PasteSettings, sources: Sequence[Source], folder: Path) ->
                     if _is_cut(pasted[lesion_HW], image[lesion_HW]):
                         continue
                     drawn = {"donor": donor.key, "sentence": mask.sentence, "area_px": int(lesion_HW.sum())}
-                    return Synthetic(pasted, _words(into, mask.sentence), into.key, drawn)
+                    return Synthetic(pasted, record_with(into, mask.sentence), into.key, drawn)
         return "no_image_takes_it"
 
     return generate
@@ -164,10 +164,11 @@ def _is_cut(pasted_N3: NDArray[np.uint8], donor_N3: NDArray[np.uint8]) -> bool:
     return float(cut_N3.mean()) > _MOST_CUT
 
 
-def _words(into: Source, sentence: str) -> Any:
+def record_with(into: Source, sentence: str) -> Any:
     """Return the record of an image with a pasted lesion."""
     texts = tuple(f"{text.rstrip().rstrip('.')}. {sentence}" for text in into.record.texts if text.strip())
-    nothing: Mapping[str, Any] = {"negatives": (), "long_captions": (), "tags": (), "absent_tags": ()}
+    unsaid = ("negatives", "long_captions", "tags", "absent_tags", "candidates", "edit_pairs")
+    nothing: Mapping[str, Any] = dict.fromkeys(unsaid, ())
     return replace(into.record, texts=texts or (sentence,), labels={}, report=None, **nothing)
 
 

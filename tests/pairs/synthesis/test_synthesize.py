@@ -16,14 +16,18 @@ from medclip.files.tables.write import parquet_bytes
 from medclip.pairs.pile import read_pile
 from medclip.pairs.synthesis import synthesize as module
 from medclip.pairs.synthesis.change import ChangeSettings, swapped
-from medclip.pairs.synthesis.paste import blended
+from medclip.pairs.synthesis.generators import Source
+from medclip.pairs.synthesis.paste import blended, record_with
 from medclip.pairs.synthesis.synthesize import Synthesis, synthesize
 from medclip.pairs.synthesis.synthesize_steps import read_steps
+from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, SAMPLES
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import Form, build_shards
+from medclip.text.captions.candidates import WeighedCaption
+from medclip.text.captions.record import CaptionRecord
 from tests.kits.shards import KEY, write
 
 FINDINGS = ("Pneumonia.", "Cardiomegaly.", "Atelectasis.", "Emphysema.")
@@ -147,6 +151,20 @@ def test_a_lesion_is_pasted_into_another_patient_with_its_sentence(shards: Path,
         synthesize(
             Synthesis(shards, tmp_path / "side", steps(generators=[{"paste": {**paste, "sentence": "A left mass."}}]))
         )
+
+
+def test_a_pasted_lesion_leaves_no_words_of_the_image_without_it() -> None:
+    record = CaptionRecord(
+        modality=Modality.XRAY,
+        texts=("Clear lungs.",),
+        report="Clear lungs.",
+        candidates=(WeighedCaption("cleaned", "Clear lungs.", 1.0),),
+        negatives=("A mass.",),
+        edit_pairs=("a~mirror",),
+    )
+    source = Source("a", "p", "0", "", record, lambda: np.zeros((8, 8, 3), np.uint8))
+    pasted = record_with(source, "A mass is seen.")
+    assert pasted == CaptionRecord(modality=Modality.XRAY, texts=("Clear lungs. A mass is seen.",))
 
 
 def test_a_blend_keeps_the_gradients_of_the_donor_and_the_values_around() -> None:
