@@ -167,7 +167,7 @@ def _is_cut(pasted_N3: NDArray[np.uint8], donor_N3: NDArray[np.uint8]) -> bool:
 def _words(into: Source, sentence: str) -> Any:
     """Return the record of an image with a pasted lesion."""
     texts = tuple(f"{text.rstrip().rstrip('.')}. {sentence}" for text in into.record.texts if text.strip())
-    nothing: Mapping[str, Any] = {"negatives": (), "long_captions": (), "tags": (), "absent_tags": ()}
+    nothing: Mapping[str, Any] = dict.fromkeys(("negatives", "long_captions", "tags", "absent_tags", "candidates"), ())
     return replace(into.record, texts=texts or (sentence,), labels={}, report=None, **nothing)
 
 
