@@ -247,7 +247,7 @@ def test_the_patient_of_a_copy_of_an_image_of_evaluation_goes_with_all_images(
 
 def test_registered_images_are_alike_whichever_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     def back(one: Pixels, other: Pixels, pairs: Any) -> Registered:
-        return Registered(*pairs, np.array([0.9, 0.5], np.float32))
+        return Registered(pairs[0], pairs[1], np.array([0.9, 0.5], np.float32))
 
     monkeypatch.setattr(image_links, "register", back)
     numbers, small = np.arange(3), np.zeros((3, 8, 8), np.uint8)

@@ -222,7 +222,7 @@ def test_no_lesion_goes_to_its_own_patient_or_where_the_words_leave_no_room(
 
 def test_what_was_said_of_the_image_without_the_lesion_is_left_out(tmp_path: Path) -> None:
     words = ("No pneumothorax.",)
-    before: dict[str, Any] = {name: words for name in ("negatives", "long_captions", "tags", "absent_tags")}
+    before: dict[str, Any] = dict.fromkeys(("negatives", "long_captions", "tags", "absent_tags"), words)
     before |= {"labels": {"findings": {"pneumothorax": 0}}, "report": "Emphysema."}
     before["candidates"] = (WeighedCaption("cleaned", words[0], 1.0),)
     made = pasted(tmp_path, source("into", "two", "Emphysema.", GREY, **before))
@@ -270,6 +270,7 @@ def test_a_result_that_looks_like_an_image_of_evaluation_is_not_written(
     result = synthesize(Synthesis(shards, tmp_path / "out", steps()))
     assert result.counts_by_reason["result_evaluation_image"] == 1
     rows = pq.read_table(tmp_path / "out" / "synthesized.parquet").to_pylist()
+    assert all(bool(row["kind"]) != bool(row["reason"]) for row in rows)
     written = read_pile(result.shards, split="train").table["synthetic"].to_pylist()
     assert sum(written) == result.num_synthetic == sum(bool(row["synthetic"]) for row in rows)
 
@@ -317,3 +318,8 @@ def test_no_article_stands_behind_no_whichever_noun_is_drawn() -> None:
     texts = {swapped("No cardiomegaly.", "xray", np.random.default_rng(seed))[0] for seed in range(20)}
     assert len(texts) > 1
     assert not any(text.startswith(("No a ", "No an ")) for text in texts)
+
+
+def test_a_split_of_evaluation_is_refused_however_it_is_written(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="one of evaluation"):
+        synthesize(Synthesis(shards, tmp_path / "no", steps(split="TEST")))
