@@ -77,3 +77,11 @@ def test_partners_that_say_the_same_and_samples_without_one_take_no_part() -> No
     assert damaged.grad is not None
     assert damaged.grad.ne(0).any(1).tolist() == [True, True, False, False, False, False]
     assert edit_pair_loss(image, text, torch.full((6, 1), -1), 9.0).item() == 0
+
+
+def test_weights_are_those_of_their_rows_however_many_are_searched_at_once() -> None:
+    image, text, weights_B = unit(6, 5, 0), unit(6, 5, 1), torch.tensor([0.0, 0, 2, 1, 1, 3])
+    at_once, few = (edit_pair_loss(image, text, halves(3), 9.0, weights_B=weights_B, chunk=n) for n in (1024, 2))
+    torch.testing.assert_close(few, at_once)
+    alone = edit_pair_loss(image, text, torch.tensor([0, 1, -1, 0, 1, -1])[:, None], 9.0, weights_B=weights_B)
+    assert at_once != alone, "the sample of weight 3 has a partner that takes no part itself"

@@ -88,3 +88,14 @@ def test_what_is_left_out_gets_no_share() -> None:
     np.testing.assert_allclose(target.numpy(), [[0.6, 0, 0.4], [0, 0.6, 0.4], [0.2, 0.2, 0.6]], atol=1e-6)
     alone = softened_targets(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1) > 0, 0.4, 5.0)
     assert alone.tolist() == [[1.0]]
+
+
+def test_targets_are_not_moved_by_the_gradient() -> None:
+    image, text = unit(5, 4, 0).float().requires_grad_(), unit(5, 4, 1).float()
+    (slope,) = torch.autograd.grad(softened_loss(image, text, 7.0, 0.3), image)
+    eye, logits = torch.eye(5, dtype=torch.bool), 7.0 * image @ text.T
+    cosine = (image @ text.T).detach()
+    fixed = [softened_targets(of, eye, ~eye, 0.3, 5.0) for of in (cosine, cosine.T)]
+    both = [cross_entropy(z, target) for z, target in zip((logits, logits.T), fixed, strict=True)]
+    (expected,) = torch.autograd.grad((both[0] + both[1]) / 2, image)
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-6)

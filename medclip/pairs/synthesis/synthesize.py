@@ -14,7 +14,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 TABLE, NOTE, REPORT, SHARDS = "synthesized.parquet", "synthesize.json", "report.json", "shards"
 WHAT = "synthetic samples"
-VERSION = 1
+VERSION = 2
 """Raised when the same pairs give other samples."""
 _QUALITY = 95
 
@@ -154,9 +154,9 @@ def synthesize(
     rows_N = np.arange(len(pile))
     views = read_views(pile, rows_N, steps.tail, context)
     rarity_N = _rarity(views)
-    stays_N = kept_of.get("real", np.ones(len(pile), bool))
-    tail_N = kept_of.get("tail", rarity_N > 1) & stays_N
-    stays_N = stays_N & _thinned(pile, tail_N, context, steps.origin_alpha)
+    chosen_N = kept_of.get("real", np.ones(len(pile), bool))
+    tail_N = kept_of.get("tail", rarity_N > 1) & chosen_N
+    stays_N = chosen_N & _thinned(pile, tail_N, context, steps.origin_alpha)
     others = [split for split, n in index["counts"]["by_split"].items() if n and split != steps.split]
     held_out = [(str(synthesis.place.absolute()), split) for split in others]
     held_out += [(str(place) if "://" in place else str(Path(place).absolute()), None) for place in synthesis.against]
@@ -164,7 +164,9 @@ def synthesize(
 
     with ShardReader(synthesis.place, steps.split) as reader, tempfile.TemporaryFile(dir=synthesis.out) as images:
         sources = _sources(reader, pile)
-        usable = [sources[n] for n in range(len(pile)) if n not in real and not _fault(pile, sources[n], n)]
+        usable = [
+            sources[n] for n in np.flatnonzero(chosen_N).tolist() if n not in real and not _fault(pile, sources[n], n)
+        ]
         prepared: list[tuple[str, Generate]] = [
             (name, import_name(GENERATORS[name].target)(chosen, usable, synthesis.folder))
             for name, chosen in generators
@@ -315,7 +317,8 @@ def _make(
             start = images.seek(0, 2)
             images.write(content)
             key = _new_key(source.key, one.into, name, context.seed)
-            samples.append(_Made(n, into, key, name, one.record, one.parameters, extension, start, len(content)))
+            record = replace(one.record, edit_pairs=())  # no further half of its source's pair
+            samples.append(_Made(n, into, key, name, record, one.parameters, extension, start, len(content)))
             break
         else:
             reasons[n] = ", ".join(dict.fromkeys(refusals))

@@ -130,7 +130,7 @@ def rewrite_shards(
                     for one in part:
                         offset, size = tar.add(one.key, list(one.members.items()))
                         place = {"key": one.key, "shard": tar.path.name, "offset": offset, "size": size}
-                        samples.append({**row_of[one.source], **place, SYNTHETIC: one.kind})
+                        samples.append({**row_of[one.source], **place, SYNTHETIC: one.kind, EDIT_PAIR: None})
                     shards.append(_closed(tar, split))
         write_index(
             work,

@@ -315,9 +315,13 @@ class Samples:
         if d.words and not all(texts):
             return self.bad(index, Reason.EMPTY_CAPTION)
         types = types_of(record, views) if d.of_exam else ()
-        # The image of a mirrored ECG runs backwards in time. Each image is compared with every caption.
+        is_raw = any(caption.is_raw for caption in captions)
+        role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)), is_raw=is_raw)
+        # The image of a mirrored ECG runs backwards in time. Each image is compared with every caption, and with what
+        # is drawn beside it: a false text of the other side would be true of a mirrored image.
         may_flip = record.laterality is None and record.modality is not Modality.ECG
-        may_flip &= not any(map(names_a_side, texts)) and not any(side < len(SIDES) for side, *_ in types)
+        may_flip &= not any(map(names_a_side, (*texts, *(text for of_role in role_texts for text in of_role))))
+        may_flip &= not any(side < len(SIDES) for side, *_ in types)
         images = []
         try:
             for stored, which in zip(views_stored, drawn, strict=False):
@@ -330,8 +334,6 @@ class Samples:
                     images.append(self._image(stored, record, rng, may_flip))
         except MedclipError as e:
             return self.bad(index, e.reason)
-        is_raw = any(caption.is_raw for caption in captions)
-        role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)), is_raw=is_raw)
         return Made(
             tuple(images),
             self._tokens(texts),

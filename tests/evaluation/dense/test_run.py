@@ -110,6 +110,7 @@ def test_the_folder_holds_figures_rows_a_page_and_no_patient(measured: medclip.S
     assert page.count("data:image/png") == 3
     for text in (page, json.dumps(values), str(table.to_pylist())):
         assert "MRN" not in text
+        assert ".png" not in text, "rows name no file"
 
 
 def test_a_second_run_measures_nothing_again(

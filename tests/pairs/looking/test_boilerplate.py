@@ -58,3 +58,10 @@ def test_whole_texts_of_many_patients_are_boilerplate_and_empty_ones_are_none() 
 def test_a_sentence_of_unknown_patients_is_printed_where_ten_different_texts_have_it() -> None:
     assert found([f"{COMMON} Finding {n} is seen." for n in range(10)], [None] * 10).repeats[0].patients == 10
     assert found([f"{COMMON} Finding {n} is seen." for n in range(9)] * 5, [None] * 45).repeats == ()
+
+
+def test_ten_patients_are_enough_for_a_sentence() -> None:
+    texts = [f"{COMMON} Finding {n} is seen." for n in range(5)] + [COMMON] * 5
+    result = found(texts, range(LEAST_PATIENTS))
+    assert result.only_repeats_N.tolist() == [False] * 5 + [True] * 5
+    assert result.num_withheld == 0

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.looking.look_at_pile import look_at_pile
+from medclip.pairs.looking.look_at_pile import _of_patients, look_at_pile
 from medclip.pairs.looking.pile_look import PileLook
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
@@ -146,3 +146,9 @@ def test_a_pile_without_a_pair_is_refused(tmp_path: Path) -> None:
         looked(pile_of(text=[]), tmp_path)
     assert refused.value.reason is Reason.NOTHING_TO_DO
     assert not (tmp_path / "out").exists()
+
+
+def test_examples_are_of_one_patient_each() -> None:
+    rows, patients_N = np.array([3, 2, 0, 1]), np.array([7, 7, 5, 5])
+    assert _of_patients(rows, patients_N, 2) == [3, 0]
+    assert _of_patients(rows, patients_N, 9) == [3, 0]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.imaging.registration import Registered
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection import deduplicate as deduplication
 from medclip.pairs.selection import image_links
@@ -229,3 +230,27 @@ def test_many_images_that_are_all_alike_leave_one() -> None:
     links = Links(one, other, np.ones(len(one), np.int64), np.full(len(one), 3.0))
     answers = copies_of(links, np.arange(num)[::-1], [f"P{n}" for n in range(num)], frozenset(), Silent())
     assert sorted(answers) == list(range(num - 1))
+
+
+def test_the_patient_of_a_copy_of_an_image_of_evaluation_goes_with_all_images(
+    films: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is linked to evaluation, the second to the first alone, and the third is of the second's patient."""
+    direct = Links(np.array([0]), np.array([0]), np.array([0]), np.array([0.0]))
+    monkeypatch.setattr(deduplication, "link_with", lambda *_: (direct, {}))
+    held_out(monkeypatch, {"a": pile_of(films[9:10], patient=["E"])})
+    pile = pile_of([films[0], resized_jpeg(films[0]), films[2], films[3]], patient=["one", "two", "two", "three"])
+    verdict = run(pile, tmp_path, evaluation=("a",))
+    assert verdict.kept_M.tolist() == [False, False, False, True]
+    assert (verdict.facts["dropped"]["evaluation_image"], verdict.facts["dropped"]["evaluation_patient"]) == (2, 1)
+
+
+def test_registered_images_are_alike_whichever_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def back(one: Pixels, other: Pixels, pairs: Any) -> Registered:
+        return Registered(pairs[0], pairs[1], np.array([0.9, 0.5], np.float32))
+
+    monkeypatch.setattr(image_links, "register", back)
+    numbers, small = np.arange(3), np.zeros((3, 8, 8), np.uint8)
+    there = Registered(numbers, numbers + 1, np.array([0.95, 0.95, 0.2], np.float32))
+    kept = image_links._both_ways(there, small, small, 0.8)
+    assert (kept.one_K.tolist(), kept.other_K.tolist()) == ([0], [1])

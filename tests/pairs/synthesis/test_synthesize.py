@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.write import parquet_bytes
 from medclip.pairs.pile import read_pile
+from medclip.pairs.synthesis import paste
 from medclip.pairs.synthesis import synthesize as module
 from medclip.pairs.synthesis.change import ChangeSettings, swapped
-from medclip.pairs.synthesis.generators import Source
-from medclip.pairs.synthesis.paste import blended, record_with
+from medclip.pairs.synthesis.generators import Source, Synthetic
+from medclip.pairs.synthesis.paste import PasteSettings, blended, record_with
 from medclip.pairs.synthesis.synthesize import Synthesis, synthesize
 from medclip.pairs.synthesis.synthesize_steps import read_steps
 from medclip.sample import Modality
@@ -28,6 +32,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import Form, build_shards
 from medclip.text.captions.candidates import WeighedCaption
 from medclip.text.captions.record import CaptionRecord
+from tests.kits.image_piles import context_of, pile_of
 from tests.kits.shards import KEY, write
 
 FINDINGS = ("Pneumonia.", "Cardiomegaly.", "Atelectasis.", "Emphysema.")
@@ -198,3 +203,137 @@ def test_a_noun_that_stands_alone_becomes_another_and_a_side_stays() -> None:
     assert text.startswith("No ")
     assert " an " not in text.lower(), "an article does not stand behind no"
     assert ChangeSettings().synonyms
+
+
+def source(key: str, patient: str, text: str, image: NDArray[np.uint8], **more: Any) -> Source:
+    record = CaptionRecord(Modality.XRAY, texts=(text,), **more)
+    return Source(key, patient, "", "made here", record, lambda: image)
+
+
+def pasted(folder: Path, into: Source, lesion: int = 130, **settings: Any) -> Synthetic | str:
+    """Paste a square of a donor whose other pixels are 120."""
+    image, mask = np.full((40, 40, 3), 120, np.uint8), np.zeros((40, 40), np.uint8)
+    image[10:20, 10:20], mask[10:20, 10:20] = lesion, 255
+    Image.fromarray(mask).save(folder / "m.png")
+    write(folder / "m.csv", [{"key": "donor", "mask": "m.png"}])
+    donor = source("donor", "one", "Cardiomegaly.", image)
+    asked = PasteSettings(masks="m.csv", sentence="A pneumothorax is seen.", **settings)
+    return paste.prepare(asked, [donor, into], folder)(donor, np.random.default_rng(0))
+
+
+GREY = np.full((40, 40, 3), 100, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("patient", "text"),
+    [("one", "Cardiomegaly."), ("two", "No acute abnormality."), ("two", "A large pneumothorax.")],
+)
+def test_no_lesion_goes_to_its_own_patient_or_where_the_words_leave_no_room(
+    patient: str, text: str, tmp_path: Path
+) -> None:
+    assert pasted(tmp_path, source("into", patient, text, GREY)) == "no_image_takes_it"
+
+
+def test_what_was_said_of_the_image_without_the_lesion_is_left_out(tmp_path: Path) -> None:
+    words = ("No pneumothorax.",)
+    before: dict[str, Any] = dict.fromkeys(("negatives", "long_captions", "tags", "absent_tags"), words)
+    before |= {"labels": {"findings": {"pneumothorax": 0}}, "report": "Emphysema."}
+    before["candidates"] = (WeighedCaption("cleaned", words[0], 1.0),)
+    made = pasted(tmp_path, source("into", "two", "Emphysema.", GREY, **before))
+    assert isinstance(made, Synthetic)
+    assert made.record == CaptionRecord(Modality.XRAY, texts=("Emphysema. A pneumothorax is seen.",))
+
+
+def test_a_lesion_that_turns_black_or_is_too_large_is_not_pasted(tmp_path: Path) -> None:
+    dark = source("into", "two", "Emphysema.", np.full_like(GREY, 20))
+    assert pasted(tmp_path, dark, lesion=60) == "no_image_takes_it"
+    assert pasted(tmp_path, dark, most=0.06) == "lesion_too_large"
+    assert isinstance(pasted(tmp_path, dark), Synthetic)
+
+
+def test_the_rarest_are_made_first_and_no_more_than_the_share(shards: Path, tmp_path: Path) -> None:
+    result = synthesize(Synthesis(shards, tmp_path / "out", steps(n_aug=1.0, share=0.1)))
+    num_real = result.num_pairs - result.num_left_out
+    assert result.num_synthetic == num_real // 9 < result.num_tail
+    rows = pq.read_table(tmp_path / "out" / "synthesized.parquet").to_pylist()
+    made, others = ([r["rarity"] for r in rows if r["reason"] == reason] for reason in ("", "enough_made"))
+    assert min(made) >= max(others)
+    assert len(made) == result.num_synthetic
+
+
+def test_patients_of_the_tail_all_stay_where_others_are_thinned() -> None:
+    pile = pile_of(patient=["a", "a", "b", "", ""])
+    is_tail = np.array([False, True, False, True, False])
+    assert module._thinned(pile, is_tail, context_of(), 0.0).tolist() == [True, True, False, True, False]
+
+
+def test_of_a_synthetic_sample_nothing_is_made(shards: Path, tmp_path: Path) -> None:
+    once = synthesize(Synthesis(shards, tmp_path / "once", steps()))
+    synthesize(Synthesis(once.shards, tmp_path / "again", steps(n_aug=1.0, share=0.5)))
+    made = read_pile(once.shards, split="train").table
+    keys = {k for k, is_made in zip(made["key"].to_pylist(), made["synthetic"].to_pylist(), strict=True) if is_made}
+    rows = pq.read_table(tmp_path / "again" / "synthesized.parquet").to_pylist()
+    assert {row["reason"] for row in rows if row["key"] in keys} == {"is_synthetic"}
+
+
+def test_a_result_that_looks_like_an_image_of_evaluation_is_not_written(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([{}, {0: "evaluation_image"}])
+    monkeypatch.setattr(module, "evaluation_rows", lambda *_: next(answers))
+    result = synthesize(Synthesis(shards, tmp_path / "out", steps()))
+    assert result.counts_by_reason["result_evaluation_image"] == 1
+    rows = pq.read_table(tmp_path / "out" / "synthesized.parquet").to_pylist()
+    assert all(bool(row["kind"]) != bool(row["reason"]) for row in rows)
+    written = read_pile(result.shards, split="train").table["synthetic"].to_pylist()
+    assert sum(written) == result.num_synthetic == sum(bool(row["synthetic"]) for row in rows)
+
+
+def test_nothing_is_made_of_pairs_that_the_selection_dropped(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pile = read_pile(shards, split="train")
+    kept = np.arange(len(pile)) % 2 == 0
+    keys = pile.cells("key")
+    monkeypatch.setattr(
+        module, "read_selection", lambda _: SimpleNamespace(table=pile.table, kept_N=kept, digest="one")
+    )
+    usable: list[str] = []
+
+    def prepare(settings: object, sources: list[Source], folder: Path):
+        usable.extend(one.key for one in sources)
+        return lambda source, rng: "none"
+
+    monkeypatch.setattr("medclip.pairs.synthesis.change.prepare", prepare)
+    synthesize(Synthesis(shards, tmp_path / "out", steps(selection="any.parquet")))
+    assert usable == keys[::2]
+
+
+def test_a_sample_made_of_one_half_of_an_edit_pair_is_no_half_of_it(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for n, text in enumerate(["Pneumonia."] * 20 + ["Emphysema."] * 2):
+        Image.fromarray(rng.integers(100, 150, (64, 64), dtype=np.uint8)).save(tmp_path / f"{n}.png")
+        pair = "a pair" if n >= 20 else ""
+        row = {"file": f"{n}.png", "patient": f"p{n}", "modality": "xray", "caption": text, "split": "train"}
+        rows.append(row | {"edit_pairs": pair})
+    built = build_shards(
+        write(tmp_path / "t.csv", rows), tmp_path / "shards", Form(key=KEY), settings=Settings(workers=1)
+    )
+    result = synthesize(Synthesis(built.folder, tmp_path / "out", steps(n_aug=0.5)))
+    assert result.num_synthetic == 2
+    with ShardReader(result.shards, "train") as reader:
+        records = [reader.record(n) for n in range(len(reader))]
+        assert [bool(m.get("synthetic")) for r, m in records if r.edit_pairs] == [False, False]
+        assert reader.columns.pair_N is not None
+        assert np.flatnonzero(reader.columns.pair_N).tolist() == [n for n, (r, _) in enumerate(records) if r.edit_pairs]
+
+
+def test_no_article_stands_behind_no_whichever_noun_is_drawn() -> None:
+    texts = {swapped("No cardiomegaly.", "xray", np.random.default_rng(seed))[0] for seed in range(20)}
+    assert len(texts) > 1
+    assert not any(text.startswith(("No a ", "No an ")) for text in texts)
+
+
+def test_a_split_of_evaluation_is_refused_however_it_is_written(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="one of evaluation"):
+        synthesize(Synthesis(shards, tmp_path / "no", steps(split="TEST")))

@@ -66,6 +66,23 @@ def test_the_share_grows_in_a_line(golden: Path) -> None:
     assert ExpertsHook(ExpertsPart(share=0.2, schedule="constant"), 10).share(1) == 0.2
 
 
+def test_after_a_step_that_counts_experts_are_pulled_by_its_share_and_after_another_one_nothing_moves() -> None:
+    experts: Any = nn.Sequential(Experts(layer(), 4, 0, alike=False))
+    hook = ExpertsHook(ExpertsPart(share=0.6), 3)
+
+    def weights() -> torch.Tensor:
+        return torch.stack([one[0].weight.detach().clone() for one in experts[0].experts])
+
+    before = weights()
+    hook.after_step(experts, 2, torch.tensor(False))
+    assert torch.equal(weights(), before)
+    hook.after_step(experts, 0, torch.tensor(True))
+    first = weights()
+    torch.testing.assert_close(first, pull_together(before, 0.2))
+    hook.after_step(experts, 2, torch.tensor(True))
+    torch.testing.assert_close(weights(), pull_together(first, 0.6))
+
+
 @given(st.integers(4, 40), st.integers(0, 10**6))
 def test_each_token_is_dealt_once_and_parts_are_even(num: int, seed: int) -> None:
     experts = Experts(layer(), 4, 1, alike=True)

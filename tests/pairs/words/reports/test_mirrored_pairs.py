@@ -9,13 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from medclip.pairs.words.reports.mirrored_pairs import fault_of_mirroring, mirrored_text
+from medclip.pairs.words.reports.mirrored_pairs import fault_of_mirroring, mirrored_partner, mirrored_text
 from medclip.pairs.words.reports.rewrite_steps import EditSteps, RewriteSteps
 from medclip.pairs.words.reports.rewriting import EDITS, Rewriting, rewrite
+from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.samples import ShardReader
+from medclip.shards.sample_json import from_json, to_json
+from medclip.shards.stored_data import encode
 from medclip.shards.writing.build import Form, build_shards
+from medclip.text.captions.record import CaptionRecord
 from tests.kits.shards import KEY, write
 
 
@@ -84,3 +88,33 @@ def test_partners_follow_their_samples_in_the_training_split_alone(tmp_path):
     assert pq.read_table(tmp_path / "out" / EDITS).num_rows == 3
     assert {path.name: path.read_bytes() for path in (result.shards).iterdir()} == before
     assert (mark["kind"], mark["of"], mark["entities"]) == ("mirror", mark["pair"].split("~")[0], ["effusion"])
+
+
+def test_all_words_of_the_partner_are_of_the_other_side_and_it_is_of_no_study() -> None:
+    text = "Small left effusion."
+    record = CaptionRecord(
+        Modality.XRAY,
+        laterality="L",
+        texts=(text,),
+        report=text,
+        negatives=("Small right effusion.",),
+        long_captions=(text,),
+        tags=("left effusion",),
+        absent_tags=("right mass",),
+    )
+    image = encode(np.random.default_rng(0).integers(0, 255, (32, 32, 1), np.uint8), "png", 95)
+    members = {"png": image, "json": to_json(record, {"study": "S1", "source": "clean", "key": "k"})}
+    edit, _ = mirrored_partner("k", members, ("clean",))
+    assert edit is not None
+    partner, meta = from_json(edit.members["json"])
+    other = "Small right effusion."
+    assert (partner.laterality, partner.texts, partner.report, partner.long_captions) == (
+        "R",
+        (other,),
+        other,
+        (other,),
+    )
+    assert (partner.tags, partner.absent_tags) == (("right effusion",), ("left mass",))
+    assert partner.negatives == (), "a negative of the source is true of the partner"
+    assert (meta["study"], meta["key"]) == ("", edit.key)
+    assert from_json(edit.source["json"])[1]["study"] == "S1"
