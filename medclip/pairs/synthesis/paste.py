@@ -182,10 +182,11 @@ def _lesion(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | str:
             # What was cropped while shards were built has other proportions than its mask.
             if abs(width / height - shape[1] / shape[0]) > 1.5 / min(shape):
                 return "mask_of_other_shape"
+            least = 127 if opened.format == "JPEG" else 0  # as `imaging.masks.read_mask`: JPEG blurs edges
             mask = opened.convert("L").resize((shape[1], shape[0]), Image.Resampling.NEAREST)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return "mask_unreadable"
-    return np.asarray(mask) > 127
+    return np.asarray(mask) > least
 
 
 def _read_masks(settings: PasteSettings, folder: Path) -> dict[str, _Mask]:

@@ -166,7 +166,7 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
     Args:
         settings: Settings of what may change, and how much.
         rng: Source of chance.
-        may_flip: Whether the image may be mirrored: not where the caption or the record names a side.
+        may_flip: Whether the image may be mirrored: not where a text or the record names a side.
         may_tint: Whether colour may change: not where it has a meaning of its own, such as a stain.
     """
     u = rng.random(7)
@@ -384,7 +384,7 @@ def draw_clip_change(settings: Augment, rng: Generator, *, may_flip: bool) -> Cl
     Args:
         settings: Settings of what may change, and how much.
         rng: Source of chance.
-        may_flip: Whether the clip may be mirrored: not where the caption or the record names a side.
+        may_flip: Whether the clip may be mirrored: not where a text or the record names a side.
     """
     return ClipChange(draw_change(settings, rng, may_flip=may_flip, may_tint=False), float(rng.random()))
 

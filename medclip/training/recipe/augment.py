@@ -76,7 +76,7 @@ class Augment(Section):
     contrast: float = Field(default=0.25, ge=0)
     """Largest logarithm of gamma."""
     flip: Share = 0.0
-    """Share of images mirrored left to right, never where the caption or the record names a side."""
+    """Share of images mirrored left to right, never where a text or the record names a side."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Largest turn of the hue of colour images, as a share of the circle; never of stained tissue."""
     saturation: float = Field(default=0.0, ge=0, lt=1)
