@@ -15,7 +15,6 @@ from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, ope
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean, refuse_missing
 from medclip.evaluation.dense.masked_set import MaskedSet, find_masks
-from medclip.evaluation.dense.run import Probing, probe_sets
 from medclip.evaluation.word_control import compare_words, other_wordings
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.figures import (
@@ -66,6 +65,7 @@ from medclip.statistics.estimate import NUM_RESAMPLES, Figure
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from medclip.evaluation.dense.run import Probing
     from medclip.models.model import Model
 
 
@@ -214,6 +214,8 @@ def evaluate_suite(
             result = replace(result, negation=measure_negation(loaded, tuple(modalities)))
         return result, store, tables
 
+    from medclip.evaluation.dense.run import Probing  # torch: what needs none was refused above
+
     probing = Probing(num_resamples, device, settings, progress, base)
     result, store, tables = measured(model, identity, out, embedded, measuring.prompt_sensitivity)
     if other is not None and other_identity is not None and labelled_sets:
@@ -293,6 +295,7 @@ def _with_masks(
     probing: Probing,
 ) -> SuiteResult:
     """Return a result with what was measured of images with masks."""
+    from medclip.evaluation.dense.run import probe_sets
     from medclip.models.packs.pack import load_model
 
     def loaded(pack: AskedPack) -> Model:
