@@ -68,12 +68,22 @@ def recall(asked: Mapping[str, Any], runs: Sequence[Any], source: str, way: str,
     return replace(one, runs_SI=hits_SN.mean(axis=1)[:, None])
 
 
+def measured_tasks(asked: Mapping[str, Any]) -> list[str]:
+    """Return the tasks of which two classes or more have as many test patients as an area needs: few in a smoke run."""
+    return [task for task in TASKS if len(_classes(asked["tasks"][task])) > 1]
+
+
+def _classes(labels: Mapping[str, Any]) -> list[int]:
+    """Return the classes with at least `FEWEST` test patients."""
+    targets_N, patients_N = (np.array(labels[part], np.int64) for part in ("targets", "patients"))
+    return [c for c in sorted(set(targets_N.tolist())) if len(set(patients_N[targets_N == c].tolist())) >= FEWEST]
+
+
 def areas(asked: Mapping[str, Any], runs: Sequence[Any], task: str, draw: int) -> tuple[Resampled, Resampled]:
     """Measure a task by its own words, and by the mean of unrelated ones, mean over runs."""
     labels = asked["tasks"][task]
     targets_N, patients_N = (np.array(labels[part], np.int64) for part in ("targets", "patients"))
-    of_class = {c: len(set(patients_N[targets_N == c].tolist())) for c in set(targets_N.tolist())}
-    rows = np.flatnonzero([of_class[c] >= FEWEST for c in targets_N.tolist()])
+    rows = np.flatnonzero(np.isin(targets_N, _classes(labels)))
     test = HeldOut(targets_N[rows], numbered(patients_N[rows].tolist()), labels["classes"])
     weights_PB = draw_weights(test.num_patients, NUM_RESAMPLES, seed=draw)
 
@@ -115,7 +125,10 @@ def figures_of(asked: Mapping[str, Any], runs: Sequence[Any]) -> tuple[dict[str,
         for k in (1, 5):
             for way in WAYS:
                 detail[f"{source}, {way.replace('_', ' ')}, R@{k}"] = recall(asked, runs, source, way, k, draw)
+    tasks = measured_tasks(asked)
     for draw, task in enumerate(TASKS, start=len(asked["retrieval"])):
+        if task not in tasks:
+            continue
         own, other = areas(asked, runs, task, draw)
         detail |= {f"{task}, own words": own, f"{task}, unrelated words": other, f"{task}, apart": less(own, other)}
     chief = {}
@@ -125,9 +138,10 @@ def figures_of(asked: Mapping[str, Any], runs: Sequence[Any]) -> tuple[dict[str,
             for s in asked["retrieval"]
         ]
         chief[f"r{k}"] = averaged(by_source)
-    chief["zero_shot"] = averaged([detail[f"{task}, own words"] for task in TASKS])
-    chief["word_control"] = averaged([detail[f"{task}, apart"] for task in TASKS])
-    return {name: chief[name] for name in MEASURES}, detail
+    if tasks:
+        chief["zero_shot"] = averaged([detail[f"{task}, own words"] for task in tasks])
+        chief["word_control"] = averaged([detail[f"{task}, apart"] for task in tasks])
+    return {name: chief[name] for name in MEASURES if name in chief}, detail
 
 
 def compared(of_arms: Mapping[str, Mapping[str, Resampled]]) -> dict[str, dict[str, Difference]]:
@@ -157,8 +171,8 @@ def _change(one: Difference) -> str:
     return value if math.isnan(one.low) else f"{value} ({low} to {high})"
 
 
-def _words(detail: Mapping[str, Resampled]) -> str:
-    own, other = (averaged([detail[f"{task}, {whose} words"] for task in TASKS]) for whose in ("own", "unrelated"))
+def _words(detail: Mapping[str, Resampled], tasks: Sequence[str]) -> str:
+    own, other = (averaged([detail[f"{task}, {whose} words"] for task in tasks]) for whose in ("own", "unrelated"))
     return _change(difference(other, own))
 
 
@@ -193,10 +207,12 @@ def write_tables(folder: Path) -> str:
     differences = compared(chief) if len(chief) > 1 else {}
     p_values = adjusted(differences)
     seen = runs[BASE][0]["seen"]
+    tasks, measures = measured_tasks(asked), list(chief[BASE])
     figures_rows = {
-        name: [*(in_words(plain(interval_of(of[m]))) for m in MEASURES if m != "word_control"), _words(both[name][1])]
+        name: [_words(both[name][1], tasks) if m == "word_control" else in_words(plain(interval_of(of[m]))) for m in of]
         for name, of in chief.items()
     }
+    few = [task for task in TASKS if task not in tasks]
     change_rows = {
         name: [f"{_change(one)}; {p_values[name, m]:.2f}" for m, one in of.items()] for name, of in differences.items()
     }
@@ -205,9 +221,10 @@ def write_tables(folder: Path) -> str:
     }
     parts = [
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {seen:,} samples seen by every run.\n",
-        _rows(figures_rows, ["arm", *MEASURES]),
+        *([f"Not measured, two classes with {FEWEST} test patients are lacking: {', '.join(few)}.\n"] if few else []),
+        _rows(figures_rows, ["arm", *measures]),
         f"Less `{BASE}`, 95 % interval over seeds and patients; p, adjusted for all {len(p_values)} comparisons:\n",
-        _rows(change_rows, ["arm", *MEASURES]),
+        _rows(change_rows, ["arm", *measures]),
         shares_table({name: dict(zip(seeds, of, strict=True)) for name, of in runs.items()}),
         _rows(detail_rows, ["detail", *both]),
     ]

@@ -103,6 +103,30 @@ def test_a_class_of_two_patients_takes_no_part(stage: ModuleType) -> None:
     assert own.value > 0.6
 
 
+def test_a_task_with_too_few_patients_is_named_and_the_others_are_measured(
+    stage: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = stage.result_tables
+    tables.NUM_RESAMPLES = 50
+    asked, runs = asked_and_runs(1.0, 3)
+    asked["tasks"]["fundus_cataract"]["targets"] = [0] * 60
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "results").mkdir()
+    for name in ("none", "score"):
+        for seed, run in enumerate(runs):
+            shares = {"all": {"all": [3, 4]}}
+            result = run | {"arm": name, "seed": seed, "shares": shares}
+            (tmp_path / "results" / f"{name}_{seed}.json").write_text(json.dumps(result))
+    tables.write_tables(tmp_path)
+    printed = capsys.readouterr().out
+    assert "two classes with 3 test patients are lacking: fundus_cataract." in printed
+    assert "fundus_cataract, own words" not in printed
+    assert "body_region, own words" in printed
+    for task in asked["tasks"].values():
+        task["targets"] = [0] * 60
+    assert set(tables.figures_of(asked, runs)[0]) == {"r1", "r5"}
+
+
 def test_seeds_that_an_arm_lacks_are_in_no_table(stage: ModuleType, tmp_path: Path) -> None:
     for name, seed in (("none", 0), ("none", 1), ("score", 1)):
         path = tmp_path / "results" / f"{name}_{seed}.json"
