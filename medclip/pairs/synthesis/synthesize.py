@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import claim_run, write_file
+from medclip.files.output import claim_run, remove_drafts, write_file
 from medclip.files.tables.write import parquet_bytes
 from medclip.lazy import import_name
 from medclip.pairs.pile import COLUMNS, Pile, read_pile
@@ -34,7 +34,7 @@ from medclip.pairs.synthesis.synthesize_steps import SynthesizeSteps, generators
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import GROUP, HELD_OUT, INDEX, read_index
+from medclip.shards.folder import GROUP, HELD_OUT, INDEX, SYNTHETIC, read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import to_json
 from medclip.shards.selection import read_selection
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 TABLE, NOTE, REPORT, SHARDS = "synthesized.parquet", "synthesize.json", "report.json", "shards"
 WHAT = "synthetic samples"
-VERSION = 2
+VERSION = 3
 """Raised when the same pairs give other samples."""
 _QUALITY = 95
 
@@ -80,7 +80,7 @@ class SynthesisResult(Result):
     """Real pairs of the split that are not in the new shards."""
     num_synthetic: int
     share: float
-    """Share of synthetic samples in the new split."""
+    """Share of synthetic samples in the new split; with those that it had before."""
     counts_by_kind: Mapping[str, int]
     counts_by_reason: Mapping[str, int]
     """Pairs of the tail of which nothing was made."""
@@ -157,6 +157,8 @@ def synthesize(
     chosen_N = kept_of.get("real", np.ones(len(pile), bool))
     tail_N = kept_of.get("tail", rarity_N > 1) & chosen_N
     stays_N = chosen_N & _thinned(pile, tail_N, context, steps.origin_alpha)
+    is_real_N = ~np.array(pile.cells(SYNTHETIC), bool)
+    num_real, num_before = int((stays_N & is_real_N).sum()), int((stays_N & ~is_real_N).sum())
     others = [split for split, n in index["counts"]["by_split"].items() if n and split != steps.split]
     held_out = [(str(synthesis.place.absolute()), split) for split in others]
     held_out += [(str(place) if "://" in place else str(Path(place).absolute()), None) for place in synthesis.against]
@@ -171,7 +173,8 @@ def synthesize(
             (name, import_name(GENERATORS[name].target)(chosen, usable, synthesis.folder))
             for name, chosen in generators
         ]
-        num_most = min(int(steps.n_aug * len(pile)), int(steps.share / (1 - steps.share) * int(stays_N.sum())))
+        most_synthetic = int(steps.share / (1 - steps.share) * num_real)
+        num_most = max(0, min(int(steps.n_aug * len(pile)), most_synthetic - num_before))
         samples, reasons = _make(pile, reader, sources, tail_N, rarity_N, real, prepared, num_most, images, context)
         copies = _pile_of(samples, pile, images)
         again = evaluation_rows(copies, np.arange(len(samples)), held_out, context) if held_out and samples else {}
@@ -179,6 +182,7 @@ def synthesize(
         samples = [one for n, one in enumerate(samples) if n not in again]
         shards = synthesis.out / SHARDS
         if not (shards / INDEX).exists():
+            remove_drafts(synthesis.out)
             left_out = {key for key, stays in zip(pile.cells("key"), stays_N.tolist(), strict=True) if not stays}
             additions = {steps.split: _additions(samples, pile, reader, images, steps.seed)}
             rewrite_shards(
@@ -188,22 +192,23 @@ def synthesize(
     synthetic = _pile_of(samples, pile, images)
     new = read_views(synthetic, np.arange(len(samples)), steps.tail, context).of_rows if samples else []
     after = _objects([*(views.of_rows[n] for n in np.flatnonzero(stays_N).tolist()), *new])
-    num_real = int(stays_N.sum())
+    num_synthetic = len(samples) + num_before
     result = SynthesisResult(
         out=synthesis.out,
         num_pairs=len(pile),
         num_tail=int(tail_N.sum()),
-        num_left_out=len(pile) - num_real,
+        num_left_out=int((~stays_N & is_real_N).sum()),
         num_synthetic=len(samples),
-        share=len(samples) / max(len(samples) + num_real, 1),
+        share=num_synthetic / max(num_synthetic + num_real, 1),
         counts_by_kind=dict(sorted(Counter(one.kind for one in samples).items())),
         counts_by_reason=dict(sorted(Counter(reasons.values()).items())),
         gini_before=gini(np.array([before[name] for name in before], np.int64)),
         gini_after=gini(np.array([after[name] for name in before], np.int64)),
         shards=shards,
-        cautions=_cautions(len(samples), num_real, {one.kind for one in samples}),
+        cautions=_cautions(num_synthetic, num_real, {one.kind for one in samples}),
     )
-    write_file(synthesis.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
+    report = {name: value for name, value in result.to_dict().items() if name not in ("out", "shards")}
+    write_file(synthesis.out / REPORT, json.dumps(report, indent=2, sort_keys=True) + "\n")
     table = _table(pile, views, tail_N, rarity_N, samples, reasons)
     write_file(synthesis.out / TABLE, parquet_bytes(table))
     return result

@@ -32,6 +32,8 @@ from medclip.shards.writing.tar import SHARD_NAME, TarShard
 
 _IN_A_TAR = 2_000
 """Synthetic samples in one tar."""
+TRAIN = "train"
+"""The split that edited partners are written into."""
 Change = Callable[[str, dict[str, bytes]], dict[str, bytes] | None]
 """What makes the new members of a sample of its key and members, by extension; None leaves the sample out."""
 
@@ -60,6 +62,8 @@ class Partner:
     pair: str
     sha256: str
     """Of its image."""
+    kind: str
+    """The edit: it is a synthetic sample as others that nobody took of a patient."""
 
 
 Beside = Callable[[str, dict[str, bytes]], Partner | None]
@@ -80,7 +84,7 @@ def rewrite_shards(
         out: Folder to make; it appears only when it is complete.
         change: Function that makes the new members of each sample.
         additions: Synthetic samples by split; they lie in tars of their own behind the others.
-        beside: Function that makes partners, which follow their samples; only of those of the split "train".
+        beside: Function that makes partners, which follow their samples; only of those of the split `TRAIN`.
 
     Raises:
         MedclipError: OUTPUT_IN_USE; WRONG_USE for an index of tars that others wrote; as `ShardReader`.
@@ -110,13 +114,15 @@ def rewrite_shards(
                             if members is None:
                                 at += 1
                                 continue
-                            partner = beside(key, members) if beside is not None and split == "train" else None
+                            partner = beside(key, members) if beside is not None and split == TRAIN else None
                             row, new = dict(of_split[at]), [(key, members)]
                             rows_of_sample = [row]
                             if partner is not None:
                                 row[EDIT_PAIR] = partner.pair
                                 new = [(key, partner.source), (partner.key, partner.members)]
-                                rows_of_sample.append({**row, "key": partner.key, "sha256": partner.sha256})
+                                rows_of_sample.append(
+                                    {**row, "key": partner.key, "sha256": partner.sha256, SYNTHETIC: partner.kind}
+                                )
                             for of_sample, (name, parts) in zip(rows_of_sample, new, strict=True):
                                 offset, size = tar.add(name, list(parts.items()))
                                 samples.append({**of_sample, "offset": offset, "size": size})

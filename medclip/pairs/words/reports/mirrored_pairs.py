@@ -20,6 +20,7 @@ import numpy as np
 
 from medclip.errors import MedclipError
 from medclip.pairs.words.reports.hard_negatives import edits_of
+from medclip.shards.folder import SYNTHETIC
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import from_json, to_json
 from medclip.shards.stored_data import EXTENSIONS, encode
@@ -148,7 +149,7 @@ def mirrored_partner(
     )
     # Of no study: samples of one study would be positives of each other.
     mark: dict[str, Any] = {"edited": {"kind": KIND, "of": key, "pair": pair, "entities": list(entities)}}
-    content = to_json(edited, meta | {"study": "", "key": partner}, mark)
+    content = to_json(edited, meta | {"study": "", "key": partner, SYNTHETIC: True}, mark)
     value = json.loads(members["json"])
     more = {k: v for k, v in value.items() if k not in ("record", "meta")}
     source = to_json(replace(record, edit_pairs=(pair,)), value["meta"], more)
@@ -156,5 +157,5 @@ def mirrored_partner(
     if "txt" in members:
         added["txt"] = edited.texts[0].encode()
     sha256 = hashlib.sha256(image).hexdigest()
-    edit = Partner(dict(members) | {"json": source}, partner, added, pair, sha256)
+    edit = Partner(dict(members) | {"json": source}, partner, added, pair, sha256, KIND)
     return edit, EditRow(key, KIND, "", pair, partner, entities)

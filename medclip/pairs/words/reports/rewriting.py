@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import claim_run, write_file
+from medclip.files.output import claim_run, remove_drafts, write_file
 from medclip.files.tables.table import TextForm
 from medclip.files.tables.write import parquet_bytes
 from medclip.pairs.journal import Journal
@@ -31,7 +31,7 @@ from medclip.pairs.selection.clip_score import score_pairs
 from medclip.pairs.selection.pack_vectors import encode_pile, pack_facts
 from medclip.pairs.sources.captioned_table import generator_of
 from medclip.pairs.words.agent import AgentRefused
-from medclip.pairs.words.reports.balanced_edits import Editable, Negative, balanced_negatives
+from medclip.pairs.words.reports.balanced_edits import Editable, balanced_negatives
 from medclip.pairs.words.reports.caption_weights import (
     Boilerplate,
     caption_weights,
@@ -41,19 +41,16 @@ from medclip.pairs.words.reports.caption_weights import (
     thresholds,
 )
 from medclip.pairs.words.reports.hard_negatives import edits_of, text_of_labels
-from medclip.pairs.words.reports.mirrored_pairs import EditRow, mirrored_partner
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
 from medclip.pairs.words.reports.report_cleaning import clean_report, tags_of
 from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
-from medclip.pairs.words.reports.rewriting_rows import TextRow, TextRows, read_text_rows
+from medclip.pairs.words.reports.rewriting_rows import Candidate, RewrittenRow, TextRow, TextRows, read_text_rows
+from medclip.pairs.words.reports.rewritten_shards import EDITS, check_edits, write_rewritten
 from medclip.pairs.words.reports.text_only_check import MOST, TextOnlyCheck, check_texts_alone
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.shards.folder import INDEX
-from medclip.shards.sample_json import from_json, to_json
-from medclip.shards.writing.rewrite import Partner, rewrite_shards
-from medclip.text.captions.candidates import RAW, WeighedCaption
-from medclip.text.captions.draw import draw_caption
+from medclip.text.captions.candidates import RAW
 from medclip.text.free_text import sentences
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import spoken_labels
@@ -65,10 +62,8 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 TABLE, NOTE, REPORT, SHARDS = "rewritten.parquet", "rewrite.json", "report.json", "shards"
-EDITS = "edits.parquet"
-"""One row for each training sample that an edited partner was looked for, with its reason."""
 WHAT = "rewritten captions"
-VERSION = 2
+VERSION = 3
 """Raised when the same rows are rewritten otherwise."""
 _JOURNAL_NAME = "reports"
 
@@ -84,46 +79,6 @@ class Rewriting:
     """None for rules alone."""
     form: TextForm | None = None
     """How the text of a table was written, where the user says so."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One caption that an image may be trained with."""
-
-    kind: str
-    """raw, findings, impression, cleaned, labels or agent."""
-    text: str
-    reason: str = ""
-    """Why it has no weight; "" where it may have one."""
-    alignment: float = float("nan")
-    information: float = 0.0
-    weight: float = 0.0
-    """Share among the captions of the row that are not raw; of the raw text 1 where no other has any, else 0."""
-
-
-@dataclass(frozen=True)
-class RewrittenRow:
-    """What became of one row."""
-
-    row: TextRow
-    reason: str
-    """"" where there is a text; `no_text`, `nothing_left` after cleaning, or `polarity_conflict` with the labels."""
-    positive: str = ""
-    long: str = ""
-    short: str = ""
-    candidates: tuple[Candidate, ...] = ()
-    editable: Editable | None = None
-    negatives: tuple[Negative, ...] = ()
-    tags: tuple[str, ...] = ()
-    denied_tags: tuple[str, ...] = ()
-    changes: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def negative_reason(self) -> str:
-        """Why it has no negative: `no_change` that it could have, or `no_partner` for one; "" where it has some."""
-        if self.negatives:
-            return ""
-        return "no_partner" if self.editable is not None and self.editable.edits else "no_change"
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,6 +106,10 @@ class RewriteResult(Result):
     """Whether words alone tell false texts from true ones; None for too few patients."""
     shards: Path | None = None
     """Shards with the new texts; None for a table."""
+    num_partners: int = 0
+    """Edited partners that were written."""
+    refused_partners: Mapping[str, int] = field(default_factory=dict)
+    """Training samples without a partner, by reason."""
     names_patients: bool = True
     """Whether any row names its patient; else each counts as a patient of its own, and the check's interval is by row.
     """
@@ -163,6 +122,9 @@ class RewriteResult(Result):
             "texts": f"{self.num_rewritten} of {self.num_rows} rows",
             "without a text": named_counts(self.counts_by_reason),
             "negatives": f"{self.num_negatives} ({named_counts(self.counts_by_edit)})",
+            "partners": f"{self.num_partners}; without one: {named_counts(self.refused_partners)}"
+            if self.num_partners or self.refused_partners
+            else None,
             "words alone": None if self.check is None else f"{self.check.accuracy:.3f}",
             "refused": named_counts(self.refused_candidates),
             "notes": " ".join(self.notes) or None,
@@ -195,6 +157,7 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
             where=rewriting.place,
             hint="Build shards of it first, or leave out `model` under `captions`.",
         )
+    check_edits(rows, steps)
     identity: dict[str, Any] = {
         "version": VERSION,
         "pairs": rows.digest,
@@ -212,11 +175,30 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
         shards = rewriting.out / SHARDS
         if not (shards / INDEX).exists() or (steps.edits.mirror and not (rewriting.out / EDITS).exists()):
             shutil.rmtree(shards, ignore_errors=True)  # of a run that ended before the table of edits was written
-            _write_shards(rows.place, shards, written, steps)
+            remove_drafts(rewriting.out)
+            write_rewritten(rows.place, shards, written, steps)
         result = replace(result, shards=shards)
-    write_file(rewriting.out / REPORT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
+        if steps.edits.mirror:
+            result = _with_partners(result, rewriting.out / EDITS)
+    report = {name: value for name, value in result.to_dict().items() if name not in ("out", "shards")}
+    write_file(rewriting.out / REPORT, json.dumps(report, indent=2, sort_keys=True) + "\n")
     write_file(rewriting.out / TABLE, parquet_bytes(_table(written)))
     return result
+
+
+def _with_partners(result: RewriteResult, edits: Path) -> RewriteResult:
+    """Add what the table of edits says; a caution where nothing came of them."""
+    import pyarrow.parquet as pq
+
+    counts = Counter(pq.read_table(edits, columns=["reason"]).column("reason").to_pylist())
+    num = counts.pop("", 0)
+    cautions = list(result.cautions)
+    if not num:
+        sources = ""
+        if counts["letters_not_ruled_out"]:
+            sources = " Of images with a fitting text the source is not among `without_letters`."
+        cautions.append(f"No edited partner was written.{sources}")
+    return replace(result, num_partners=num, refused_partners=_sorted(counts), cautions=tuple(cautions))
 
 
 def _answers(rewriting: Rewriting, rows: TextRows, progress: Progress) -> Mapping[int, tuple[str, str]]:
@@ -280,17 +262,19 @@ def _rewritten(row: TextRow, steps: RewriteSteps, answer: tuple[str, str] | None
         editable = Editable(text, edits, row.modality, row.labels)
         affirmed, denied = (tuple(sorted(n for n, v in stated.items() if v is side)) for side in (True, False))
         short = sentences(text, min_words=1)[0]
-        candidates = (Candidate("labels", text),)
-        return RewrittenRow(row, "", text, text, short, candidates, editable, (), affirmed, denied)
+        of_labels = (Candidate("labels", text),)
+        return RewrittenRow(row, "", text, text, short, of_labels, editable, (), affirmed, denied)
     clean = clean_report(row.raw, row.modality)
     affirmed, denied = tags_of(row.raw if not clean.text else clean.text, row.modality)
     kept = [s for s in sentences(clean.text, min_words=1) if not polarity_fault(s, "", row.modality, stated)]
     long = " ".join(kept)
-    candidates = [Candidate(RAW, row.raw)]
+    candidates: list[Candidate] = []
     parts = (("findings", clean.findings), ("impression", clean.impression), ("cleaned", _cut(long, steps.max_words)))
     for kind, text in parts:
         if text and text not in [c.text for c in candidates]:
             candidates.append(Candidate(kind, text, polarity_fault(text, clean.text, row.modality, stated)))
+    if row.raw not in [c.text for c in candidates]:  # one that needed no cleaning is a clean one
+        candidates.insert(0, Candidate(RAW, row.raw))
     if answer is not None:
         text, refused = answer
         fault = "agent_failed" if refused else fault_of_answer(text, clean.text, row.modality, stated)
@@ -394,6 +378,7 @@ def _with_negatives(
         seed=steps.seed,
         balance=steps.negatives.balance,
     )
+    refused = refused if steps.negatives.per_text else {}  # nothing was asked for
     done = list(written)
     for (number, _), of_text in zip(editable, negatives, strict=True):
         done[number] = replace(done[number], negatives=of_text)
@@ -479,70 +464,3 @@ def _table(written: Sequence[RewrittenRow]) -> pa.Table:
         for w in written
     ]
     return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _candidates_of(w: RewrittenRow, *, keep_raw: bool) -> tuple[WeighedCaption, ...]:
-    """Return the captions of which training draws one: the cleaned text where neither another passes nor raw stays.
-
-    Of a row without words there are none: captions of labels are in new words each time.
-    """
-    if not w.row.raw.strip():
-        return ()
-    kept = [c for c in w.candidates if (keep_raw if c.kind == RAW else c.weight > 0)]
-    return tuple(WeighedCaption(c.kind, c.text, c.weight) for c in kept) or (WeighedCaption("cleaned", w.positive, 1),)
-
-
-def _write_shards(folder: Path, out: Path, written: Sequence[RewrittenRow], steps: RewriteSteps) -> None:
-    """Write the shards again: captions with their weights in `candidates`, and the other texts in their roles.
-
-    Nothing of the raw text stays where training would quote it: a report becomes what is left of it, and of a row of
-    which nothing is left, captions say what its labels do.
-    """
-    by_key = {w.row.key: w for w in written}
-
-    def change(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
-        w = by_key[key]
-        if w.reason == "no_text":
-            return members
-        record, _ = from_json(members["json"])
-        value = json.loads(members["json"])
-        if w.positive:
-            candidates = _candidates_of(w, keep_raw=steps.captions.keep_raw)
-            captions = [w.positive, *(c.text for c in candidates if not c.is_raw)]
-            record = replace(
-                record,
-                texts=tuple(dict.fromkeys(captions)),
-                candidates=candidates,
-                report=w.long if record.report else None,
-                negatives=tuple(n.text for n in w.negatives),
-                long_captions=(w.long,),
-                tags=w.tags,
-                absent_tags=w.denied_tags,
-            )
-            edits = [{k: v for k, v in vars(n).items() if k != "text"} for n in w.negatives]
-            value["rewritten"] = {"edits": edits}
-            caption = w.positive
-        else:
-            record = replace(record, texts=(), report=None)
-            caption = draw_caption(record, generator_of([key], steps.seed))
-        content = to_json(record, value.pop("meta"), {k: v for k, v in value.items() if k != "record"})
-        return members | {"json": content} | ({"txt": caption.encode()} if "txt" in members else {})
-
-    edits: list[EditRow] = []
-
-    def beside(key: str, members: dict[str, bytes]) -> Partner | None:
-        partner, row = mirrored_partner(key, members, steps.edits.without_letters)
-        edits.append(row)
-        return partner
-
-    rewrite_shards(folder, out, change, beside=beside if steps.edits.mirror else None)
-    if steps.edits.mirror:
-        write_file(out.parent / EDITS, parquet_bytes(_table_of_edits(edits)))
-
-
-def _table_of_edits(edits: Sequence[EditRow]) -> pa.Table:
-    import pyarrow as pa
-
-    names = ("key", "kind", "reason", "pair", "partner")
-    schema = pa.schema([*((name, pa.string()) for name in names), ("entities", pa.list_(pa.string()))])
-    return pa.Table.from_pylist([vars(row) for row in edits], schema=schema)

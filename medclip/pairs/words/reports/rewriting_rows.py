@@ -1,4 +1,4 @@
-"""What is rewritten: rows of shards or of a table, each with its texts, its report and its labels."""
+"""What is rewritten, and what becomes of it: rows of shards or of a table with their texts, reports and labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import TextForm
+from medclip.pairs.words.reports.balanced_edits import Editable, Negative
 from medclip.shards.folder import GROUP, read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.table import label_columns, labels_in, modality_named
@@ -38,6 +39,46 @@ class TextRow:
     def raw(self) -> str:
         """The report, else the texts."""
         return self.report or " ".join(self.texts)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One caption that an image may be trained with."""
+
+    kind: str
+    """raw, findings, impression, cleaned, labels or agent."""
+    text: str
+    reason: str = ""
+    """Why it has no weight; "" where it may have one."""
+    alignment: float = float("nan")
+    information: float = 0.0
+    weight: float = 0.0
+    """Share among the captions of the row that are not raw; of the raw text 1 where no other has any, else 0."""
+
+
+@dataclass(frozen=True)
+class RewrittenRow:
+    """What became of one row."""
+
+    row: TextRow
+    reason: str
+    """"" where there is a text; `no_text`, `nothing_left` after cleaning, or `polarity_conflict` with the labels."""
+    positive: str = ""
+    long: str = ""
+    short: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    editable: Editable | None = None
+    negatives: tuple[Negative, ...] = ()
+    tags: tuple[str, ...] = ()
+    denied_tags: tuple[str, ...] = ()
+    changes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def negative_reason(self) -> str:
+        """Why it has no negative: `no_change` that it could have, or `no_partner` for one; "" where it has some."""
+        if self.negatives:
+            return ""
+        return "no_partner" if self.editable is not None and self.editable.edits else "no_change"
 
 
 @dataclass(frozen=True, eq=False)

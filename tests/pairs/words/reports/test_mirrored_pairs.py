@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medclip.errors import MedclipError
+from medclip.files.output import draft_of
+from medclip.pairs.pile import read_pile
 from medclip.pairs.words.reports.mirrored_pairs import fault_of_mirroring, mirrored_partner, mirrored_text
 from medclip.pairs.words.reports.rewrite_steps import EditSteps, RewriteSteps
-from medclip.pairs.words.reports.rewriting import EDITS, Rewriting, rewrite
+from medclip.pairs.words.reports.rewriting import REPORT, Rewriting, rewrite
+from medclip.pairs.words.reports.rewritten_shards import EDITS
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
@@ -118,3 +123,43 @@ def test_all_words_of_the_partner_are_of_the_other_side_and_it_is_of_no_study() 
     assert partner.negatives == (), "a negative of the source is true of the partner"
     assert (meta["study"], meta["key"]) == ("", edit.key)
     assert from_json(edit.source["json"])[1]["study"] == "S1"
+
+
+def test_partners_are_counted_marked_as_synthetic_and_made_nothing_of(tmp_path):
+    rows = [{"report": f"{size} left effusion.", "source": "clean", "split": "train"} for size in ("Small", "Large")]
+    rows.append({"report": "Clear lungs.", "source": "clean", "split": "train"})
+    shards = shards_of(tmp_path, rows)
+    steps = RewriteSteps(edits=EditSteps(mirror=True, without_letters=("clean",)))
+    (tmp_path / "out").mkdir()
+    result = rewrite(Rewriting(shards, tmp_path / "out", steps))
+    assert (result.num_partners, dict(result.refused_partners)) == (2, {"names_no_side": 1})
+    assert "partners: 2; without one: names_no_side 1" in repr(result)
+    pile = read_pile(result.shards)
+    assert sum(pile.cells("synthetic")) == 2
+    assert str(tmp_path) not in (tmp_path / "out" / REPORT).read_text()
+    again = rewrite(Rewriting(shards, tmp_path / "out", steps))
+    assert again == result
+    none = rewrite(Rewriting(shards, tmp_path / "none", RewriteSteps(edits=EditSteps(mirror=True))))
+    assert none.cautions[-1].startswith("No edited partner was written. Of images with a fitting text the source is")
+
+
+def test_a_source_that_is_not_there_and_a_table_have_no_partners(tmp_path):
+    shards = shards_of(tmp_path, [{"report": "Small left effusion.", "source": "clean", "split": "train"}])
+    steps = RewriteSteps(edits=EditSteps(mirror=True, without_letters=("claen",)))
+    with pytest.raises(MedclipError, match="the shards have no source 'claen'") as e:
+        rewrite(Rewriting(shards, tmp_path / "out", steps))
+    assert "clean" in str(e.value.hint)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(MedclipError, match="edited partners are written into shards; this is a table"):
+        rewrite(Rewriting(tmp_path / "films.csv", tmp_path / "out", steps))
+
+
+def test_what_a_killed_run_left_beside_its_results_goes(tmp_path):
+    shards = shards_of(tmp_path, [{"report": "Small left effusion.", "source": "clean", "split": "train"}])
+    rewrite(Rewriting(shards, tmp_path / "out"))
+    shutil.rmtree(tmp_path / "out" / "shards")
+    draft = draft_of(tmp_path / "out" / "shards", "shards")
+    draft.mkdir()
+    (draft / "train-000000.tar").write_bytes(b"words of reports")
+    rewrite(Rewriting(shards, tmp_path / "out"))
+    assert not draft.exists()

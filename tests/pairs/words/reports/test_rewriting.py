@@ -14,7 +14,7 @@ from medclip.pairs.pile import read_pile
 from medclip.pairs.selection.pack_vectors import encode_pile
 from medclip.pairs.words.asking_agents import EndpointAgent
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
-from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
+from medclip.pairs.words.reports.rewrite_steps import CaptionSteps, NegativeSteps, RewriteSteps
 from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
 from medclip.progress import Silent
 from medclip.settings import Settings
@@ -100,6 +100,21 @@ def test_nothing_of_raw_words_is_left_in_the_shards(tmp_path):
     assert all(caption.strip() for caption in captions)
     assert any(b"Dr. Who" in tar.read_bytes() for tar in shards.glob("*.tar"))
     assert not any(b"Dr. Who" in tar.read_bytes() for tar in result.shards.glob("*.tar"))
+
+
+def test_a_report_that_needs_no_cleaning_is_a_clean_caption(tmp_path):
+    shards = shards_of(tmp_path, ["Small left effusion.", "Small left effusion, unchanged since the study of 2012."])
+    steps = RewriteSteps(captions=CaptionSteps(keep_raw=True))
+    rewrite(Rewriting(shards, tmp_path / "out", steps))
+    with ShardReader(tmp_path / "out" / "shards", "train") as reader:
+        kinds = [[c.kind for c in reader.record(i)[0].candidates] for i in range(len(reader))]
+    assert sorted(kinds, key=len) == [["findings"], ["raw", "findings"]]
+
+
+def test_where_no_false_text_is_asked_for_none_is_refused(table, tmp_path):
+    steps = RewriteSteps(modality="xray", negatives=NegativeSteps(per_text=0))
+    result = rewrite(Rewriting(table, tmp_path / "out", steps))
+    assert (result.num_negatives, result.refused_edits) == (0, {})
 
 
 def test_shards_of_examinations_are_refused(tmp_path):
