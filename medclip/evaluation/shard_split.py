@@ -366,7 +366,7 @@ def _own_task(
         if len(set(targets_N.tolist())) < 2:
             return {}, unmeasured
         patients, logits_NC = [p for p, ok in zip(patients, inside, strict=True) if ok], logits_NC[inside]
-        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, rules.metrics, num_resamples)
+        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, task, names, num_resamples)
         targets_NC = np.eye(len(names), dtype=np.float32)[targets_N]
         logits_NC = classification.ranked_scores(logits_NC, False)
     test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
@@ -411,7 +411,7 @@ def _task(
         figures = {}
         if len(set(targets_N.tolist())) > 1:
             inside_logits = {rival: of[inside] for rival, of in logits.items()}
-            figures = _classes(targets_N, people, inside_logits, task.rules.metrics, num_resamples)
+            figures = _classes(targets_N, people, inside_logits, task, names, num_resamples)
     if not figures:
         notes.append(f"{task.title} could not be measured: too few patients of more than one answer.")
         return {}
@@ -464,14 +464,16 @@ def _classes(
     targets_N: NDArray[np.int64],
     patients: Sequence[Hashable],
     logits: Mapping[str, NDArray[np.float32]],
-    metrics: Sequence[str],
+    task: Task,
+    names: Sequence[str],
     num_resamples: int,
 ) -> dict[str, Any]:
+    metrics, steps = task.rules.metrics, task.step_numbers(names)
     num_classes = next(iter(logits.values())).shape[1]
     chance = {"accuracy": 1 / num_classes, "balanced_accuracy": 1 / num_classes, "macro_auroc": 0.5, "auroc": 0.5}
     size = {"num_images": len(targets_N), "num_patients": len(set(patients))}
     measured = {
-        rival: classification.measured(targets_N, values, patients, metrics, num_resamples=num_resamples)
+        rival: classification.measured(targets_N, values, patients, metrics, steps=steps, num_resamples=num_resamples)
         for rival, values in logits.items()
     }
     return {

@@ -32,7 +32,7 @@ class ClassText:
     @property
     def steps(self) -> tuple[int, ...]:
         """Numbers of the classes that are steps of a scale, from the lowest to the highest; empty without an order."""
-        return tuple(self.names.index(name) for name in self.task.steps if name in self.names)
+        return self.task.step_numbers(self.names)
 
     @property
     def phrases(self) -> tuple[str, ...]:

@@ -227,8 +227,9 @@ def _measure(
     knows_patients = all(part.table.is_patient and row["patient"] for part, row in rows)
     on_card = _on_card(card, task, finding)
     if finding is None:
-        metrics = load_task(task).rules.metrics
-        drawn = measured(labels_N, scores_NC, whose, metrics, num_resamples=num_resamples)
+        asked = load_task(task)
+        steps = asked.step_numbers(names)
+        drawn = measured(labels_N, scores_NC, whose, asked.rules.metrics, steps=steps, num_resamples=num_resamples)
         figures = {name: Figure.of(interval_of(figure)) for name, figure in drawn.items()}
     else:
         area = _within(of_source, card, task, finding)

@@ -290,7 +290,8 @@ class _Task:
         return parts + ([self.specificity(c) for c in self.chosen] if self.test.multilabel else [])
 
     def of_steps(self, name: str) -> list[Shares]:
-        """A figure of ordered answers, over the images whose class is a step; none where only one step is there."""
+        """A figure of ordered answers, over the images whose class is a step; none of fewer than three steps, of which
+        areas say it all, nor where only one step is there."""
         steps = np.asarray(self.test.steps, np.int64)
         number_C = np.full(self.test.num_classes, -1)
         number_C[steps] = np.arange(len(steps))
@@ -298,7 +299,7 @@ class _Task:
         rows = np.flatnonzero(step_N >= 0)
         step_n, patients_n = step_N[rows], self.test.patients[rows]
         counts = np.bincount(step_n) if len(rows) else np.zeros(1, np.int64)
-        if (counts > 0).sum() < 2:
+        if len(steps) < 3 or (counts > 0).sum() < 2:
             return []
         each = []
         for logits_NC in self.logits_RNC:
@@ -350,6 +351,7 @@ def measured(
     patients: Sequence[Hashable],
     metrics: Iterable[str] = METRICS,
     *,
+    steps: Sequence[int] = (),
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Resampled]:
@@ -360,6 +362,7 @@ def measured(
         scores_NC: One score for each class; for two classes [N] is the score of the second one.
         patients: Patient of each row.
         metrics: Names of metrics, as `shares_of` takes them.
+        steps: Classes that are steps of a scale, as in `HeldOut`.
         num_resamples: Number of resamples of patients.
         seed: Seed of the draw.
 
@@ -374,6 +377,6 @@ def measured(
     scores = np.asarray(scores_NC, np.float64)
     if scores.ndim == 1:
         scores = np.stack([-scores / 2, scores / 2], axis=1)
-    test = HeldOut(np.asarray(labels_N, np.int64), numbered(patients), scores.shape[1])
+    test = HeldOut(np.asarray(labels_N, np.int64), numbered(patients), scores.shape[1], tuple(steps))
     weights_PB = draw_weights(test.num_patients, num_resamples, seed=seed)
     return figures(scores[None], test, weights_PB, metrics)

@@ -119,6 +119,10 @@ class Task:
         """Names of the classes that are steps of an ordered task, in their order; empty for any other task."""
         return tuple(c.name for c in self.classes if c.name not in self.outside_order) if self.ordered else ()
 
+    def step_numbers(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return where the steps of an ordered task stand among some of its classes, from the lowest to the highest."""
+        return tuple(names.index(name) for name in self.steps if name in names)
+
     def is_about(self, body_part: str) -> bool:
         """Whether a header's BodyPartExamined fits; one that is empty or says nothing fits every task.
 

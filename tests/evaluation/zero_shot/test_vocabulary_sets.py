@@ -235,3 +235,21 @@ def test_every_task_and_class_of_the_suite_of_the_built_in_pack_is_in_the_vocabu
     filled = with_vocabulary(suite, type("NoCard", (), {"tasks": {}}))
     assert len(filled.sets) == len(suite.sets)
     assert all(part.held_out and len(part.names) > 1 for part in filled.sets)
+
+
+def test_a_task_of_ordered_classes_has_figures_of_their_order(pack: Path, place: Path, tmp_path: Path) -> None:
+    steps = ("almost_entirely_fatty", "scattered_fibroglandular", "heterogeneously_dense", "extremely_dense")
+    rows = "".join(f"{n}.png,{steps[n % 4]},N{n // 2}\n" for n in range(16))
+    (tmp_path / "breasts").mkdir()
+    for n in range(16):
+        shutil.copy(place / "north" / f"{n}.png", tmp_path / "breasts")
+    (tmp_path / "breasts" / "labels.csv").write_text(f"file,label,who\n{rows}")
+    (tmp_path / "suite.yaml").write_text(
+        "name: breasts\ntitle: Breasts\ngroups: [{id: breast, title: Breast}]\nsets:\n"
+        "  - {id: breasts, group: breast, modality: mammography, task: breast_composition, "
+        f"values: {{{', '.join(f'{step}: {step}' for step in steps)}}}, "
+        "table: {patient: who}, metric: accuracy}\n"
+    )
+    (task,) = evaluate_suite(pack, tmp_path / "suite.yaml", tmp_path, **QUICK).tasks
+    assert {"spearman", "kappa_quadratic", "pairwise_accuracy"} <= task.figures.keys()
+    assert task.figures["spearman"].low < task.figures["spearman"].value < task.figures["spearman"].high

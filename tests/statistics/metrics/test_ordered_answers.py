@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from medclip.statistics.metrics.classification import OF_STEPS, HeldOut, figures
+from medclip.statistics.metrics.classification import OF_STEPS, HeldOut, figures, measured
 from medclip.statistics.metrics.grading_agreement import KAPPA
 from medclip.statistics.metrics.ordered_answers import (
     expected_step,
@@ -116,3 +116,19 @@ def test_intervals_cover_the_truth(name: str) -> None:
         estimate = interval_of(figures(logits_NC[None], test, draw_weights(40, 300, seed=0), [name])[name])
         inside += estimate.low <= truth <= estimate.high
     assert 0.92 < inside / 400 < 0.985
+
+
+def test_two_steps_have_no_figures_beside_their_areas() -> None:
+    test = HeldOut(np.arange(20) % 2, np.arange(20), 2, steps=(0, 1))
+    assert figures(np.eye(2)[np.arange(20) % 2][None], test, draw_weights(20, 10, seed=0), OF_STEPS) == {}
+
+
+def test_whoever_measures_answers_in_one_call_may_name_their_steps() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 3, 60)
+    logits_NC = np.eye(3)[labels] + rng.normal(size=(60, 3))
+    test = HeldOut(labels, np.arange(60), 3, steps=(2, 1, 0))
+    expected = figures(logits_NC[None], test, draw_weights(60, 30, seed=0), OF_STEPS)
+    found = measured(labels, logits_NC, range(60), OF_STEPS, steps=(2, 1, 0), num_resamples=30)
+    assert {name: figure.value for name, figure in found.items()} == {n: f.value for n, f in expected.items()}
+    assert measured(labels, logits_NC, range(60), OF_STEPS, num_resamples=30) == {}
