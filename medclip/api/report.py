@@ -23,7 +23,8 @@ class PageLook:
     """How a page looks."""
 
     sort_by: str | None = option(
-        "Task and class by whose probability studies are sorted, the highest first. Default: as their files stand.",
+        "Task and class by whose probability studies are sorted, the highest first; a task of steps alone: by its "
+        "expected step. Default: as their files stand.",
         default=None,
         form="TASK[:CLASS]",
         often=True,
@@ -52,7 +53,7 @@ class Page:
     answers: list[Mapping[str, Any]] = field(default_factory=list)
     """Of a run of a few studies, once it is written."""
 
-    def write(self, ledger: Any, card: Any, folder: Path, sort_by: tuple[str, str] | None) -> None:
+    def write(self, ledger: Any, card: Any, folder: Path, sort_by: Any) -> None:
         """Write the page of a complete run."""
         from medclip.reports.score.report import write_score_report
         from medclip.reports.score.study import collect_answers

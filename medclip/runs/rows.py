@@ -6,7 +6,7 @@ Field order of a row is column order.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from medclip.errors import Problem
@@ -110,6 +110,40 @@ def note_of(headers: Iterable[str | None]) -> str | None:
 
 ECG_FLAGS = "ecg_flags"
 """Of the headers of an ECG."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What studies are sorted by, the highest first: the probability of a class, or the expected step of a scale.
+
+    The expected step is Σ k · p(k) over the steps, divided by Σ p(k): from 0, the lowest, to K − 1.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    """The class, or the steps, the lowest first."""
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether it is the expected step."""
+        return len(self.classes) > 1
+
+    @property
+    def highest(self) -> int:
+        """Number of the highest step, and the highest probability."""
+        return max(1, len(self.classes) - 1)
+
+    def value_of(self, probability_of: Mapping[str, float]) -> float | None:
+        """Compute it of a study's probabilities by class; None for one that was not asked.
+
+        Example:
+            >>> Ranking("grade", ("mild", "severe")).value_of({"mild": 0.25, "severe": 0.75})
+            0.75
+        """
+        values = [probability_of.get(name, 0.0) for name in self.classes]
+        if not any(name in probability_of for name in self.classes) or not sum(values):
+            return None
+        return sum(k * p for k, p in enumerate(values)) / sum(values) if self.is_scale else values[0]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from medclip.runs.conduct import conduct
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.operations.preview import preview
 from medclip.runs.outputs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_results, write_run
-from medclip.runs.outputs.score_run import UNLEARNED, ScoreRun, Unlearned
+from medclip.runs.outputs.score_run import STEPS, UNLEARNED, ScoreRun, Unlearned
 from medclip.runs.planning.options import ScoreOptions
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import FileRow, Ranking, ScoreRow
 from medclip.runs.units.chunk import Answers
 from medclip.runs.units.unit_rows import unit_rows, units_in
 from medclip.runs.verb import RowSink, Verb
@@ -50,9 +50,9 @@ from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, only_modality, score_named
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
-Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
-"""Called with the complete ledger, the pack's card, the output folder, and the task and class that studies are to be
-sorted by, e.g. to write a report."""
+Finish = Callable[[Ledger, Any, Path, Ranking | None], None]
+"""Called with the complete ledger, the pack's card, the output folder, and what studies are to be sorted by,
+e.g. to write a report."""
 Sink = Callable[[Any, Sequence[Unlearned]], RowSink]
 """From the pack's card, and the answers that are worth little of studies of any modality, to what takes rows."""
 
@@ -207,7 +207,8 @@ def _write(
     of_places = (*of_places, *kind_notes(pack.card, tasks, kinds), *unanswered_notes(tasks, modalities))
     notes = (*of_places, *far_notes(ledger, pack.path))
     unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path, kinds)
-    ledger.remember({KEY: list(notes), UNLEARNED: [answers.to_json() for answers in unlearned]})
+    steps = {question.task.name: question.steps for question in tasks if len(question.steps) > 1}
+    ledger.remember({KEY: list(notes), STEPS: steps, UNLEARNED: [answers.to_json() for answers in unlearned]})
     for note in notes:
         progress.note(note)
     write_results(ledger, folder, _with_question(ledger, run, question))

@@ -32,6 +32,7 @@ from medclip.models.prototypes.class_vectors import (
 )
 from medclip.models.prototypes.open_set import typical
 from medclip.runs.planning.options import ScoreOptions
+from medclip.runs.rows import Ranking
 from medclip.runs.units.problems import guess_problem, no_modality, untypical
 from medclip.sample import Kind, Modality
 from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
@@ -72,6 +73,11 @@ class AskedTask:
     """Those that the card's figures are of, and that it is asked of; all that it is about where empty."""
     chosen: bool = False
     """The caller named it, or asks in own words; otherwise it is asked because the card lists it."""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Steps of the scale that its classes are, the lowest first; none for a task without an order."""
+        return tuple(name for name in self.task.steps if name in self.names)
 
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""
@@ -193,8 +199,8 @@ def check_words(
             raise no_words(card.name, f", which {needs} needs")
 
 
-def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
-    """Read TASK:CLASS, or TASK alone where it has one class, as a task and a class of a run.
+def score_named(tasks: Sequence[AskedTask], sort_by: str) -> Ranking:
+    """Read TASK:CLASS as a class of a run, and TASK alone as its one class or as the expected step of its scale.
 
     Args:
         tasks: Tasks of the run.
@@ -215,10 +221,12 @@ def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
             hint=f"Did you mean {' or '.join(map(repr, classes))}?" if classes else hint,
         )
     if not colon and len(question.names) == 1:
-        return name, question.names[0]
+        return Ranking(name, question.names)
+    if not colon and len(question.steps) > 1:
+        return Ranking(name, question.steps)
     class_ = " ".join(wanted.split())  # as prompts are
     if class_ in question.names:
-        return name, class_
+        return Ranking(name, (class_,))
     classes_hint = did_you_mean(class_, question.names, "Its classes are")
     if not colon:
         message = f"the task {name} has {len(question.names)} classes; studies are sorted by one, named as TASK:CLASS."

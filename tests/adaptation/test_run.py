@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -520,3 +521,22 @@ def test_a_method_and_a_head_of_ones_own_are_adapted_with_scored_with_and_compar
         test_share=0.3,
     )
     assert "Nearest mean" in (tmp_path / "compared" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_pack_of_steps_sorts_a_worklist_by_the_expected_step(tiny: Path, tmp_path: Path):
+    table = make_table(tmp_path / "in", ("none", "mild", "severe"), patients=4)
+    run = go(tiny, table, method="proportional-odds", shots=2, order="none,mild,severe", out=tmp_path / "pack")
+    folder = tmp_path / "in"
+    ask = {"model": run.folder, "modality": "xray", "group_by": "file", "task": "finding", "workers": 1}
+    scored = score(folder, tmp_path / "out", **ask, report={"sort_by": "finding"})
+    chances: dict[str, dict[str, float]] = {}
+    for row in scored.scores.to_pylist():
+        chances.setdefault(row["study"], {})[row["class"]] = row["probability"]
+    expected = {study: p["mild"] + 2 * p["severe"] for study, p in chances.items()}
+    page = (tmp_path / "out" / "report.html").read_text()
+    order = re.findall(r'title="Keyed hash of the study">(\w+)<', page)
+    assert order == sorted(order, key=lambda study: -round(expected[study], 6))
+    assert set(order) == set(expected)
+    assert f"expected step {expected[order[0]]:.1f} of 0 (None) to 2 (Severe)" in page
+    (one,) = score(folder / "mild" / "00_0.png", **ask).answers
+    assert 0 <= one["answers"][0]["expected_step"] <= 2

@@ -20,6 +20,7 @@ from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EMBED, RUN
 from medclip.runs.outputs.score_run import read_run
 from medclip.runs.planning.options import ScoreOptions
+from medclip.runs.rows import Ranking
 from medclip.scoring.score_embeddings import COMMAND
 from medclip.scoring.tasks import asked_tasks, score_named
 from medclip.settings import Settings
@@ -62,8 +63,8 @@ class FinishedRun:
         assert self.root is not None  # else `unread` says so
         return self.root / name_of_spelled(name) if self.root.is_dir() else self.root
 
-    def score_named(self, text: str) -> tuple[str, str]:
-        """Return task and class of TASK:CLASS, or of TASK where it has one class.
+    def score_named(self, text: str) -> Ranking:
+        """Return what TASK:CLASS, or TASK where it has one class or a scale, sorts studies by.
 
         Raises:
             MedclipError: WRONG_USE for what was not asked.

@@ -27,10 +27,11 @@ from medclip.reports.score.study import (
     name_of,
     names_of,
     prompts_of,
+    steps_in,
 )
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import not_learned
-from medclip.runs.rows import FileRow
+from medclip.runs.rows import FileRow, Ranking
 from medclip.sample import Modality
 from medclip.scoring.cautions import KEY as FAR_NOTES
 from medclip.text.vocabulary.own_words import Prompt, templates_of
@@ -63,6 +64,8 @@ class HistogramData:
     """The card's."""
     num_called: int
     """Studies at or above it."""
+    steps: tuple[str, ...] = ()
+    """Of the expected step of a scale, over whose whole range the bins are: the printed names of its steps."""
 
     @property
     def num_studies(self) -> int:
@@ -72,6 +75,9 @@ class HistogramData:
     @property
     def bins(self) -> tuple[str, ...]:
         """The bins in words."""
+        if self.steps:
+            wide = (len(self.steps) - 1) / len(self.counts)
+            return tuple(f"{wide * n:.2f}–{wide * (n + 1):.2f}" for n in range(len(self.counts)))
         step = 100 // len(self.counts)
         return tuple(f"{step * n}–{step * (n + 1)} %" for n in range(len(self.counts)))
 
@@ -100,7 +106,7 @@ class ReportData:
     """What was done to files: adapter, steps, decoder and preprocessing, and of how many."""
     pack_hash: str
     show_paths: bool
-    sort_by: Score | None
+    sort_by: Ranking | None
     sort_title: str
     """Printed name of the score that studies are sorted by; empty for the order of files."""
     sort_task: str
@@ -110,6 +116,8 @@ class ReportData:
     keys: tuple[str, ...]
     """The studies that are shown, in their order."""
     studies_a_page: int
+    steps: Mapping[str, Sequence[str]]
+    """Of the tasks that are scales."""
 
     cautions: Mapping[Score, tuple[str, ...]]
     """Why answers of a class are grey, of some studies at least, as the table has it."""
@@ -145,7 +153,7 @@ def collect(
     card: PrintedCard,
     *,
     show_paths: bool,
-    sort_by: Score | None = None,
+    sort_by: Ranking | None = None,
     studies_a_page: int = STUDIES_A_PAGE,
     max_pages: int = MAX_PAGES,
 ) -> ReportData:
@@ -154,7 +162,7 @@ def collect(
     tasks, prompts = known_tasks(identity), prompts_of(identity)
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
-    sort_task, titles = class_titles(tasks.get(sort_by[0]), sort_by[0], card) if sort_by else ("", {})
+    sort_task, titles = class_titles(tasks.get(sort_by.task), sort_by.task, card) if sort_by else ("", {})
     return ReportData(
         version=str(identity.get("version", "")),
         counts=ledger.counts(),
@@ -170,7 +178,8 @@ def collect(
         pack_hash=str(identity.get("pack", "")).split(" ")[-1],
         show_paths=show_paths,
         sort_by=sort_by,
-        sort_title=class_title(titles, sort_by[1]) if sort_by else "",
+        sort_title=_sorted_by(sort_by, titles) if sort_by else "",
+        steps=steps_in(ledger, sort_by),
         sort_task=sort_task,
         histograms=histograms,
         num_more_histograms=num_more,
@@ -200,6 +209,7 @@ def studies_of(ledger: Ledger, card: PrintedCard, report: ReportData, page: int)
             card,
             show_paths=report.show_paths,
             sort_by=report.sort_by,
+            steps=report.steps,
         )
 
 
@@ -237,17 +247,17 @@ def _problem(status: str, reason: str, messages: Mapping[str, list[Name]]) -> di
 
 
 def collect_histograms(
-    ledger: Ledger, run_tasks: Sequence[str], tasks: Mapping[str, Task], card: PrintedCard, sort_by: Score | None
+    ledger: Ledger, run_tasks: Sequence[str], tasks: Mapping[str, Task], card: PrintedCard, sort_by: Ranking | None
 ) -> tuple[tuple[HistogramData, ...], int]:
     """Count studies by probability: of the chosen score, or of all classes where there are studies enough.
 
     Returns:
         The histograms, and how many more there are.
     """
-    counts = ledger.spread(_BINS)
     if sort_by is not None:
-        chosen = [sort_by] if sort_by in counts else []  # or none of the studies was asked this
-        return tuple(_histogram(ledger, 1, score, counts[score], tasks, card) for score in chosen), 0
+        spread = ledger.spread_by(sort_by, _BINS)  # empty where none of the studies was asked this
+        return (_histogram(ledger, 1, sort_by, spread, tasks, card),) if sum(spread) else (), 0
+    counts = ledger.spread(_BINS)
 
     def place(score: Score) -> tuple[int, str, int, str]:
         order = list(class_titles(tasks.get(score[0]), score[0], card)[1])
@@ -258,19 +268,30 @@ def collect_histograms(
     enough = sorted((score for score, n in counts.items() if sum(n) >= LEAST_STUDIES), key=place)
     halves = {score: [a + b for a, b in zip(counts[score][::2], counts[score][1::2], strict=True)] for score in enough}
     drawn = enumerate(enough[:_MAX_SMALL], start=1)
-    histograms = tuple(_histogram(ledger, n, score, halves[score], tasks, card) for n, score in drawn)
+    histograms = tuple(
+        _histogram(ledger, n, Ranking(score[0], (score[1],)), halves[score], tasks, card) for n, score in drawn
+    )
     return histograms, len(enough[_MAX_SMALL:])
 
 
 def _histogram(
-    ledger: Ledger, n: int, score: Score, counts: Sequence[int], tasks: Mapping[str, Task], card: PrintedCard
+    ledger: Ledger, n: int, of: Ranking, counts: Sequence[int], tasks: Mapping[str, Task], card: PrintedCard
 ) -> HistogramData:
-    task, titles = class_titles(tasks.get(score[0]), score[0], card)
-    threshold = next((entry.thresholds.get(score[1]) for entry in card.tasks if entry.name == score[0]), None)
-    num_called = 0 if threshold is None else ledger.num_from(score, threshold)
+    task, titles = class_titles(tasks.get(of.task), of.task, card)
+    score, steps = (of.task, of.classes[0]), tuple(class_title(titles, step) for step in of.classes)
+    threshold = next((entry.thresholds.get(score[1]) for entry in card.tasks if entry.name == of.task), None)
+    if threshold is None or of.is_scale:
+        threshold, num_called = None, 0
+    else:
+        num_called = ledger.num_from(score, threshold)
+    shown = steps if of.is_scale else ()
     return HistogramData(
-        f"histogram-{n}", score, task, class_title(titles, score[1]), tuple(counts), threshold, num_called
+        f"histogram-{n}", score, task, _sorted_by(of, titles), tuple(counts), threshold, num_called, shown
     )
+
+
+def _sorted_by(of: Ranking, titles: Mapping[str, str]) -> str:
+    return "Expected step" if of.is_scale else class_title(titles, of.classes[0])
 
 
 def histogram(data: HistogramData, *, small: bool) -> Markup:
@@ -289,15 +310,17 @@ def histogram(data: HistogramData, *, small: bool) -> Markup:
             middle = _inside(x + bar / 2, width)
             body.append(words(middle, bottom - tall - 5, number(studies), "t tiny-t", anchor="middle"))
     body.append(stroke(left, bottom, width - left, bottom, "axis"))
-    for percent in (0, 50, 100) if small else range(0, 101, 10):
-        anchor = {0: "start", 100: "end"}.get(percent, "middle")
-        x = left + (width - 2 * left) * percent / 100
+    percents = [(percent / 100, f"{percent} %") for percent in ((0, 50, 100) if small else range(0, 101, 10))]
+    ticks = [(k / (len(data.steps) - 1), f"{k} {title}") for k, title in enumerate(data.steps)] or percents
+    for share, text in ticks:
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        x = left + (width - 2 * left) * share
         body.append(stroke(x, bottom, x, bottom + 4, "axis"))
-        body.append(words(x, bottom + 17, f"{percent} %", "t tiny-t soft-t", anchor=anchor))
+        body.append(words(x, bottom + 17, text, "t tiny-t soft-t", anchor=anchor))
     if data.threshold is not None:
         x = left + (width - 2 * left) * data.threshold
         body.append(stroke(x, top - 8, x, bottom, "reference"))
-    title = f"{data.title}: {count(data.num_studies, 'study')} by probability"
+    title = f"{data.title}: {count(data.num_studies, 'study')}{'' if data.steps else ' by probability'}"
     return drawing(data.identity, title, _described(data), width, height, body, "histogram")
 
 

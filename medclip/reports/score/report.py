@@ -26,7 +26,7 @@ from medclip.reports.score.page import (
     histogram,
     studies_of,
 )
-from medclip.reports.score.study import Score, StudyData, Thumbnail
+from medclip.reports.score.study import StudyData, Thumbnail
 from medclip.reports.score.worklist import (
     CELL_PX,
     CELLS,
@@ -41,6 +41,7 @@ from medclip.reports.score.worklist import (
 )
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import EXAM_SCORES, FILES, REPORT, SCORES, SEARCH, page_name, report_files
+from medclip.runs.rows import Ranking
 from medclip.wording import count, number
 
 _STYLES = ("style.css", "drawings.css", "score.css")
@@ -54,7 +55,7 @@ def write_score_report(
     folder: Path,
     *,
     show_paths: bool = False,
-    sort_by: Score | None = None,
+    sort_by: Ranking | None = None,
     studies_a_page: int = STUDIES_A_PAGE,
     max_pages: int = MAX_PAGES,
     max_listed: int = MAX_STUDIES,
@@ -70,7 +71,7 @@ def write_score_report(
         folder: The output folder.
         show_paths: Whether files are named by their relative path; otherwise by row number and format, since paths may
             carry names.
-        sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
+        sort_by: What studies are sorted by, the highest first; None: by their files.
         studies_a_page: Number of studies on one page.
         max_pages: Most pages; further studies are in the list alone.
         max_listed: Most studies in the list that can be sorted and searched; further ones are in the table alone.
@@ -85,7 +86,7 @@ def write_score_report(
     path = folder / REPORT
     arguments = {
         "show_paths": show_paths,
-        "sort_by": None if sort_by is None else list(sort_by),
+        "sort_by": None if sort_by is None else [sort_by.task, *sort_by.classes],
         "pages": [studies_a_page, max_pages, max_listed],
         "heat_maps": None if heat_maps is None else heat_maps.named,
     }

@@ -13,8 +13,8 @@ from medclip.models.packs.words import NO_TASK_OF_CARD, TRIED
 from medclip.reports.model_card import PrintedCard, modality_title, task_title, view_card
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.outputs.score_run import not_learned
-from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, ScoreRow
+from medclip.runs.outputs.score_run import STEPS, not_learned
+from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, Ranking, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.record import VIEW_TASK
 from medclip.text.vocabulary.load import load_task, task_names
@@ -45,6 +45,7 @@ _GROUPING = {
     "file": "a file of its own",
 }
 _FORMATS = {"dicom": "DICOM", "dicomdir": "DICOMDIR", "png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "csv": "table"}
+NO_STEPS: Mapping[str, Sequence[str]] = {}
 Score = tuple[str, str]
 """Task and class of a probability."""
 Name = int | str
@@ -100,6 +101,8 @@ class TaskData:
     """Its key in the tables."""
     is_choice: bool = False
     """Its classes share 100 %, the likeliest first."""
+    expected_step: float | None = None
+    """Of a task whose classes are steps of a scale: Σ k · p(k), from 0."""
 
     @property
     def quiet(self) -> bool:
@@ -130,7 +133,7 @@ class StudyData:
     files: str
     """Their paths, where paths are shown."""
     sorted_by: float | None
-    """The probability that it has its place by."""
+    """The probability, or expected step, that it has its place by."""
     sorted_caution: str = ""
     """Why that is grey."""
     has_map: bool = False
@@ -168,11 +171,13 @@ def collect_study(
     card: PrintedCard,
     *,
     show_paths: bool = False,
-    sort_by: Score | None = None,
+    sort_by: Ranking | None = None,
+    steps: Mapping[str, Sequence[str]] = NO_STEPS,
 ) -> StudyData:
     """Pick what the report shows of one study, in a place of the report and of a ledger with all chunks committed."""
     files, scores = ledger.files_of(key), ledger.scores_of(key)
-    chosen = next((score for score in scores if (score.task, score.class_) == sort_by), None)
+    sorting = [] if sort_by is None else [score for score in scores if score.task == sort_by.task]
+    chosen = [score for score in sorting if sort_by and score.class_ in sort_by.classes]
     exam, thumbnails = ledger.exam_of(key), []
     labels = {row.row: file_label(row, show_paths) for row in files}
     hanging = collect_hanging(ledger, exam, labels)
@@ -203,6 +208,7 @@ def collect_study(
                     card,
                     [row for row in exam if row.task == name],
                     columns,
+                    Ranking(name, tuple(steps.get(name, ()))),
                 ),
                 name,
                 files,
@@ -214,8 +220,8 @@ def collect_study(
         note=_flags_in_words(scores[0].note),
         rows=ranges([row.row for row in files]),
         files=list_of(paths, most=NAMED_FILES),
-        sorted_by=None if chosen is None else chosen.probability,
-        sorted_caution="" if chosen is None else chosen.caution or "",
+        sorted_by=sort_by.value_of({one.class_: one.probability for one in chosen}) if sort_by else None,
+        sorted_caution=next((one.caution for one in chosen if one.caution), ""),
     )
 
 
@@ -297,6 +303,7 @@ def _task(
     card: PrintedCard,
     exam: Sequence[ExamRow],
     columns: Sequence[str],
+    scale: Ranking,
 ) -> TaskData:
     """Pick what is shown of a task: which answers are grey and why is what their rows say, and nothing else."""
     of_card = next((entry for entry in card.tasks if entry.name == name), None)
@@ -326,6 +333,9 @@ def _task(
         beside = {**remarks, **beside}
     if of_card is not None and of_card.unanswered:
         note = f"{note} · {printable(of_card.unanswered)}"
+    expected = scale.value_of({score.class_: score.probability for score in scores})
+    if expected is not None:
+        note = f"{expected_in_words(expected, [class_title(titles, step) for step in scale.classes])} · {note}"
     if len(listed) < len(ordered):
         note = f"{len(ordered) - len(listed)} more below these · {note}"
     return TaskData(
@@ -351,7 +361,18 @@ def _task(
         is_prompt=is_prompt,
         name=name,
         is_choice=is_choice,
+        expected_step=expected,
     )
+
+
+def expected_in_words(value: float, titles: Sequence[str]) -> str:
+    """Write an expected step beside the ends of its scale.
+
+    Example:
+        >>> expected_in_words(1.62, ["none", "mild", "severe"])
+        'expected step 1.6 of 0 (none) to 2 (severe)'
+    """
+    return f"expected step {value:.1f} of 0 ({titles[0]}) to {len(titles) - 1} ({titles[-1]})"
 
 
 def _beside_stated(task: TaskData, name: str, files: Sequence[FileRow]) -> TaskData:
@@ -392,13 +413,19 @@ def known_tasks(identity: Mapping[str, Any]) -> dict[str, Task]:
     return tasks
 
 
+def steps_in(ledger: Ledger, sort_by: Ranking | None = None) -> dict[str, Sequence[str]]:
+    """Return the steps of a run's tasks that are scales, by task; a ledger of before knows what it is sorted by."""
+    of_choice = {sort_by.task: sort_by.classes} if sort_by is not None and sort_by.is_scale else {}
+    return {**of_choice, **(ledger.get(STEPS) or {})}
+
+
 def prompts_of(identity: Mapping[str, Any]) -> tuple[Prompt, ...]:
     """Return what a run asked in a person's own words."""
     return tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
 
 
 def collect_answers(
-    ledger: Ledger, card: Any, *, show_paths: bool = False, sort_by: Score | None = None
+    ledger: Ledger, card: Any, *, show_paths: bool = False, sort_by: Ranking | None = None
 ) -> tuple[dict[str, Any], ...]:
     """Pick the answers of a run of a few studies, as plain values.
 
@@ -409,19 +436,20 @@ def collect_answers(
         ledger: A ledger with all chunks committed.
         card: The model's card.
         show_paths: Whether files are named by their relative path; otherwise by their row in files.parquet.
-        sort_by: Task and class by whose probability studies are sorted; None: by their files.
+        sort_by: What studies are sorted by; None: by their files.
 
     Returns:
         One mapping for each study in the order of the report: `number`, `study` (its keyed hash), `modality`, `files`,
         `note` and `answers`, which have task, class, probability, `grey`, `caution` (as in scores.parquet), `beside`
-        (what the report has beside the probability) and `figure` (what it has of the whole task). Empty where there
-        are more than five.
+        (what the report has beside the probability), `expected_step` (of a task of steps, from 0) and `figure` (what it
+        has of the whole task). Empty where there are more than five.
     """
     if not 0 < ledger.counts()["studies"] <= MOST_STUDIES:
         return ()
     tasks, printed = known_tasks(ledger.get("identity") or {}), view_card(card)
+    shown = {"show_paths": show_paths, "sort_by": sort_by, "steps": steps_in(ledger, sort_by)}
     return tuple(
-        _answers_of(collect_study(ledger, key, number, tasks, printed, show_paths=show_paths, sort_by=sort_by))
+        _answers_of(collect_study(ledger, key, number, tasks, printed, **shown))
         for number, key in enumerate(ledger.studies(MOST_STUDIES, sort_by), start=1)
     )
 
@@ -450,6 +478,7 @@ def _answers(task: TaskData) -> Iterator[dict[str, Any]]:
             "probability": one.probability,
             "grey": bool(reason) or one.quiet,
             "caution": one.caution or None,
+            "expected_step": task.expected_step,
             "beside": " · ".join(filter(None, beside)) or None,
             "figure": task.note or None,
         }

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ from medclip.reports.score.page import ReportData
 from medclip.reports.score.study import class_title, class_titles, ranges
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import REPORT_IMAGES
-from medclip.runs.rows import NAMED_FILES
+from medclip.runs.rows import NAMED_FILES, Ranking
 from medclip.text.vocabulary.task_kinds import one_answer_kinds
 from medclip.wording import list_of
 
@@ -36,6 +36,8 @@ CELL_PX = 80
 """Side of an image's cell on its sheet: half of a kept thumbnail, to which JPEG is read in a quarter of the time."""
 CELLS = 10
 """Cells in a row of a sheet, and rows."""
+_EXPECTED = ""
+"""Stands for the expected step among the classes of a task; no class has no name."""
 _LEAST_PERMILLE = 10
 """Answers below one in a hundred are left out of the index, and sorted as none."""
 
@@ -70,9 +72,11 @@ class Worklist:
 
     studies: tuple[ListedStudy, ...]
     classes: tuple[tuple[str, str], ...]
-    """Printed names of class and task."""
+    """Printed names of class and task; an expected step has a number of its own, as if it were a class."""
     chosen: int
     """The class whose probability is shown at first."""
+    highest: Mapping[int, int] = field(default_factory=dict)
+    """By the numbers of expected steps: the highest step, of which their answers are permille."""
 
     def index(self, report: ReportData) -> str:
         """Write what the page's script works with, as JSON that may stand in a page."""
@@ -80,6 +84,7 @@ class Worklist:
         values = {
             "classes": self.classes,
             "chosen": self.chosen,
+            "highest": self.highest,
             "modalities": modalities,
             "perPage": report.studies_a_page,
             "numPaged": len(report.keys),
@@ -96,7 +101,11 @@ class Worklist:
     def percent_of(self, study: ListedStudy) -> str:
         """Write a study's probability of the chosen class, as the script does."""
         permille = dict(zip(study.answers[::2], study.answers[1::2], strict=True)).get(self.chosen)
-        return "–" if permille is None else f"{(permille + 5) // 10} %"
+        if permille is None:
+            return "–"
+        if self.chosen in self.highest:
+            return f"{permille * self.highest[self.chosen] / 1000:.1f}"
+        return f"{(permille + 5) // 10} %"
 
 
 def _image_code(study: ListedStudy) -> int:
@@ -117,6 +126,8 @@ def collect_worklist(
                 paths[file.study].append(printable(file.path))
     numbers: dict[tuple[str, str], int] = {}
     answers: dict[str, list[int]] = {key: [] for key in keys}
+    scales = {task: Ranking(task, tuple(steps)) for task, steps in report.steps.items()}
+    on_scale: dict[tuple[str, str], dict[str, float]] = {}
     modality, failed, kinds = dict.fromkeys(keys, ""), dict.fromkeys(keys, 0), {}
     for score in ledger.scores():
         if score.study in answers:
@@ -125,8 +136,20 @@ def collect_worklist(
             modality[score.study], failed[score.study] = modality_title(score.modality), score.num_failed
             if (permille := round(1000 * score.probability)) >= _LEAST_PERMILLE:
                 answers[score.study] += [number, permille]
+            if score.task in scales:
+                on_scale.setdefault((score.task, score.study), {})[score.class_] = score.probability
+    highest: dict[int, int] = {}
+    for (task, key), probability_of in on_scale.items():
+        number = numbers.setdefault((task, _EXPECTED), len(numbers))
+        highest[number] = scales[task].highest
+        value = scales[task].value_of(probability_of)
+        answers[key] += [] if value is None else [number, round(1000 * value / highest[number])]
     findings = (number for number, kind in kinds.items() if kind not in one_answer_kinds())
-    chosen = numbers.get(report.sort_by, 0) if report.sort_by else next(findings, 0)
+    by = report.sort_by
+    if by is None:
+        chosen = next(findings, next(iter(highest), 0))
+    else:
+        chosen = numbers.get((by.task, _EXPECTED if by.is_scale else by.classes[0]), 0)
     studies = tuple(
         ListedStudy(
             *(key, modality[key], ranges(rows[key]), list_of(paths[key], most=NAMED_FILES), failed[key]),
@@ -135,11 +158,13 @@ def collect_worklist(
         )
         for key in keys
     )
-    return Worklist(studies, tuple(_titles(report, card, *pair) for pair in numbers), chosen)
+    return Worklist(studies, tuple(_titles(report, card, *pair) for pair in numbers), chosen, highest)
 
 
 def _titles(report: ReportData, card: PrintedCard, task: str, name: str) -> tuple[str, str]:
     title, titles = class_titles(report.tasks.get(task), task, card)
+    if name == _EXPECTED:
+        return "Expected step", title or task_title(task)
     grey = report.grey((task, name))
     return f"{class_title(titles, name)}{f', {grey}' if grey else ''}", title or task_title(task)
 

@@ -44,7 +44,9 @@ function line(study) {
   cells[1].append(study.number <= index.numPaged ? element("a", name, { href }) : name, element("br"), element("code", study.key));
   cells[2].textContent = index.modalities[study.kind];
   const permille = answer(study, Number(chosen.value));
-  cells[3].textContent = permille < 0 ? "–" : `${Math.round(permille / 10)} %`;
+  const highest = index.highest[chosen.value];
+  const shown = highest ? ((permille * highest) / 1000).toFixed(1) : `${Math.round(permille / 10)} %`;
+  cells[3].textContent = permille < 0 ? "–" : shown;
   cells[3].className = "number";
   cells[4].textContent = study.paths || `${/\D/.test(study.files) ? "files" : "file"} ${study.files}`;
   cells[4].className = "paths";

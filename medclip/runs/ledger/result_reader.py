@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from medclip.runs.ledger.database import COMPUTED, Database, column_name
-from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, ScoreRow, Thumbnail, note_of
+from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, Ranking, ScoreRow, Thumbnail, note_of
 from medclip.sample import Kind
 
 _Named = tuple[str, int, str | None]
@@ -39,6 +39,10 @@ _SELECT_UNITS = (
 _UNIT_ORDER = (
     "SELECT u.row, MIN(n.row) OVER (PARTITION BY f.study) AS first FROM units u JOIN files f ON f.row = u.row "
     "JOIN numbers n ON n.id = u.row WHERE (f.status = 'scored') = ?"
+)
+_RANKED_SCORES = "scores s, json_each(?2) c WHERE s.task = ?1 AND s.class = c.value"
+_RANKED = (
+    "CASE json_array_length(?2) WHEN 1 THEN MAX(s.probability) ELSE SUM(s.probability * c.key) / SUM(s.probability) END"
 )
 
 
@@ -100,20 +104,31 @@ class ResultReader:
         query = f"{_SELECT_FILES} WHERE f.study = ? AND f.status = ? ORDER BY n.row"
         return list(map(_file_row, self._db.execute(query, (study, status))))
 
-    def studies(self, limit: int, by: tuple[str, str] | None = None) -> list[str]:
+    def studies(self, limit: int, by: Ranking | None = None) -> list[str]:
         """Return the keys of the first scored studies.
 
         Args:
             limit: Largest number of studies.
-            by: Task and class by whose probability they are sorted, the highest first and studies without it last;
-                equal ones, and all without a choice, in the order of their first files.
+            by: What they are sorted by, the highest first and studies without it last; equal ones, and all without a
+                choice, in the order of their first files.
         """
         query = (
-            "SELECT study FROM files f JOIN numbers n ON n.id = f.row WHERE status = 'scored' AND study IN "
-            "(SELECT study FROM scores) GROUP BY study ORDER BY (SELECT MAX(probability) FROM scores s "
-            "WHERE s.study = f.study AND s.task = ? AND s.class = ?) DESC, MIN(n.row) LIMIT ?"
+            "SELECT study FROM files f JOIN numbers n ON n.id = f.row WHERE status = 'scored' AND study IN "  # noqa: S608
+            f"(SELECT study FROM scores) GROUP BY study ORDER BY (SELECT {_RANKED} FROM {_RANKED_SCORES} "
+            "AND s.study = f.study) DESC, MIN(n.row) LIMIT ?3"
         )
-        return [row[0] for row in self._db.execute(query, (*(by or (None, None)), limit))]
+        return [row[0] for row in self._db.execute(query, (*_ranked_by(by), limit))]
+
+    def spread_by(self, by: Ranking, bins: int) -> list[int]:
+        """Count the studies by what they are sorted by, in equal bins over its whole range."""
+        query = (
+            "SELECT MIN(CAST(value / ?3 * ?4 AS INTEGER), ?4 - 1), COUNT(*) FROM "  # noqa: S608 - our own names
+            f"(SELECT {_RANKED} AS value FROM {_RANKED_SCORES} GROUP BY s.study) GROUP BY 1"
+        )
+        counts = [0] * bins
+        for place, num in self._db.execute(query, (*_ranked_by(by), by.highest, bins)):
+            counts[place] = num
+        return counts
 
     def spread(self, bins: int) -> dict[tuple[str, str], list[int]]:
         """Count the studies of each task and class by probability, in equal bins from 0 to 1."""
@@ -200,3 +215,7 @@ def _file_row(values: tuple[Any, ...]) -> FileRow:
 
 def _score_row(values: tuple[Any, ...], named: _Named) -> ScoreRow:
     return ScoreRow(*values, files=named[0], num_files=named[1], note=named[2])
+
+
+def _ranked_by(by: Ranking | None) -> tuple[str | None, str]:
+    return (None, "[]") if by is None else (by.task, json.dumps(by.classes))

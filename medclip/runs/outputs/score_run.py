@@ -22,6 +22,8 @@ _NOTES_SHOWN = 3
 NOT_LEARNED = "Not learned: "
 """How the `caution` of a row begins whose answer is one of them."""
 UNLEARNED = "unlearned"
+STEPS = "steps"
+"""In a ledger: the steps of each task that is a scale, the lowest first."""
 """What run.json and the ledger hold the answers under that are worth little."""
 
 

@@ -14,7 +14,7 @@ from medclip.reports.model_card import view_card
 from medclip.reports.score.page import HistogramData, collect, collect_histograms, histogram, studies_of
 from medclip.reports.score.report import render
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import FileRow
+from medclip.runs.rows import FileRow, Ranking
 from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger
 from tests.kits.score_report import EVIL, Page, score_row
@@ -40,7 +40,7 @@ def test_every_study_is_in_one_bin_and_those_at_the_threshold_of_the_card_are_co
     with Ledger(tmp_path) as ledger:
         _fill(ledger, [0.0, 0.04, 0.05, 0.5, 0.62, 0.999, 1.0])
         card = _card(thresholds={"pneumonia": {"value": 0.62, "chosen_on": "site A"}})
-        (chosen,), more = collect_histograms(ledger, (), {}, card, (TASK, "pneumonia"))
+        (chosen,), more = collect_histograms(ledger, (), {}, card, Ranking(TASK, ("pneumonia",)))
     assert (chosen.counts[0], chosen.counts[1], chosen.counts[10], chosen.counts[12], chosen.counts[19]) == (
         2,
         1,
@@ -72,7 +72,7 @@ def test_the_report_has_the_numbers_as_a_table_and_says_how_many_reach_the_thres
     with Ledger(tmp_path) as ledger:
         _fill(ledger, [0.1, 0.7, 0.9])
         card = _card(thresholds={"pneumonia": 0.62})
-        report = collect(ledger, card, show_paths=False, sort_by=(TASK, "pneumonia"))
+        report = collect(ledger, card, show_paths=False, sort_by=Ranking(TASK, ("pneumonia",)))
         page = Page(render(report, card, tuple(studies_of(ledger, card, report, 1))))
     text = " ".join(page.text.split())
     assert "2 of 3 studies have the card’s threshold of 0.62 or more (dashed line)." in text

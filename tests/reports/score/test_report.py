@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medclip.models.packs.card import Card, read_card
 from medclip.reports.model_card import view_card
@@ -20,7 +23,7 @@ from medclip.reports.score.page import collect, studies_of
 from medclip.reports.score.report import bar, render, status_bar, write_score_report
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.results import hashes_of
-from medclip.runs.rows import FileRow
+from medclip.runs.rows import FileRow, Ranking
 from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger
 from tests.kits.pages import run_together
@@ -205,7 +208,7 @@ def test_studies_are_sorted_by_the_score_one_chooses_and_those_without_it_stand_
     ]
     with Ledger(tmp_path) as ledger:
         fill_ledger(ledger, files, scores)
-        chosen = ("chest_xray_findings", "effusion")
+        chosen = Ranking("chest_xray_findings", ("effusion",))
         write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=chosen)
         assert _order(tmp_path) == ["e", "c", "a", "d", "b"]
         text = Page((tmp_path / "report-2.html").read_text()).text
@@ -214,7 +217,7 @@ def test_studies_are_sorted_by_the_score_one_chooses_and_those_without_it_stand_
         assert "Pleural effusion 20 %" in text
         write_score_report(ledger, card, tmp_path, studies_a_page=2)
         assert _order(tmp_path) == list(probabilities)
-        write_score_report(ledger, card, tmp_path, sort_by=("brain_mri_tumour", "glioma"))
+        write_score_report(ledger, card, tmp_path, sort_by=Ranking("brain_mri_tumour", ("glioma",)))
         assert _order(tmp_path) == list(probabilities)
         text = (tmp_path / "report.html").read_text()
         assert "No study was asked this" in text
@@ -237,7 +240,7 @@ def test_the_search_names_paths_only_where_they_are_asked_for(ledger: Ledger, ca
 def test_the_search_can_be_used_by_keyboard_and_screen_reader_and_without_scripts(
     ledger: Ledger, card: Card, tmp_path: Path
 ) -> None:
-    write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=("chest_xray_view", "pa"))
+    write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=Ranking("chest_xray_view", ("pa",)))
     page = Page((tmp_path / "report-search.html").read_text())
     assert [a["for"] for n, a in page.tags if n == "label"] == ["find", "modality", "class"]
     assert [a["id"] for n, a in page.tags if n in ("input", "select")] == ["find", "modality", "class"]
@@ -349,3 +352,57 @@ def test_figures_of_questions_about_other_kinds_of_images_are_folded_away(ledger
     assert not [name for name in titles if name not in here and titles[name] in seen]
     assert folded.startswith(f"{len(titles) - len(here)} questions about other kinds of images than these")
     assert all(titles[name] in folded for name in titles if name not in here)
+
+
+def test_studies_of_a_scale_are_sorted_by_the_expected_step(tmp_path: Path, card: Card) -> None:
+    steps = ("none", "mild", "severe")
+    shares = {"a": (0.5, 0.4, 0.1), "b": (0.2, 0.1, 0.7), "c": (0.0, 1.0, 0.0), "d": None}
+    files = [
+        FileRow(n, f"{key}.png", None, 9, "png", "scored", None, None, key, "xray", "header", grouping="file")
+        for n, key in enumerate(shares, start=1)
+    ]
+    scores = [score_row(key, "pa", 0.5) for key in shares]
+    scores += [
+        score_row(key, step, p, task="haze")
+        for key, of_steps in shares.items()
+        for step, p in zip(steps, of_steps or (), strict=False)
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, files, scores)
+        by = Ranking("haze", steps)
+        assert ledger.studies(9, by) == ["b", "c", "a", "d"]
+        assert ledger.spread_by(by, 4) == [0, 1, 1, 1]
+        write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=by)
+        assert _order(tmp_path) == ["b", "c", "a", "d"]
+        page = Page((tmp_path / "report.html").read_text()).text
+        assert "Sorted by the expected step (" in page
+        assert "1 study was not asked this and stands last." in page
+        assert "Expected step 1.5" in page
+        assert "expected step 1.5 of 0 (none) to 2 (severe)" in page
+        search = (tmp_path / "report-search.html").read_text()
+        (index,) = map(json.loads, re.findall(r'<script type="application/json" id="index">(.*?)</script>', search))
+        title, number = index["classes"][index["chosen"]][0], index["chosen"]
+        assert (title, index["highest"]) == ("Expected step", {str(number): 2})
+        answers = {study[0]: dict(zip(study[6][::2], study[6][1::2], strict=True)) for study in index["studies"]}
+        assert [answers[key].get(number) for key in shares] == [300, 750, 500, None]
+        write_score_report(ledger, card, tmp_path, studies_a_page=2)  # the ledger does not know of an order
+        assert "xpected step" not in (tmp_path / "report.html").read_text().replace("the expected step of a scale", "")
+
+
+@given(st.lists(st.tuples(*[st.floats(0.001, 1)] * 4), min_size=1, max_size=12))
+def test_the_order_of_the_ledger_is_that_of_the_formula(rows: list[tuple[float, ...]]) -> None:
+    names, by = "abcd", Ranking("grade", tuple("bda"))
+    scores = [
+        score_row(f"s{n}", name, p, task="grade")
+        for n, row in enumerate(rows)
+        for name, p in zip(names, row, strict=True)
+    ]
+    files = [
+        FileRow(n, f"{n}.png", None, 9, "png", "scored", None, None, f"s{n}", "xray", "header", grouping="file")
+        for n in range(len(rows))
+    ]
+    values = [by.value_of(dict(zip(names, row, strict=True))) for row in rows]
+    with TemporaryDirectory() as folder, Ledger(Path(folder)) as ledger:
+        fill_ledger(ledger, files, scores)
+        placed = [values[int(key[1:])] for key in ledger.studies(99, by)]
+    assert placed == pytest.approx(sorted(values, reverse=True))

@@ -11,7 +11,7 @@ from medclip.models.packs.card import Card
 from medclip.reports.model_card import PrintedCard, view_card
 from medclip.reports.score.study import collect_study, names_of, ranges
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import FileRow, Ranking, ScoreRow
 from medclip.text.vocabulary.load import load_task
 from tests.kits.ledger import fill_ledger
 
@@ -184,7 +184,7 @@ def test_what_was_not_learned_is_said_once_of_a_task_or_beside_each_answer_as_it
     ]
     with Ledger(tmp_path) as ledger:
         fill_ledger(ledger, [file], rows)
-        study = collect_study(ledger, "s", 1, {}, card, sort_by=(task, "ap"))
+        study = collect_study(ledger, "s", 1, {}, card, sort_by=Ranking(task, ("ap",)))
         assert ledger.cautions() == {(task, row.class_): (row.caution,) for row in rows if row.caution}
     (shown,) = study.tasks
     reason = NEVER.removeprefix("Not learned: ")
