@@ -25,7 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.token_alignment import token_alignment_loss
 from medclip.text.checks.matching import match_texts
-from medclip.text.checks.metadata import STOP_WORDS, built_in_metadata
+from medclip.text.checks.metadata import built_in_metadata
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
 from medclip.training.recipe.text_losses import MaskedWords, TokenAlignment
@@ -33,6 +33,11 @@ from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights,
 from medclip.training.steps.text_terms import of_single_images
 from medclip.training.steps.towers import Seen
 
+STOP_WORDS = frozenset(
+    "a an the and or of in on at to for from by with as is are was were be been being has have had this that these "
+    "those there it its".split()
+)
+"""Words that no patch shows. Sides, places and denials are none of them."""
 _STREAM = 17
 _SMALLEST = 0.07
 """Temperature that the scale of token scores begins with: CLIP's."""
@@ -155,8 +160,9 @@ class WordGuesser(nn.Module):
         self.mlp, self.mlp_norm = nn.Linear(width, width), nn.LayerNorm(width)
         self.bias_V = nn.Parameter(torch.zeros(num_ids))
         self.tokenizer, self.share, self.seed = tokenizer, share, seed
-        self.special = np.zeros(num_ids, bool)
+        self.special = np.arange(num_ids) >= tokenizer.vocab_size
         self.special[sorted(tokenizer.special_ids)] = True
+        self.others = np.flatnonzero(~self.special)
 
     def forward(self, seen: Seen) -> Tensor:
         """Return the summed cross-entropy of each caption's masked tokens, float32 [B, 1]."""
@@ -217,7 +223,7 @@ class WordGuesser(nn.Module):
                 break
             target_L[units[number]] = ids_L[units[number]]
         for i in np.flatnonzero(target_L >= 0):
-            chance, other = rng.random(), rng.choice(np.flatnonzero(~self.special))
+            chance, other = rng.random(), rng.choice(self.others)
             masked_L[i] = chance < 0.8
             if 0.8 <= chance < 0.9:
                 ids_L[i] = other
