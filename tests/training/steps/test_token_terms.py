@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.training.losses import LOSSES
 from medclip.training.recipe.schema import load_recipe
+from medclip.training.recipe.text_losses import MaskedWords, TokenAlignment
 from medclip.training.result import read_log
-from medclip.training.steps.token_terms import TokenHeads, WordGuesser, mask_captions
+from medclip.training.steps.loss_terms import Start
+from medclip.training.steps.token_terms import TokenHeads, WordGuesser, mask_captions, token_heads, word_guesser
 from medclip.training.trainer import Trainer
 
 BOTH = "objective.losses={token_alignment: {mode: %s, hardest: 3}, masked_words: {share: 0.4}}"
@@ -158,12 +162,31 @@ def test_of_ten_eight_are_masked_and_one_is_another_word(plan: dict[str, Any], t
 
 
 def test_what_is_masked_depends_on_seed_step_and_sample_alone(plan: dict[str, Any], tmp_path: Path) -> None:
-    trainer = _trainer(plan, tmp_path, "objective.losses={masked_words: {share: 0.4}}")
-    (guesser,) = (one.state for one in trainer.losses if one.name == "masked_words")
-    batch = next(iter(trainer.train_batches(0)))
-    first, again, later = (mask_captions(guesser, batch, step) for step in (3, 3, 4))
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    guesser = _guesser(plan, tmp_path, "{share: 0.4}")
+    texts = ("a chest film of pneumonia in both lungs", "a disc in the chest, bright")
+    tokens = guesser.tokenizer.encode(texts).astype(np.int32)
+
+    def masked(step: int, rows: list[int]) -> dict[str, torch.Tensor]:
+        parts = {"texts": tuple(texts[i] for i in rows), "keys": tuple(f"k{i}" for i in rows), "valid": [True, True]}
+        batch: Any = SimpleNamespace(tokens=tokens[rows], num_tokens=24, **parts)
+        return dict(mask_captions(guesser, batch, step))
+
+    first, turned, later = masked(3, [0, 1]), masked(3, [1, 0]), masked(4, [0, 1])
+    assert all(torch.equal(first[name], turned[name].flip(0)) for name in first)
     assert not torch.equal(first["target_BL"], later["target_BL"])
+
+
+def test_towers_without_patches_or_words_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
+    words = _guesser(plan, tmp_path).tokenizer
+    settings = load_recipe(plan, [BOTH % "filip"])
+
+    def start(**parts: nn.Module) -> Start:
+        return Start(settings, SimpleNamespace(**parts), 8, words, torch.device("cpu"))
+
+    with pytest.raises(MedclipError, match="image tower of the class Linear gives none here"):
+        token_heads(start(visual=nn.Linear(1, 1)), TokenAlignment())
+    with pytest.raises(MedclipError, match=r"masked_words: it reads the words .* this tower is a Linear"):
+        word_guesser(start(text=nn.Linear(1, 1)), MaskedWords())
 
 
 @pytest.mark.parametrize(
