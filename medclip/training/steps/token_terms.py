@@ -66,7 +66,7 @@ class TokenHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.image, self.text = (nn.Linear(width, dim) for width in widths)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / _SMALLEST)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / _SMALLEST)]))  # one axis: sharded ranks want it
         self.is_word_V: Tensor
         self.register_buffer("is_word_V", is_word_V, persistent=False)
         self.context_length, self.num_patches, self.dim = context_length, num_patches, dim
