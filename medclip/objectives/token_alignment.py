@@ -76,6 +76,9 @@ def token_alignment_loss(
         factor = scalar(scale, patches_BPD.device)
         tokens = [torch.where(has_B[:, None, None], x.float(), 0) for x in (patches_BPD, words_BMD)]
         every = [gather(x, group) for x in tokens]
+        # A context is mostly padding: of 77 places a caption fills a dozen, and the matching costs as many as stand.
+        most = max(1, int(every[1].ne(0).any(2).sum(1).max()))
+        tokens[1], every[1] = (_first_words(x, most) for x in (tokens[1], every[1]))
         features = [None if x is None else x.detach().float() for x in (image_BD, text_BD)]
         losses, scores_bN = [], None
         for side, of in enumerate((pairs, turned)):
@@ -108,6 +111,12 @@ def token_alignment_loss(
             each_b = -torch.where(positive_bN, target_bN * logits_bN.log_softmax(1), 0).sum(1)
             losses.append(torch.where(block.row_weights_b > 0, each_b * block.row_weights_b, 0).sum())
     return (losses[0] + losses[1]) / 2
+
+
+def _first_words(words_NMD: Tensor, most: int) -> Tensor:
+    """Return the words in front, in their order, and so much of what is none that each text has `most` places."""
+    order_NM = words_NMD.eq(0).all(2).int().argsort(1, stable=True)[:, :most]
+    return words_NMD.gather(1, order_NM[:, :, None].expand(-1, -1, words_NMD.shape[2]))
 
 
 def token_scores(patches: Tensor, words: Tensor, mode: Matching = "relaxed", cap: int = 3) -> Tensor:

@@ -1,5 +1,5 @@
-"""The terms of the losses that read single tokens: rows of `medclip.training.losses`. After LightCLIP; no code of it was
-found, so both are a reconstruction.
+"""The terms of the losses that read single tokens: rows of `medclip.training.losses`. After LightCLIP; no code of it
+was found, so both are a reconstruction.
 
 `token_alignment` matches patches with words. `masked_words` sends each caption through the text tower a second time,
 some of its tokens masked, with the image's feature added at some layers, and guesses what was masked. A causal tower
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize, pad
 from torch.utils.checkpoint import checkpoint
 
-from medclip.errors import MedclipError, Reason
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.token_alignment import token_alignment_loss
 from medclip.text.checks.matching import match_texts
@@ -30,12 +29,44 @@ from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import Batch
 from medclip.training.recipe.text_losses import MaskedWords, TokenAlignment
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights, weighted
-from medclip.training.steps.text_terms import of_single_images
+from medclip.training.steps.text_terms import of_single_images, refused_loss
 from medclip.training.steps.towers import Seen
 
 STOP_WORDS = frozenset(
-    "a an the and or of in on at to for from by with as is are was were be been being has have had this that these "
-    "those there it its".split()
+    {
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "as",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "has",
+        "have",
+        "had",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "it",
+        "its",
+    }
 )
 """Words that no patch shows. Sides, places and denials are none of them."""
 _STREAM = 17
@@ -106,7 +137,7 @@ def token_heads(start: Start, settings: TokenAlignment) -> TokenHeads:
         width = int(visual.transformer.width)
     else:
         cause = f"it matches patches, and an image tower of the class {type(visual).__name__} gives none here"
-        raise _refused("token_alignment", cause, "Leave it out, or train a tower of timm or a ViT of open_clip.")
+        raise refused_loss("token_alignment", cause, "Leave it out, or train a tower of timm or a ViT of open_clip.")
     text = _text_tower("token_alignment", start)
     assert words is not None  # a loss that reads texts needs words
     vocabulary = (words.decode([i]).strip().lower() for i in range(words.vocab_size))
@@ -261,7 +292,7 @@ def word_guesser(start: Start, settings: MaskedWords) -> WordGuesser:
     absent = [layer for layer in layers if not 0 <= layer < num_layers]
     if absent:
         cause = f"there is no text layer {absent[0]} to fuse the image at: the tower has {num_layers}"
-        raise _refused("masked_words", cause, f"Its layers are 0 to {num_layers - 1}.")
+        raise refused_loss("masked_words", cause, f"Its layers are 0 to {num_layers - 1}.")
     assert start.tokenizer is not None  # a loss that reads texts needs words
     return WordGuesser(text, start.tokenizer, start.dim, layers, settings.share, start.recipe.seed)
 
@@ -304,9 +335,5 @@ def _text_tower(name: str, start: Start) -> Any:
     text = getattr(start.model, "text", start.model)
     if not hasattr(text, "ln_final") or getattr(text, "cls_emb", None) is not None:
         cause = f"it reads the words of open_clip's text transformer, and this tower is a {type(text).__name__}"
-        raise _refused(name, cause, "Leave it out: towers of BERT and CoCa are not read by it.")
+        raise refused_loss(name, cause, "Leave it out: towers of BERT and CoCa are not read by it.")
     return text
-
-
-def _refused(name: str, cause: str, hint: str) -> MedclipError:
-    return MedclipError(Reason.RECIPE_INVALID, f"objective.losses.{name}: {cause}.", hint=hint)
