@@ -115,7 +115,7 @@ def token_alignment_loss(
 
 def _first_words(words_NMD: Tensor, most: int) -> Tensor:
     """Return the words in front, in their order, and so much of what is none that each text has `most` places."""
-    order_NM = words_NMD.eq(0).all(2).int().argsort(1, stable=True)[:, :most]
+    order_NM = words_NMD.eq(0).all(2).int().argsort(dim=1, stable=True)[:, :most]
     return words_NMD.gather(1, order_NM[:, :, None].expand(-1, -1, words_NMD.shape[2]))
 
 

@@ -4,8 +4,8 @@ The mathematics of a loss is a file of `medclip.objectives`. A row says where a 
 a sample it reads, what it needs beside features (a frozen model, a module that learns with the towers, tensors of the
 batch), and which terms it adds;
 its functions are "module:function", or the functions themselves. Those of the table are in
-`medclip.training.steps.loss_terms`, and in `text_terms`, `token_terms` and `distilled_text` beside it. A recipe names a loss that has
-a section below `objective.losses`.
+`medclip.training.steps.loss_terms`, and in `text_terms`, `token_terms` and `distilled_text` beside it. A recipe names a
+loss that has a section below `objective.losses`.
 """
 
 from __future__ import annotations

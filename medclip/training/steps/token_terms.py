@@ -32,42 +32,11 @@ from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights,
 from medclip.training.steps.text_terms import of_single_images, refused_loss
 from medclip.training.steps.towers import Seen
 
-STOP_WORDS = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "from",
-        "by",
-        "with",
-        "as",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "being",
-        "has",
-        "have",
-        "had",
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "it",
-        "its",
-    }
-)
+_JOINING = """
+a an the and or of in on at to for from by with as is are was were be been being has have had this that these those
+there it its
+"""
+STOP_WORDS = frozenset(_JOINING.split())
 """Words that no patch shows. Sides, places and denials are none of them."""
 _STREAM = 17
 _SMALLEST = 0.07
