@@ -118,15 +118,18 @@ def test_the_hardest_are_all_where_there_are_no_more_and_few_are_the_most_alike(
     patches, words = _batch()
     image, text = unit(4, 3, 5).float(), unit(4, 3, 6).float()
     every = token_alignment_loss(patches, words, 9.0)
-    features = {"image_BD": image, "text_BD": text}
-    torch.testing.assert_close(token_alignment_loss(patches, words, 9.0, hardest=3, **features), every)
+    torch.testing.assert_close(
+        token_alignment_loss(patches, words, 9.0, hardest=3, image_BD=image, text_BD=text), every
+    )
     scores = torch.stack([token_scores(one, words) for one in patches[:, None]])
     eye = torch.eye(4, dtype=torch.bool)
     expected = torch.zeros(())
     for s, alike in ((scores, image @ text.T), (scores.T, text @ image.T)):
         hard = s.gather(1, alike.masked_fill(eye, -9).argmax(1, keepdim=True))
         expected = expected + cross_entropy(9 * torch.cat([s.diagonal()[:, None], hard], 1), torch.zeros(4).long()) / 2
-    torch.testing.assert_close(token_alignment_loss(patches, words, 9.0, hardest=1, **features), expected)
+    torch.testing.assert_close(
+        token_alignment_loss(patches, words, 9.0, hardest=1, image_BD=image, text_BD=text), expected
+    )
 
 
 def test_a_text_without_words_takes_no_part() -> None:

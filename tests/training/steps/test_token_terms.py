@@ -101,13 +101,12 @@ def _logits(plan: dict[str, Any], out: Path, layers: str) -> tuple[torch.Tensor,
     trainer = _trainer(plan, out, f"objective.losses={{masked_words: {{fuse_layers: {layers}}}}}")
     (guesser,) = (one.state for one in trainer.losses if one.name == "masked_words")
     text = getattr(trainer.towers.clip, "text", trainer.towers.clip)
+    assert trainer.tokenizer is not None
     tokens = torch.from_numpy(trainer.tokenizer.encode(["a chest film of a disc", "no disc"])).long()
     guessed = torch.zeros_like(tokens, dtype=torch.bool)
     guessed[:, 2] = True
-    images = torch.eye(16)[:4].split(2)
-    first, second = (
-        guesser.logits(text, tokens, tokens != trainer.tokenizer.pad_id, guessed, guessed, x) for x in images
-    )
+    images, used = torch.eye(16)[:4].split(2), tokens != trainer.tokenizer.pad_id
+    first, second = (guesser.logits(text, tokens, used, guessed, guessed, x) for x in images)
     return first, second
 
 
