@@ -248,9 +248,13 @@ class Towers(nn.Module):
             with pooled(clip.visual) as seen, last_states(clip.visual) as states:
                 features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
-            of_words = () if self._pad_id is None else (tokens_BL, words[0] if words else None)
-            about = Seen(clip, images_BCHW, seen[0] if seen else features_BD, image_BD, *of_words)
-            about = about._replace(state=states[0] if states else None, prepared=prepared or {})
+            about = Seen(
+                *(clip, images_BCHW, seen[0] if seen else features_BD, image_BD),
+                tokens_BL=None if self._pad_id is None else tokens_BL,
+                words_BLW=words[0] if words else None,
+                state=states[0] if states else None,
+                prepared=prepared or {},
+            )
             extra = {name: look(about) for name, look in looks.items()}
         if view_types_BV3 is not None and there_P is not None:
             every, views = view_types_BV3.shape[:2]
