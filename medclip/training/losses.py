@@ -4,8 +4,8 @@ The mathematics of a loss is a file of `medclip.objectives`. A row says where a 
 a sample it reads, what it needs beside features (a frozen model, a module that learns with the towers, tensors of the
 batch), and which terms it adds;
 its functions are "module:function", or the functions themselves. Those of the table are in
-`medclip.training.steps.loss_terms`, and in `text_terms` and `distilled_text` beside it. A recipe names a loss that has
-a section below `objective.losses`.
+`medclip.training.steps.loss_terms`, and in `text_terms`, `token_terms` and `distilled_text` beside it. A recipe names a
+loss that has a section below `objective.losses`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from medclip.training.recipe.text_losses import (
     EditPairs,
     HardNegatives,
     LongCaptions,
+    MaskedWords,
     Softened,
     Tags,
+    TokenAlignment,
 )
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
 _TEXT_TERMS = "medclip.training.steps.text_terms"
 _DISTILLED = "medclip.training.steps.distilled_text"
+_TOKENS = "medclip.training.steps.token_terms"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Loss:
     prepare: Target | None = None
     """(state, batch, number of the step): returns tensors by name, made on the CPU ahead of the step:
     `step.inputs.extra[name]`. The same names for every batch."""
+    sees: tuple[str, ...] = ()
+    """Names of those tensors, of one row for each sample, that `look` gets as well: `seen.prepared[name]`."""
 
     def __post_init__(self) -> None:
         """Refuse a row that reads texts of no role."""
@@ -166,6 +171,23 @@ _ROWS: dict[str, Loss] = {
         texts=(OWN, "pair"),
         begin=f"{_TEXT_TERMS}:of_single_images",
         prepare=f"{_TEXT_TERMS}:partner_keys",
+    ),
+    "token_alignment": Loss(
+        f"{_TOKENS}:aligned",
+        section=TokenAlignment,
+        texts=(OWN,),
+        begin=f"{_TOKENS}:token_heads",
+        look=f"{_TOKENS}:seen_by",
+    ),
+    "masked_words": Loss(
+        f"{_TOKENS}:guessed",
+        section=MaskedWords,
+        texts=(OWN,),
+        adds_up=True,
+        begin=f"{_TOKENS}:word_guesser",
+        look=f"{_TOKENS}:seen_by",
+        prepare=f"{_TOKENS}:mask_captions",
+        sees=("tokens_BL", "used_BL", "masked_BL", "target_BL"),
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

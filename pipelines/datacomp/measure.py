@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import result_tables
 import yaml
-from measured_plan import ARMS, BASE, HARD_NEGATIVES, RETRIEVED, REWRITE, SCALES, SEEDS, TASKS, Arm
+from measured_plan import ARMS, BASE, HARD_NEGATIVES, LOSS_ARMS, RETRIEVED, REWRITE, SCALES, SEEDS, TASKS, Arm
 from measured_split import Split, load_split
 from measuring import read_rows, trained, write_rows
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ from medclip.text.vocabulary.load import load_task
 
 HERE = Path(__file__).parent
 DECIMALS = 5
+EVERY_ARM = {**ARMS, **LOSS_ARMS}
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Study:
         recipe["data"]["shards"] = str(self.rewritten() if arm.rewritten else self.shards)
         if arm.rewritten:
             recipe["objective"]["losses"] = dict(HARD_NEGATIVES)
+        recipe["objective"] |= arm.objective
         if (kept := self.selection(name, arm, seed)) is not None:
             recipe["data"]["selection"] = str(kept)
         return recipe
@@ -230,7 +232,7 @@ def run_all(study: Study, arms: Sequence[str], seeds: Sequence[int]) -> None:
             out = study.run / study.scale / "results" / f"{name}_{seed}.json"
             if out.is_file():
                 continue
-            begun, arm = monotonic(), ARMS[name]
+            begun, arm = monotonic(), EVERY_ARM[name]
             pack = trained(study.run / study.scale / "packs" / f"{name}_{seed}", study.recipe(name, arm, seed))
             model = load_model(pack)
             if split is None:
@@ -263,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="shared")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=EVERY_ARM, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     arguments = parser.parse_args()
     study = Study(arguments.run, arguments.scale)

@@ -15,7 +15,7 @@ that `concept` runs last, as far as there is time, and three seeds are aimed at.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 BASE = "none"
@@ -31,6 +31,8 @@ class Arm:
     """Whether the selection is drawn anew with each seed; else all seeds train on one selection."""
     rewritten: bool = False
     """Whether it trains on what `pairs rewrite` made of the shards, with its false texts as hard negatives."""
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    """What it changes of the recipe's objective, where arms differ by a loss and not by what they are trained on."""
 
 
 SCORER = "medclip-mini"
@@ -49,6 +51,18 @@ ARMS: Mapping[str, Arm] = {
 }
 """Every step as it is by default. `concept` came on top of the five that the comparison is about, because book figures
 are what it is for."""
+LOSS_ARMS: Mapping[str, Arm] = {
+    "token_alignment": Arm(objective={"losses": {"token_alignment": {}}}),
+    "masked_words": Arm(objective={"losses": {"masked_words": {}}}),
+    "lightclip": Arm(
+        objective={"contrastive": 0, "losses": {"softened": {}, "token_alignment": {}, "masked_words": {}}}
+    ),
+}
+"""Losses against the same recipe without them, over all pairs: a comparison, a run folder and a family of 12 p-values
+of their own (three arms, four measures), `--arms none token_alignment masked_words lightclip --seeds 0 1 2`. Weights
+and all else as they are by default, fixed on 2 December 2026 before any figure of them was seen. The suite is `TASKS`;
+step time and memory are those of benchmarks/loss_step.py. Nothing but these twelve runs is looked at before the tables;
+fewer seeds are said to be fewer."""
 REWRITE: Mapping[str, Any] = {"seed": 0}
 """The file rewrite.yaml: rules, and false texts that words alone do not tell."""
 HARD_NEGATIVES: Mapping[str, Any] = {"hard_negatives": {"weight": 1.0, "form": "pairwise"}}

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from measured_plan import ARMS, BASE, MEASURES, NUM_RESAMPLES, TASKS
+from measured_plan import ARMS, BASE, LOSS_ARMS, MEASURES, NUM_RESAMPLES, TASKS
 from measuring import in_words, plain
 from numpy.typing import NDArray
 
@@ -50,7 +50,7 @@ def read_results(folder: Path) -> tuple[dict[str, dict[int, Any]], tuple[int, ..
     for path in sorted((folder / "results").glob("*.json")):
         one = json.loads(path.read_text(encoding="utf-8"))
         results.setdefault(one["arm"], {})[one["seed"]] = one
-    arms = [name for name in ARMS if name in results]
+    arms = [name for name in (*ARMS, *LOSS_ARMS) if name in results]
     seeds = sorted(set.intersection(*[set(results[name]) for name in arms])) if arms else []
     if BASE not in arms or not seeds:
         raise SystemExit(f"{folder}: no seed is there of which every arm has a result, {BASE} among them.")

@@ -23,6 +23,7 @@ from medclip.objectives.pairs import Pairs
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.objectives.softened import softened_loss
+from medclip.objectives.token_alignment import token_alignment_loss
 from medclip.training.steps.step import cached_backward
 from tests.kits.objectives import part_of, unit
 
@@ -96,6 +97,19 @@ def cases() -> dict[str, Case]:
         found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(
             f[0], f[1], torch.stack(f[2:], 1), false[rows], s, part_of(pairs, rows), group=group, chunk=4
         )
+    for name in ("plain", "all", "nobody"):
+        for hardest in (None, 3):
+            found[f"tokens {name} {hardest}"] = lambda f, s, b, rows, group, pairs=PAIRS[name], num=hardest: (
+                token_alignment_loss(
+                    *(torch.stack(f[:3], 1), torch.stack(f[2:], 1), s),
+                    cap=2,
+                    hardest=num,
+                    image_BD=f[0],
+                    text_BD=f[3],
+                    pairs=part_of(pairs, rows),
+                    group=group,
+                )
+            )
     # Partners on one rank and on two, three of one pair, and two whose texts are equal.
     pair = torch.tensor([1, 2, 3, 1, 4, 4, -1, 2, -1, 3, 3, 9])[:, None]
     same = torch.tensor([-1, -1, -1, -1, 7, 7, -1, -1, -1, -1, -1, -1])[:, None]

@@ -36,13 +36,13 @@ def test_every_arm_sees_as_many_samples_whatever_it_keeps(
     monkeypatch.setattr(stage.Study, "rewritten", lambda self: self.run / "rewritten")
     monkeypatch.setattr(stage.Study, "selection", lambda self, name, arm, seed: None)
     for scale in stage.SCALES:
-        recipes = {name: stage.Study(tmp_path, scale).recipe(name, arm, 1) for name, arm in stage.ARMS.items()}
+        recipes = {name: stage.Study(tmp_path, scale).recipe(name, arm, 1) for name, arm in stage.EVERY_ARM.items()}
         seen = {recipe["train"]["max_steps"] * recipe["train"]["batch_size"] for recipe in recipes.values()}
         assert seen == {stage.SCALES[scale].seen}, scale
         for recipe in recipes.values():
             load_recipe(recipe)
         changed = {name for name, recipe in recipes.items() if recipe["objective"].get("losses")}
-        assert changed == {"rewritten"}
+        assert changed == {"rewritten", *stage.LOSS_ARMS}
         of_arms = [recipe | {"name": "", "objective": "", "data": ""} for recipe in recipes.values()]
         assert all(one == of_arms[0] for one in of_arms), "one recipe"
 

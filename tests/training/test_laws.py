@@ -168,6 +168,9 @@ KINDS = {
         lambda places: signal_recipe(places.signals), goes_on=("data.worker_kind=process", "data.cache_mb=0")
     ),
     "edit pairs": Kind(lambda places: tiny_recipe(places.pairs), ("objective.losses={edit_pairs: {}}",), stops=(3,)),
+    "tokens aligned, words masked": Kind(
+        _films, ("objective.losses={token_alignment: {hardest: 3}, masked_words: {}}", "train.micro_batch=3")
+    ),
     "lens": Kind(_lens, stops=(1,)),
     "examinations": Kind(lambda places: exam_recipe(places.exams), (HEADS,)),
 }

@@ -29,6 +29,7 @@ AT_NIGHT = {
     "hidden",
     "native",
     "changed_late",
+    "tokens",
     "count_ddp_2",
     "count_ddp_7",
     "beside_ddp",
@@ -54,6 +55,7 @@ def _tonight(jobs: list[dict[str, Any]], prefix: str = "") -> list[dict[str, Any
 
 
 EXPERTS = ["model.experts={count: 3, share: 0.5}"]
+TOKENS = ["objective.losses={token_alignment: {hardest: 3}, masked_words: {share: 0.4}}"]
 NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
 
 
@@ -123,6 +125,8 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
         {"out": "hidden", "overrides": ["objective.masked={weight: 0.5}", "model.size_px=64", *small]},
         {"out": "native", "overrides": [*NATIVE, *small]},
         {"out": "native_fsdp", "overrides": [*NATIVE, *fsdp]},
+        {"out": "tokens", "overrides": TOKENS},
+        {"out": "tokens_fsdp", "overrides": [*TOKENS, *fsdp, *small]},
         {"out": "experts", "overrides": EXPERTS},
         {"out": "experts_fsdp", "overrides": [*EXPERTS, *fsdp]},
         {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}", "data.verify=full"]},
@@ -150,6 +154,7 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
         hidden = ["objective.masked={weight: 0.5}", "model.size_px=64"]
         run_recipe(plan, hidden, out=folder / "hidden_one")
     run_recipe(plan, NATIVE, out=folder / "native_one")
+    run_recipe(plan, TOKENS, out=folder / "tokens_one")
     return folder
 
 
@@ -272,6 +277,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(runs: Path, name: str) -> No
 
 def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
     assert _losses(runs / "siglip") == pytest.approx(_losses(runs / "siglip_one"), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", _ways("tokens", "tokens_fsdp"))
+def test_tokens_teach_two_ranks_what_they_teach_one(runs: Path, name: str) -> None:
+    assert _losses(runs / name) == pytest.approx(_losses(runs / "tokens_one"), abs=2e-4)
 
 
 def test_experts_of_sharded_ranks_learn_what_those_of_plain_ranks_learn(runs: Path) -> None:

@@ -78,3 +78,33 @@ class EditPairs(Section):
     """
 
     weight: float = Field(default=1.0, gt=0)
+
+
+class TokenAlignment(Section):
+    """`token_alignment`: images are contrasted with captions by the similarity of their matched tokens: patches or
+    places of the last map with words that are no stop words (LightCLIP). Two linear heads and a scale learn with the
+    run and stay behind.
+    """
+
+    weight: float = Field(default=0.5, gt=0)
+    mode: Literal["relaxed", "hungarian", "filip"] = "relaxed"
+    """How tokens are matched: `medclip.objectives.token_alignment.match_tokens`."""
+    cap: int = Field(default=3, ge=1)
+    """Most patches of a word in the relaxed matching."""
+    hardest: int | None = Field(default=None, ge=1)
+    """Others that each image and each text is compared with, the most alike by their features; all where None."""
+    patches: int = Field(default=32, ge=1)
+    """Patches of an image that take part: those of the largest norm."""
+
+
+class MaskedWords(Section):
+    """`masked_words`: words of the caption are masked and guessed by the text tower, which gets the image's feature at
+    some of its layers and sees the caption both ways for it (LightCLIP). Findings that the vocabulary names are masked
+    as a whole. A learned vector stands for a masked word, whatever the tokenizer has; all of it stays behind.
+    """
+
+    weight: float = Field(default=0.2, gt=0)
+    share: float = Field(default=0.15, gt=0, lt=1)
+    """Share of a caption's tokens that are guessed: of ten, eight are masked, one is another word and one stays."""
+    fuse_layers: tuple[int, ...] | None = None
+    """Text layers, from 0, in front of which the image's feature is added; the first and the middle one where None."""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.load_start import load_start
 from medclip.models.towers.table import ROTARY
 from medclip.objectives.distill import mean_of_windows, token_errors
@@ -22,7 +21,7 @@ from medclip.training.batches.loader import Batch
 from medclip.training.recipe.text_losses import DistilledCaptions, DistilledLong
 from medclip.training.steps.frozen_models import TowerTeacher
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights, weighted
-from medclip.training.steps.text_terms import of_single_images
+from medclip.training.steps.text_terms import of_single_images, refused_loss
 from medclip.training.steps.towers import Seen
 
 _FACTS = 3
@@ -40,7 +39,7 @@ def tower_teacher(start: Start, settings: DistilledCaptions | DistilledLong) -> 
     m, words = start.recipe.model, start.tokenizer
     place = settings.teacher or m.start
     if place is None:
-        raise _refused(name, "there is no teacher: the recipe has no model.start", "Say its teacher.")
+        raise refused_loss(name, "there is no teacher: the recipe has no model.start", "Say its teacher.")
     of_start = settings.teacher is None
     started = load_start(
         place,
@@ -52,15 +51,15 @@ def tower_teacher(start: Start, settings: DistilledCaptions | DistilledLong) -> 
     student: Any
     text, student = (getattr(model, "text", model) for model in (started.model, start.model))
     if not (hasattr(text, "ln_final") and hasattr(student, "ln_final")):
-        raise _refused(name, "it compares open_clip's own text transformers, and this is a BERT", "Leave it out.")
+        raise refused_loss(name, "it compares open_clip's own text transformers, and this is a BERT", "Leave it out.")
     if started.config["text_cfg"].get(ROTARY) is not None:
         cause = f"the text tower of {place} has rotary positions, and would teach nothing else"
-        raise _refused(name, cause, "Name as its teacher the pack that it was distilled from.")
+        raise refused_loss(name, cause, "Name as its teacher the pack that it was distilled from.")
     assert words is not None  # a loss that reads texts needs words
     sizes = text.ln_final.normalized_shape, started.config["embed_dim"]
     if sizes != (student.ln_final.normalized_shape, start.dim) or not _same_words(started.tokenizer, words):
         cause = f"the text tower of {place} has other widths or other words than the one that learns"
-        raise _refused(name, cause, "Name a teacher of the same sizes and tokenizer.")
+        raise refused_loss(name, cause, "Name a teacher of the same sizes and tokenizer.")
     return TowerTeacher(started.model, started.tokenizer, words, start.device)
 
 
@@ -68,10 +67,6 @@ def _same_words(one: Tokenizer, other: Tokenizer) -> bool:
     length = min(one.context_length, other.context_length)
     ids, others = (x.encode(["a chest x-ray, 7 mm nodule"])[0, : length - 1].tolist() for x in (one, other))
     return ids == others and one.vocab_size == other.vocab_size
-
-
-def _refused(name: str, cause: str, hint: str) -> MedclipError:
-    return MedclipError(Reason.RECIPE_INVALID, f"objective.losses.{name}: {cause}.", hint=hint)
 
 
 def words_beside_teacher(teacher: TowerTeacher, seen: Seen) -> Tensor:

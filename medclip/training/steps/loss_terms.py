@@ -276,6 +276,7 @@ class ActiveLoss(NamedTuple):
     look: Callable[[Any, Seen], Tensor] | None
     prepare: Callable[[Any, Batch, int], Mapping[str, Tensor]] | None
     adds_up: bool
+    sees: tuple[str, ...] = ()
 
 
 def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
@@ -293,7 +294,7 @@ def _begun(start: Start, name: str, row: Loss, settings: Any) -> ActiveLoss:
     )
     assert terms is not None
     state = settings if begin is None else begin(start, settings)
-    return ActiveLoss(name, settings, state, terms, look, prepare, row.adds_up)
+    return ActiveLoss(name, settings, state, terms, look, prepare, row.adds_up, row.sees)
 
 
 def image_weights(inputs: Inputs) -> Tensor:

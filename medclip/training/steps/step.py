@@ -341,6 +341,12 @@ class StepComputer:
                 for role, of in inputs.texts.items()
                 if of.tokens_BKL.shape[2]
             }
+        if inputs.extra:
+            given["prepared"] = {
+                one.name: {key: inputs.extra[one.name][key][part] for key in one.sees}
+                for one in self._losses
+                if one.sees
+            }
         masks = (None if mask_BL is None else mask_BL[rows] for mask_BL in (inputs.mask_BL, inputs.decoded_BL))
         mask_BL, decoded_BL = masks
         images_BCHW = self._normalised(inputs.images[rows])

@@ -41,6 +41,11 @@ def of_single_images(start: Start, settings: object) -> object:
     return settings
 
 
+def refused_loss(name: str, cause: str, hint: str) -> MedclipError:
+    """Return the error of a loss that cannot be computed."""
+    return MedclipError(Reason.RECIPE_INVALID, f"objective.losses.{name}: {cause}.", hint=hint)
+
+
 @dataclass(frozen=True)
 class GrowingShare:
     """The share of other pairs, step by step."""

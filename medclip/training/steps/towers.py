@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from medclip.models.towers.tokens import Tokens, image_tokens, timm_tokens, wrapped_head
 from medclip.training.steps.fast_towers import FrozenPrefix, encode_short, word_states
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.supervised import RiskHead, SupervisedHead
@@ -66,6 +67,27 @@ def pooled(visual: Any) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def last_states(visual: Any) -> Iterator[list[Any]]:
+    """Note what a trunk of timm gives its head while a tower is called, tokens or a map; nothing of other towers."""
+    states: list[Any] = []
+    trunk = getattr(visual, "trunk", None)
+    head = getattr(trunk, "forward_head", None)
+    if trunk is None or head is None:
+        yield states
+        return
+
+    def noting(*of: Any, **named: Any) -> Any:
+        states.append(named if "patches" in named else of[0])
+        return head(*of, **named)
+
+    trunk.forward_head = noting  # in front of the class's: it is a method, which no hook of torch reaches
+    try:
+        yield states
+    finally:
+        del trunk.forward_head
 
 
 LOSS_PARAMETERS = ("logit_scale", "logit_bias")
@@ -129,6 +151,17 @@ class Seen(NamedTuple):
     words_BLW: Tensor | None = None
     """What the text tower makes of each of their first tokens, up to the longest caption, behind its last norm; None
     for towers that have none, such as BERT's."""
+    state: Any = None
+    """What a trunk of timm gave its head, tokens or the last map; None of other towers."""
+    prepared: Mapping[str, Mapping[str, Tensor]] = {}
+    """What losses made ahead of the step of these samples, by their names: `Loss.sees`."""
+
+    def image_tokens(self) -> Tokens[Tensor]:
+        """Return the tokens of the images; towers that are none of timm's are asked once more for them."""
+        visual = self.model.visual
+        if self.state is None:
+            return image_tokens(visual, self.images, pool=False)
+        return timm_tokens(visual.trunk, self.images, wrapped_head(visual), pool=False, state=self.state)
 
 
 class Towers(nn.Module):
@@ -183,6 +216,7 @@ class Towers(nn.Module):
         view_types_BV3: Tensor | None = None,
         there_P: Tensor | None = None,
         texts: Mapping[str, tuple[Tensor, Tensor, int]] | None = None,
+        prepared: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> TowerOutputs:
         """Encode a batch.
 
@@ -197,6 +231,7 @@ class Towers(nn.Module):
             there_P: int64, of examinations: which of the B x V places each image has.
             texts: Texts beside the captions, by their role: int64 tokens [B, K, L], bool [B, K], which there are, and
                 the columns that the longest needs.
+            prepared: Tensors that losses made of these samples ahead of the step, by their names.
         """
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
@@ -210,11 +245,16 @@ class Towers(nn.Module):
         further_texts = {role: self._encode_texts(*of) for role, of in (texts or {}).items()}
         looks = self.looks if self.training else {}
         if self._pad_id is not None or self.supervised is not None or looks:
-            with pooled(clip.visual) as seen:
+            with pooled(clip.visual) as seen, last_states(clip.visual) as states:
                 features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
-            of_words = () if self._pad_id is None else (tokens_BL, words[0] if words else None)
-            about = Seen(clip, images_BCHW, seen[0] if seen else features_BD, image_BD, *of_words)
+            about = Seen(
+                *(clip, images_BCHW, seen[0] if seen else features_BD, image_BD),
+                tokens_BL=None if self._pad_id is None else tokens_BL,
+                words_BLW=words[0] if words else None,
+                state=states[0] if states else None,
+                prepared=prepared or {},
+            )
             extra = {name: look(about) for name, look in looks.items()}
         if view_types_BV3 is not None and there_P is not None:
             every, views = view_types_BV3.shape[:2]
