@@ -11,7 +11,7 @@ from medclip.options import argument, option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:
-    from medclip.pairs.reinforce import ReinforceResult
+    from medclip.pairs.reinforcement import ReinforceResult
 
 
 @options
@@ -28,7 +28,7 @@ class ReinforceOptions(Told, Recipe, Device):
     teachers: Sequence[str | Path] = option(
         "Pack that teaches, by its name or folder; several are an ensemble.",
         default=(),
-        flag="--teacher",
+        word="teacher",
         form="PACK",
         kind=str,
         often=True,
@@ -36,7 +36,7 @@ class ReinforceOptions(Told, Recipe, Device):
     augmentations: int = option("Number of augmentations of each image.", default=10, least=1, often=True)
     captions: int = option("Number of captions that are drawn of each sample.", default=3, least=1)
     texts: str | Path | None = option(
-        "File of sentences, one a line, that are drawn as captions of samples without words.",
+        "Text file of sentences, one a line (.txt), or a table with a column `caption`, that are drawn as captions of samples without words.",
         default=None,
         form="FILE",
         place=True,
@@ -71,8 +71,8 @@ def reinforce(options: ReinforceOptions) -> ReinforceResult:
         >>> medclip.pairs.reinforce("shards", "reinforced", teachers=["medclip-mini"])  # doctest: +SKIP
     """
     from medclip.errors import MedclipError, Reason
-    from medclip.files.readers.text_lines import read_lines
-    from medclip.pairs.reinforce import Reinforcing, reinforce
+    from medclip.pairs.reinforcement import Reinforcing, reinforce
+    from medclip.retrieval.caption_ranking import read_captions
 
     named = options.teachers
     teachers = (named,) if isinstance(named, str | Path) else tuple(named)
@@ -84,7 +84,7 @@ def reinforce(options: ReinforceOptions) -> ReinforceResult:
         tuple(map(str, teachers)),
         options.augmentations,
         options.captions,
-        () if options.texts is None else tuple(read_lines(Path(options.texts))),
+        () if options.texts is None else tuple(filter(None, read_captions(options.texts))),
         options.within,
         split=options.split,
         seed=options.seed,

@@ -9,9 +9,9 @@ ends in the same bytes.
 from __future__ import annotations
 
 import hashlib
-import math
+import tarfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,26 +26,25 @@ from medclip.pairs.selection.pack_vectors import pack_facts
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.sample import Modality
-from medclip.shards.folder import INDEX, STORED_WORDS, counts_of, read_index, write_index
+from medclip.shards.folder import STORED_WORDS, counts_of, read_index, write_index
 from medclip.shards.reading.reinforced import REINFORCED, Reinforcement, to_bfloat16
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.rewrite import TRAIN
-from medclip.shards.writing.tar import TarShard
+from medclip.shards.writing.tar import TarShard, split_name
 from medclip.text.captions.candidates import SYNTHETIC
 from medclip.training.batches.augment import change_to_plain, names_a_side, pixels_identity
 from medclip.training.batches.samples import Drawing
 from medclip.training.recipe.augment import Augment, MedicalAugment
-from medclip.wording import count
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from medclip.models.model import Model
     from medclip.text.captions.record import CaptionRecord
 
 NOTE, WHAT, VERSION = "reinforced.json", "reinforced shards", 1
 AUGMENT = Augment(crop_scale=(0.5, 1.0), medical=MedicalAugment())
 """What is done to images: half of the area stays, so that what is looked for does, and nothing is mirrored."""
+_MEMBERS = 3
+"""Members of a sample."""
 _TEXT, _CHANGE, _SENTENCE = range(3)
 
 
@@ -272,7 +271,13 @@ def _write_index(
         rows,
         [],
         shards=shards,
-        counts={f"by_{of}": counts_of(rows, of) for of in ("split", "modality")},
+        counts={
+            "samples": len(rows),
+            **{f"by_{of}": counts_of(rows, of) for of in ("split", "modality")},
+            "by_reason": {},
+            "patients_by_split": {what.split: len({row["patient"] for row in rows})},
+            "duplicates_across_splits": 0,
+        },
         preprocessing=index["preprocessing"],
         options={REINFORCED: {**facts, "synthetic": counts["synthetic"]}},
         columns=(),
@@ -287,3 +292,15 @@ def _write_index(
         num_bytes=sum(shard["bytes"] for shard in shards),
         teachers=tuple(str(teacher["name"]) for teacher in facts["teachers"]),
     )
+
+
+def _samples_of(path: Path) -> Iterator[tuple[int, int, Reinforcement]]:
+    """Yield offset, size and content of each sample of a tar that was written here."""
+    with tarfile.open(path, "r:") as tar:
+        infos = tar.getmembers()
+        contents = [tar.extractfile(info) for info in infos]
+        parts = [(split_name(info.name)[1], c.read()) for info, c in zip(infos, contents, strict=True) if c is not None]
+    for n in range(0, len(infos), _MEMBERS):
+        last = infos[n + _MEMBERS - 1]
+        end = last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        yield infos[n].offset, end - infos[n].offset, Reinforcement.of_members(dict(parts[n : n + _MEMBERS]))
