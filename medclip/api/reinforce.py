@@ -36,7 +36,8 @@ class ReinforceOptions(Told, Recipe, Device):
     augmentations: int = option("Number of augmentations of each image.", default=10, least=1, often=True)
     captions: int = option("Number of captions that are drawn of each sample.", default=3, least=1)
     texts: str | Path | None = option(
-        "Text file of sentences, one a line (.txt), or a table with a column `caption`, that are drawn as captions of samples without words.",
+        "Text file of sentences, one a line (.txt), or a table with a column `caption`: captions of samples without "
+        "words are drawn of them.",
         default=None,
         form="FILE",
         place=True,

@@ -1,9 +1,9 @@
 """Store beside shards, once, what teachers say: augmentations that can be replayed, captions, vectors of both.
 
-MobileCLIP's dataset reinforcement: students then train at the cost of plain training. Nothing is copied: the images stay
-in their shards, and for each tar of them one of the same name holds what belongs to its samples. All chance is that of
-the seed and the number of the sample; a tar appears when it is whole, so that a run that was killed is given again and
-ends in the same bytes.
+MobileCLIP's dataset reinforcement: students then train at the cost of plain training. Nothing is copied: images stay in
+their shards, and for each tar of them one of the same name holds what belongs to its samples. All chance is that of the
+seed and the number of the sample; a tar appears when it is whole, so that a run that was killed is given again and ends
+in the same bytes.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from medclip.objectives.hard_negatives import pairwise_loss, row_loss
 from medclip.objectives.masked import masked_pixel_loss
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
+from medclip.objectives.reinforced import reinforced_loss
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.objectives.softened import softened_loss
@@ -96,6 +97,21 @@ def cases() -> dict[str, Case]:
         found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(
             f[0], f[1], torch.stack(f[2:], 1), false[rows], s, part_of(pairs, rows), group=group, chunk=4
         )
+    for name in ("plain", "all", "nobody"):
+        for form in ("average", "sigmoid"):
+            found[f"stored teachers {form} {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name], form=form: (
+                reinforced_loss(
+                    *f[:2],
+                    s,
+                    *f[2:],
+                    dims=[2, 4],
+                    scales=[9, 5],
+                    bias=b,
+                    form=form,
+                    pairs=part_of(pairs, rows),
+                    group=group,
+                )
+            )
     # Partners on one rank and on two, three of one pair, and two whose texts are equal.
     pair = torch.tensor([1, 2, 3, 1, 4, 4, -1, 2, -1, 3, 3, 9])[:, None]
     same = torch.tensor([-1, -1, -1, -1, 7, 7, -1, -1, -1, -1, -1, -1])[:, None]

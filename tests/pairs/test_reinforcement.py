@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import medclip
 from medclip.errors import MedclipError, Reason
+from medclip.pairs import reinforcement
 from medclip.shards.reading.reinforced import ReinforcedShards, from_bfloat16
 from medclip.shards.reading.samples import ShardReader
-from medclip.training.batches.augment import change_of_plain
+from medclip.shards.writing.rewrite import rewrite_shards
+from medclip.training.batches.augment import apply_change, change_of_plain
 from medclip.training.loop import run_recipe
-from tests.kits.training import make_shards, tiny_recipe
+from medclip.training.result import read_log
+from tests.kits.training import make_shards, masked_recipe, rewritten_shards, tiny_recipe
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("films"))
+    return make_shards(tmp_path_factory.mktemp("films"), samples_per_shard=8)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +53,6 @@ def test_a_stored_vector_is_what_the_teacher_says_of_the_replayed_image(
     reader, stored = _open(films, reinforced)
     model, one = medclip.models.load(teacher), stored[3]
     assert one.image_AE.shape == (4, 2 * model.dim)
-    from medclip.training.batches.augment import apply_change
-
     images = [
         apply_change(reader.image(reader.members(3)), change_of_plain(change), model.preprocess.size_px)
         for change in one.changes
@@ -63,20 +67,22 @@ def test_a_stored_vector_is_what_the_teacher_says_of_the_replayed_image(
 def test_a_run_that_was_stopped_ends_in_the_same_bytes(
     films: Path, teacher: Path, reinforced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.pairs import reinforcement
+    of_one, asked = reinforcement._stored_of, []
 
-    of_one = reinforcement._stored_of
-
-    def killed(what, reader, i, *others):  # type: ignore[no-untyped-def]
-        if i == 12:
+    def killed(what: Any, reader: Any, i: int, *others: Any) -> Any:
+        asked.append(i)
+        if len(asked) == 13:
             raise KeyboardInterrupt
         return of_one(what, reader, i, *others)
 
-    options = {"teachers": [teacher, teacher], "augmentations": 4, "captions": 2}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(reinforcement, "_stored_of", killed)
-        medclip.pairs.reinforce(films, tmp_path / "r", **options)  # type: ignore[arg-type]
-    medclip.pairs.reinforce(films, tmp_path / "r", **options)  # type: ignore[arg-type]
+    def again() -> None:
+        medclip.pairs.reinforce(films, tmp_path / "r", teachers=[teacher, teacher], augmentations=4, captions=2)
+
+    monkeypatch.setattr(reinforcement, "_stored_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    again()
+    assert asked[13:] == [*range(8, 20)]  # the tar that was whole is not asked of again
     names = sorted(p.name for p in reinforced.iterdir())
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == names
     assert all((tmp_path / "r" / name).read_bytes() == (reinforced / name).read_bytes() for name in names)
@@ -91,7 +97,7 @@ def test_augmentations_far_from_the_best_are_dropped(films: Path, teacher: Path,
 
 
 def test_stored_vectors_of_other_images_or_pixels_are_refused(films: Path, reinforced: Path, tmp_path: Path) -> None:
-    other = make_shards(tmp_path / "other", columns=lambda i: {"finding": str(i)})
+    other = make_shards(tmp_path / "other", columns=lambda i: {"report": f"Film {i}."})
     recipe = tiny_recipe(other)
     recipe["data"]["reinforced"] = str(reinforced)
     recipe["objective"] = {"contrastive": 0, "losses": {"distill": {}}}
@@ -113,13 +119,82 @@ def test_stored_vectors_of_other_images_or_pixels_are_refused(films: Path, reinf
         run_recipe(recipe, out=tmp_path / "run")
 
 
+def test_synthetic_captions_are_a_second_term(teacher: Path, tmp_path: Path) -> None:
+    shards = rewritten_shards(tmp_path / "films", keep_raw=True)
+
+    def with_agent(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
+        value = json.loads(members["json"])
+        written = {"kind": "agent", "text": f"As written of {key}.", "weight": 0.5}
+        value["record"]["candidates"] = [*value["record"].get("candidates", []), written]
+        return members | {"json": json.dumps(value).encode()}
+
+    rewrite_shards(shards, tmp_path / "s", with_agent)
+    result = medclip.pairs.reinforce(tmp_path / "s", tmp_path / "r", teachers=[teacher], augmentations=2)
+    assert result.num_synthetic == 20
+    recipe = tiny_recipe(tmp_path / "s")
+    recipe["data"]["reinforced"] = str(tmp_path / "r")
+    recipe["train"] |= {"max_steps": 1}
+    recipe["objective"] = {"contrastive": 0, "losses": {"distill": {"scales": [10]}}}
+    one, both = (
+        run_recipe(recipe, changes, out=tmp_path / f"run{len(changes)}").folder
+        for changes in ((), ("objective.losses.distill.synthetic=true",))
+    )
+    first, second = (next(e["loss"] for e in read_log(of / "log.jsonl") if e["kind"] == "step") for of in (one, both))
+    assert 1.6 < second / first < 2.4
+
+
+def test_samples_without_words_get_sentences_of_a_file(teacher: Path, tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "films")
+
+    def without_words(_: str, members: dict[str, bytes]) -> dict[str, bytes]:
+        value = json.loads(members["json"])
+        value["record"] |= {"generic": True}
+        return members | {"json": json.dumps(value).encode()}
+
+    rewrite_shards(shards, tmp_path / "s", without_words)
+    (tmp_path / "t.txt").write_text("A chest film.\nA film with a disc.\n\n")
+    medclip.pairs.reinforce(
+        tmp_path / "s", tmp_path / "r", teachers=[teacher], augmentations=1, captions=1, texts=tmp_path / "t.txt"
+    )
+    _, stored = _open(tmp_path / "s", tmp_path / "r")
+    assert {stored[i].texts for i in range(20)} == {("A chest film.",), ("A film with a disc.",)}
+
+
+def test_a_teacher_without_words_or_of_another_modality_is_refused(films: Path, teacher: Path, tmp_path: Path) -> None:
+    alone = run_recipe(masked_recipe(films), ["train.max_steps=1"], out=tmp_path / "masked").pack
+    assert alone is not None
+    with pytest.raises(MedclipError, match="no text tower"):
+        medclip.pairs.reinforce(films, tmp_path / "r", teachers=[alone])
+    with pytest.raises(MedclipError, match="there is no teacher"):
+        medclip.pairs.reinforce(films, tmp_path / "r")
+    shards = tmp_path / "s"
+    shutil.copytree(films, shards)
+    model = SimpleNamespace(
+        name="eyes",
+        has_text=True,
+        preprocess=SimpleNamespace(takes="images"),
+        card=SimpleNamespace(modalities=("fundus",)),
+    )
+    with pytest.raises(MedclipError, match=r"eyes knows fundus, and these shards hold xray\."):
+        reinforcement._refuse(model, ShardReader(shards, "train"))  # type: ignore[arg-type]
+
+
+def test_scales_are_one_for_each_teacher(films: Path, reinforced: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(films)
+    recipe["data"]["reinforced"] = str(reinforced)
+    recipe["objective"] = {"contrastive": 0, "losses": {"distill": {"scales": [10]}}}
+    with pytest.raises(MedclipError, match="1 value for 2 teachers"):
+        run_recipe(recipe, out=tmp_path / "run")
+    recipe["objective"] = {}
+    with pytest.raises(MedclipError, match=r"data\.reinforced and objective\.losses\.distill go together"):
+        run_recipe(recipe, out=tmp_path / "run")
+
+
 def test_a_student_follows_its_teacher(films: Path, reinforced: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(films)
     recipe["data"]["reinforced"] = str(reinforced)
     recipe["objective"] = {"contrastive": 0, "losses": {"distill": {"scales": [10, 10]}}}
     recipe["train"] |= {"epochs": 6, "lr": 0.01}
-    from medclip.training.result import read_log
-
     assert run_recipe(recipe, out=tmp_path / "run").finished
     losses = [e["loss"] for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "step"]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])

@@ -118,7 +118,7 @@ class ReinforcedShards:
                 Reason.PREPROCESSING_MISMATCH,
                 "what is stored here is of other images than those of data.shards.",
                 where=stored.folder,
-                hint="Name the folders in the order of data.shards, or reinforce these shards: medclip pairs reinforce.",
+                hint="Name them in the order of data.shards, or reinforce these shards: medclip pairs reinforce.",
             )
         first = self.facts[0]
         if any(facts[name] != first[name] for facts in self.facts for name in ("teachers", "augment", "pixels")):

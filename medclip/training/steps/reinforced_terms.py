@@ -15,6 +15,7 @@ from medclip.training.batches.loader import Batch
 from medclip.training.recipe.text_losses import Distill
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights
 from medclip.training.steps.text_terms import of_single_images
+from medclip.wording import count
 
 _ROWS = 3
 """Vectors of a sample in a step: of its image, its caption and its synthetic caption."""
@@ -43,7 +44,7 @@ def stored_teachers(start: Start, settings: Distill) -> StoredTeachers:
         if num not in (0, len(teachers)):
             raise MedclipError(
                 Reason.RECIPE_INVALID,
-                f"objective.losses.distill.{name} has {num} values for {len(teachers)} teachers.",
+                f"objective.losses.distill.{name} has {count(num, 'value')} for {count(len(teachers), 'teacher')}.",
                 hint="Name one for each teacher, in the order of --teacher, or leave it out.",
             )
     return StoredTeachers(
