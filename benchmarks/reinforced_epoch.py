@@ -49,7 +49,7 @@ def recipe(shards: Path, size: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=192)
     given = parser.parse_args()

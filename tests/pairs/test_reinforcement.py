@@ -170,14 +170,8 @@ def test_a_teacher_without_words_or_of_another_modality_is_refused(films: Path, 
         medclip.pairs.reinforce(films, tmp_path / "r", teachers=[alone])
     with pytest.raises(MedclipError, match="there is no teacher"):
         medclip.pairs.reinforce(films, tmp_path / "r")
-    shards = tmp_path / "s"
-    shutil.copytree(films, shards)
-    model = SimpleNamespace(
-        name="eyes",
-        has_text=True,
-        preprocess=SimpleNamespace(takes="images"),
-        card=SimpleNamespace(modalities=("fundus",)),
-    )
+    pixels, card = SimpleNamespace(takes="images"), SimpleNamespace(modalities=("fundus",))
+    model = SimpleNamespace(name="eyes", has_text=True, preprocess=pixels, card=card)
     with pytest.raises(MedclipError, match=r"eyes knows fundus, and these shards hold xray\."):
         reinforcement._refuse(model, ShardReader(films, "train"))  # type: ignore[arg-type]
 
