@@ -502,7 +502,9 @@ class Trainer:
             self.reader,
             replace(
                 still,
-                augment=self.recipe.augment if self.reinforced is None else stored_augment(self.reinforced),
+                augment=self.recipe.augment
+                if self.reinforced is None
+                else stored_augment(self.reinforced, self.recipe),
                 reinforced=self.reinforced,
                 roles=self.recipe.roles,
                 keeps_recent=d.num_repeats > 1,

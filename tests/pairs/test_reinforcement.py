@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import medclip
 from medclip.errors import MedclipError, Reason
@@ -185,6 +188,48 @@ def test_scales_are_one_for_each_teacher(films: Path, reinforced: Path, tmp_path
     recipe["objective"] = {}
     with pytest.raises(MedclipError, match=r"data\.reinforced and objective\.losses\.distill go together"):
         run_recipe(recipe, out=tmp_path / "run")
+
+
+def _upstream(folder: Path, member: str) -> Path:
+    """Write a tar as MobileCLIP's own code does, and index it."""
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for i in range(8):
+            file, image = io.BytesIO(), io.BytesIO()
+            vectors = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.standard_normal((2, 2, 6))]
+            np.savez(file, image_emb=vectors[0], text_emb=vectors[1])
+            Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(image, "PNG")
+            params = [[[2, 1, 30, 32], [[6, 0.2], [1, 0.1]]], [[0, 0, 40, 50], True]]
+            for name, content in (
+                ("png", image.getvalue()),
+                ("txt", f"A film {i}.".encode()),
+                ("paug.json", json.dumps({"param_aug": params}).encode()),
+                ("syn.json", json.dumps({"syn_text": [f"As written {i}."]}).encode()),
+                (member, file.getvalue()),
+            ):
+                info = tarfile.TarInfo(f"{i}.{name}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    medclip.shards.index(folder, source="theirs", license_="CC0", modality="xray")
+    return folder
+
+
+def test_shards_of_mobileclips_own_code_are_read_and_pickles_are_not(tmp_path: Path) -> None:
+    place = _upstream(tmp_path / "dr", "npz")
+    recipe = tiny_recipe(place)
+    recipe["data"] |= {"reinforced": str(place), "val_split": None}
+    distill = {"dims": [2, 4], "scales": [10, 10], "synthetic": True}
+    recipe["objective"] = {"contrastive": 0, "losses": {"distill": distill}}
+    assert run_recipe(recipe, out=tmp_path / "run").finished
+    for dims, words in (([], "dims is"), ([2, 3], "6 values, and those of the teachers add up to 5")):
+        recipe["objective"]["losses"]["distill"] = distill | {"dims": dims}
+        with pytest.raises(MedclipError, match=words):
+            run_recipe(recipe, out=tmp_path / "run2")
+    pickled = str(_upstream(tmp_path / "pickled", "pth.gz"))
+    recipe["data"] |= {"shards": pickled, "reinforced": pickled}
+    with pytest.raises(MedclipError, match=r"pth\.gz, a pickle"):
+        run_recipe(recipe, out=tmp_path / "run3")
 
 
 def test_a_student_follows_its_teacher(films: Path, reinforced: Path, tmp_path: Path) -> None:

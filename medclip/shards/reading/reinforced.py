@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,9 @@ REINFORCED = "reinforced"
 class Reinforcement:
     """What is stored of one sample."""
 
-    changes: tuple[Mapping[str, Any], ...]
-    """Plain values of A changes of its image; none where nothing could be made of it."""
+    changes: tuple[Any, ...]
+    """Plain values of A changes of its image, of shards of others lists as MobileCLIP has them; none where nothing
+    could be made of it."""
     texts: tuple[str, ...]
     """Its K captions."""
     synthetic: tuple[str, ...]
@@ -61,8 +62,12 @@ class Reinforcement:
         return {name: _plain(value) for name, value in values.items()} | {VECTORS: file.getvalue()}
 
     @classmethod
-    def of_members(cls, parts: Mapping[str, bytes]) -> Reinforcement:
-        """Read what `members` returned.
+    def of_members(cls, parts: Mapping[str, bytes], captions: Sequence[str] = ()) -> Reinforcement:
+        """Read what `members` returned, or the members of MobileCLIP's own shards.
+
+        Args:
+            parts: Members of a sample, by extension.
+            captions: Captions of the sample, for shards that do not say them in `syn.json`.
 
         Raises:
             KeyError, ValueError, TypeError: It is something else.
@@ -70,7 +75,12 @@ class Reinforcement:
         changes, texts = json.loads(parts[CHANGES]), json.loads(parts[TEXTS])
         with np.load(io.BytesIO(parts[VECTORS]), allow_pickle=False) as vectors:
             image_AE, text_KE = vectors["image_emb"], vectors["text_emb"]
-        value = cls(tuple(changes["changes"]), tuple(texts["texts"]), tuple(texts["syn_text"]), image_AE, text_KE)
+        if "param_aug" in changes:
+            synthetic = tuple(map(str, texts["syn_text"]))
+            image_AE, text_KE = (to_bfloat16(np.asarray(of, np.float32)) for of in (image_AE, text_KE))
+            value = cls(tuple(changes["param_aug"]), tuple(captions), synthetic, image_AE, text_KE)
+        else:
+            value = cls(tuple(changes["changes"]), tuple(texts["texts"]), tuple(texts["syn_text"]), image_AE, text_KE)
         sizes = len(value.changes), len(value.texts) + len(value.synthetic)
         if (len(image_AE), len(text_KE)) != sizes or {image_AE.dtype, text_KE.dtype} != {np.dtype(np.uint16)}:
             raise ValueError("vectors of other changes or captions")
@@ -112,6 +122,16 @@ class ReinforcedShards:
     def __init__(self, stored: ShardReader, reader: ShardReader) -> None:
         self._stored = stored
         self.facts = facts_of(stored)
+        self.is_foreign = any(facts["pixels"] is None for facts in self.facts)
+        """They are shards of others: images, captions and vectors lie in the same tars."""
+        if self.is_foreign and VECTORS not in (parts := stored.members(0)):
+            kind = "pth.gz, a pickle" if "pth.gz" in parts else "no npz"
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET,
+                f"the vectors of these shards lie in {kind}, which is not opened.",
+                where=stored.folder,
+                hint="Store image_emb and text_emb of each sample with numpy.savez; or run medclip pairs reinforce.",
+            )
         hashes = [digest for facts in self.facts for digest in facts["images"]]
         if hashes != list(reader.shard_hashes) or len(stored) != len(reader):
             raise MedclipError(
@@ -151,7 +171,10 @@ class ReinforcedShards:
             MedclipError: CORRUPT; as `ShardReader.members`.
         """
         try:
-            return Reinforcement.of_members(self._stored.members(i))
+            parts = self._stored.members(i)
+            return Reinforcement.of_members(
+                parts, self._stored.understand(i, parts)[0].texts if self.is_foreign else ()
+            )
         except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as e:
             raise MedclipError(
                 Reason.CORRUPT, f"what is stored of sample {i} is not readable.", where=self._stored.folder
@@ -166,7 +189,11 @@ def facts_of(stored: ShardReader) -> list[dict[str, Any]]:
     """
     facts = []
     for folder in stored.folders:
-        one = (read_index(folder).get("options") or {}).get(REINFORCED)
+        index = read_index(folder)
+        one = (index.get("options") or {}).get(REINFORCED)
+        if one is None and "foreign" in index:
+            images = [shard["sha256"] for shard in index["shards"] if shard["split"] == stored.split]
+            one = {"pixels": None, "augment": None, "teachers": [], "synthetic": 1, "images": images}
         if one is None:
             raise MedclipError(
                 Reason.WRONG_USE,

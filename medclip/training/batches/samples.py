@@ -37,6 +37,7 @@ from medclip.training.batches.augment import (
     names_a_side,
 )
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
+from medclip.training.batches.mobileclip_replay import StoredChange, change_of_params, replay
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.sample_texts import (
     ALL_SIDES,
@@ -118,7 +119,7 @@ class Drawing:
     @property
     def scale(self) -> tuple[int | None, float]:
         """Arguments of `medclip.shards.stored_data.decode`. Validation has the pixels that a model is used with."""
-        if self.decode == "full":
+        if self.decode == "full" or (self.reinforced is not None and self.reinforced.is_foreign):
             return None, DRAFT_GAP
         return self.wanted_px, 1.0 if self.decode == "scaled" and self.augment is not None else DRAFT_GAP
 
@@ -179,11 +180,13 @@ class Drawing:
         )
         return Caption("" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated)
 
-    def draw(self, stored: Image.Image, change: Change | None) -> NDArray[np.uint8]:
+    def draw(self, stored: Image.Image, change: Change | StoredChange | None) -> NDArray[np.uint8]:
         """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
         pixels, budget = self.preprocess, self.preprocess.budget
         if change is None:
             image = pixels.fit(np.atleast_3d(np.asarray(stored)))
+        elif isinstance(change, StoredChange):
+            return replay(stored, change, pixels.size_px)
         elif budget is not None:
             image = apply_change(stored, change, budget.size_px(stored.height, stored.width))
         else:
@@ -283,7 +286,7 @@ class Made:
 class _Stored(NamedTuple):
     """What was drawn of the stored changes, captions and vectors of a sample."""
 
-    change: Change | None
+    change: Change | StoredChange | None
     text: str
     """"" where nothing is stored of it: it is a sample without a caption."""
     synthetic: str
@@ -411,7 +414,9 @@ class Samples:
         if stored.synthetic:
             rows_3E[2] = stored.text_KE[len(stored.texts) + s]
         synthetic = stored.synthetic[s] if stored.synthetic else ""
-        return _Stored(change_of_plain(stored.changes[a]), stored.texts[k], synthetic, rows_3E.tobytes())
+        values = stored.changes[a]
+        change = change_of_params(values) if isinstance(values, list) else change_of_plain(values)
+        return _Stored(change, stored.texts[k], synthetic, rows_3E.tobytes())
 
     def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> Caption:
         d = self.drawing

@@ -87,6 +87,8 @@ def refuse_other_pixels(stored: ReinforcedShards, reader: ShardReader) -> None:
     Raises:
         MedclipError: PREPROCESSING_MISMATCH.
     """
+    if stored.is_foreign:
+        return  # nobody knows what they were made with
     noted, here = stored.facts[0]["pixels"], pixels_identity() | {"preprocessing": dict(reader.preprocessing)}
     if noted == here:
         return
@@ -101,9 +103,9 @@ def refuse_other_pixels(stored: ReinforcedShards, reader: ShardReader) -> None:
     )
 
 
-def stored_augment(stored: ReinforcedShards) -> Augment:
-    """Return what the stored augmentations were drawn with."""
-    return Augment.model_validate(stored.facts[0]["augment"])
+def stored_augment(stored: ReinforcedShards, recipe: Recipe) -> Augment:
+    """Return what the stored augmentations were drawn with; of shards of others, which do not say it, the recipe's."""
+    return recipe.augment if stored.is_foreign else Augment.model_validate(stored.facts[0]["augment"])
 
 
 def refuse_lacking_texts(reader: ShardReader, recipe: Recipe, stored: ReinforcedShards | None = None) -> None:

@@ -94,6 +94,8 @@ class Distill(Section):
     form: Literal["average", "plain", "sigmoid"] = "average"
     """Softmaxes of the teachers are averaged; or one softmax is made of their joined vectors; or each pair is a
     question by itself."""
+    dims: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Widths of the teachers, for shards that MobileCLIP's own code reinforced, which do not say them."""
     scales: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Factor of the cosines of each teacher; their own where empty. At 100 small batches are told next to nothing but
     what belongs together."""

@@ -38,7 +38,14 @@ def stored_teachers(start: Start, settings: Distill) -> StoredTeachers:
     """
     of_single_images(start, settings)
     assert start.reinforced is not None  # the recipe names none without
-    teachers = start.reinforced["teachers"]
+    teachers = start.reinforced["teachers"] or [{"dim": dim, "scale": 100, "bias": 0} for dim in settings.dims]
+    if not teachers or (settings.dims and settings.dims != tuple(teacher["dim"] for teacher in teachers)):
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"objective.losses.distill.dims is {list(settings.dims)}, and the stored vectors say "
+            f"{[teacher['dim'] for teacher in teachers] or 'nothing'}.",
+            hint="Name the width of each teacher of shards of others, such as [768, 768]; else leave it out.",
+        )
     for name in ("scales", "biases"):
         num = len(getattr(settings, name))
         if num not in (0, len(teachers)):
@@ -58,6 +65,12 @@ def stored_rows(teachers: StoredTeachers, batch: Batch, _: int) -> Mapping[str, 
     """Return the vectors of each sample, zeros for one that takes no part: bfloat16 [b, 3, E]."""
     width = sum(teachers.dims)
     empty = bytes(2 * _ROWS * width)
+    if other := next((len(one) for one in batch.stored if one and len(one) != len(empty)), None):
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"the stored vectors have {other // (2 * _ROWS)} values, and those of the teachers add up to {width}.",
+            hint="Name the width of each teacher: objective.losses.distill.dims.",
+        )
     rows = b"".join(stored or empty for stored in (batch.stored or (b"",) * len(batch.keys)))
     return {"rows": torch.frombuffer(bytearray(rows), dtype=torch.bfloat16).view(-1, _ROWS, width)}
 
