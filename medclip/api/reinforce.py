@@ -46,9 +46,10 @@ class ReinforceOptions(Told, Recipe, Device):
         "Largest distance of an augmentation's cosine with the captions from the sample's best, such as 0.05; others "
         "are dropped.",
         default=None,
+        least=0,
     )
     split: str = option("Split that is reinforced.", default="train")
-    seed: int = option("Seed of augmentations and captions.", default=0)
+    seed: int = option("Seed of augmentations and captions.", default=0, least=0)
 
 
 @verb(ReinforceOptions)
