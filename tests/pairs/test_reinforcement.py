@@ -20,7 +20,9 @@ from medclip.shards.reading.reinforced import ReinforcedShards, from_bfloat16
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.rewrite import rewrite_shards
 from medclip.training.batches.augment import apply_change, change_of_plain
+from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.training.loop import run_recipe
+from medclip.training.recipe.data import Data
 from medclip.training.result import read_log
 from tests.kits.training import make_shards, masked_recipe, rewritten_shards, tiny_recipe
 
@@ -64,6 +66,42 @@ def test_a_stored_vector_is_what_the_teacher_says_of_the_replayed_image(
     np.testing.assert_allclose(from_bfloat16(one.text_KE)[:, model.dim :], model.encode_text(one.texts), atol=4e-3)
     assert all(change_of_plain(change).zoom ** 2 >= 0.5 for change in one.changes)
     assert not any(change["flip"] for change in one.changes)
+
+
+def test_a_sample_of_training_has_the_vectors_of_its_own_image_and_caption(
+    films: Path, teacher: Path, reinforced: Path
+) -> None:
+    model = medclip.models.load(teacher)
+    reader, stored = _open(films, reinforced)
+    drawing = Drawing(model.preprocess, 7, reinforcement.AUGMENT, 0.3, 0.5, reinforced=stored)
+    samples = Samples(reader, drawing, Room(0), model.tokenizer)
+    drawn = set()
+    for epoch in range(4):
+        one = samples.make(epoch, 5)
+        vectors = from_bfloat16(np.frombuffer(one.stored, np.uint16).reshape(3, -1))[:, : model.dim]
+        assert one.image is not None
+        np.testing.assert_allclose(vectors[0], model.encode_image(one.image[None])[0], atol=4e-3)
+        np.testing.assert_allclose(vectors[1], model.encode_text([one.text])[0], atol=4e-3)
+        assert not vectors[2].any()
+        drawn.add(one.stored)
+        assert one.stored == samples.make(epoch, 5).stored
+    assert len(drawn) > 1
+
+
+def test_a_selection_keeps_samples_and_their_vectors_together(films: Path, reinforced: Path, tmp_path: Path) -> None:
+    steps = {"steps": [{"cap": {"num": 9, "by": ["modality"]}}]}
+    medclip.pairs.select(films, steps=steps, out=tmp_path / "kept.parquet")
+    recipe = tiny_recipe(films)
+    recipe["data"] |= {"reinforced": str(reinforced), "selection": str(tmp_path / "kept.parquet")}
+    data = Data.model_validate(recipe["data"])
+    reader = data.open_split("train")
+    kept, (_, every) = data.open_reinforced(reader), _open(films, reinforced)
+    assert kept is not None
+    assert 0 < len(reader) < 20
+    whole = ShardReader(films, "train")
+    places = {whole.key(i): i for i in range(len(whole))}
+    for i in range(len(reader)):
+        np.testing.assert_array_equal(kept[i].image_AE, every[places[reader.key(i)]].image_AE)
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bytes(
