@@ -98,8 +98,8 @@ def test_a_selection_keeps_samples_and_their_vectors_together(films: Path, reinf
     kept, (_, every) = data.open_reinforced(reader), _open(films, reinforced)
     assert kept is not None
     assert 0 < len(reader) < 20
-    whole = ShardReader(films, "train")
-    places = {whole.key(i): i for i in range(len(whole))}
+    all_of_split = ShardReader(films, "train")
+    places = {all_of_split.key(i): i for i in range(len(all_of_split))}
     for i in range(len(reader)):
         np.testing.assert_array_equal(kept[i].image_AE, every[places[reader.key(i)]].image_AE)
 

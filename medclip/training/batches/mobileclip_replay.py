@@ -95,12 +95,12 @@ def replay(image: Image.Image, change: StoredChange, size: int) -> NDArray[np.ui
 def _changed(image: Image.Image, name: str, magnitude: float) -> Image.Image:
     from PIL import Image, ImageOps
 
-    whole = int(magnitude)
+    pixels = int(magnitude)
     matrices = {
         "shear_x": (1, magnitude, 0, 0, 1, 0),
         "shear_y": (1, 0, 0, magnitude, 1, 0),
-        "translate_x": (1, 0, -whole, 0, 1, 0),
-        "translate_y": (1, 0, 0, 0, 1, -whole),
+        "translate_x": (1, 0, -pixels, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, -pixels),
     }
     if name in matrices:
         return image.transform(image.size, Image.Transform.AFFINE, matrices[name], Image.Resampling.NEAREST)
