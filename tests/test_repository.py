@@ -232,6 +232,7 @@ _WRITE_ELSEWHERE = {
     "Publication._remember": "a record grows line by line; a line that a kill cut is passed over",
     "_write_header": "a header in the spool, which is fetched again",
     "ShardCache._fill": "a draft that others wait for, locked, and renamed once its hash is right",
+    "Reinforcement.members": "an npz in memory",
     "write_array": "an array in a temporary folder, which is read and goes",
     "_file_of": "a figure of a package in a temporary folder, which is read and goes",
     "TarShard.__init__": "a tar in the new folder of build_shards",

@@ -109,6 +109,10 @@ COMMANDS = {
         "medclip.cli.synthesize:synthesize",
         "Make synthetic samples of pairs that name what is rare.",
     ),
+    "pairs reinforce": (
+        "medclip.cli.reinforce:reinforce",
+        "Store what teachers say of shards, for small students.",
+    ),
     "captions rank": ("medclip.cli.captions:rank", "Rank captions by how well they fit an image."),
     "shards check": (
         "medclip.cli.shards:check",

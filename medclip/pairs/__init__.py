@@ -15,6 +15,7 @@ __all__ = [  # they stand in __init__.pyi
     "intersect",  # pyright: ignore[reportUnsupportedDunderAll]
     "label",  # pyright: ignore[reportUnsupportedDunderAll]
     "look",  # pyright: ignore[reportUnsupportedDunderAll]
+    "reinforce",  # pyright: ignore[reportUnsupportedDunderAll]
     "rewrite",  # pyright: ignore[reportUnsupportedDunderAll]
     "select",  # pyright: ignore[reportUnsupportedDunderAll]
     "synthesize",  # pyright: ignore[reportUnsupportedDunderAll]
@@ -31,6 +32,7 @@ __getattr__, __dir__ = lazy_names(
         "cluster": "medclip.api.clusters:cluster",
         "label": "medclip.api.clusters:label",
         "look": "medclip.api.look:look",
+        "reinforce": "medclip.api.reinforce:reinforce",
         "synthesize": "medclip.api.synthesize:synthesize",
         "rewrite": "medclip.api.rewrite:rewrite",
         "from_articles": "medclip.api.from_articles:from_articles",

@@ -4,6 +4,7 @@ from medclip.api.captions import captions
 from medclip.api.clusters import cluster, label
 from medclip.api.from_articles import from_articles
 from medclip.api.look import look
+from medclip.api.reinforce import reinforce
 from medclip.api.rewrite import rewrite
 from medclip.api.select_pairs import intersect, select, union
 from medclip.api.synthesize import synthesize
@@ -15,6 +16,7 @@ __all__ = [
     "intersect",
     "label",
     "look",
+    "reinforce",
     "rewrite",
     "select",
     "synthesize",

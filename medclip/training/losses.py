@@ -18,6 +18,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.lazy import Table
 from medclip.training.batches.sample_texts import OWN, ROLES
 from medclip.training.recipe.text_losses import (
+    Distill,
     DistilledCaptions,
     DistilledLong,
     EditPairs,
@@ -32,6 +33,7 @@ from medclip.training.recipe.text_losses import (
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
 _TEXT_TERMS = "medclip.training.steps.text_terms"
+_REINFORCED = "medclip.training.steps.reinforced_terms"
 _DISTILLED = "medclip.training.steps.distilled_text"
 _TOKENS = "medclip.training.steps.token_terms"
 
@@ -70,6 +72,10 @@ class Loss:
         unknown = [role for role in self.texts if role not in (OWN, *ROLES)]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no role of texts: these are {', '.join((OWN, *ROLES))}")
+
+    def texts_read(self, settings: Any) -> tuple[str, ...]:
+        """Return the roles that it reads with these settings: one that they have a switch for only where it is on."""
+        return tuple(role for role in self.texts if getattr(settings, role, True))
 
     @property
     def reads_words(self) -> bool:
@@ -188,6 +194,13 @@ _ROWS: dict[str, Loss] = {
         look=f"{_TOKENS}:seen_by",
         prepare=f"{_TOKENS}:mask_captions",
         sees=("tokens_BL", "used_BL", "masked_BL", "target_BL"),
+    ),
+    "distill": Loss(
+        f"{_REINFORCED}:taught_by_stored",
+        section=Distill,
+        texts=(OWN, "synthetic"),
+        begin=f"{_REINFORCED}:stored_teachers",
+        prepare=f"{_REINFORCED}:stored_rows",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -29,8 +29,10 @@ from medclip.training.ranks import Pace, World, allow_fast_products, choose_prec
 from medclip.training.recipe.compatibility import (
     adapters_of,
     refuse_lacking_texts,
+    refuse_other_pixels,
     refuse_other_samples,
     refuse_what_does_not_go_together,
+    stored_augment,
 )
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
@@ -106,8 +108,11 @@ class Trainer:
         """Open the training shards, and return the model that the run begins with, on the device."""
         recipe, d = self.recipe, self.recipe.data
         self.reader = d.open_split(d.train_split)
+        self.reinforced = d.open_reinforced(self.reader)
+        if self.reinforced is not None:
+            refuse_other_pixels(self.reinforced, self.reader)
         if recipe.roles or d.candidates is not None:
-            self.world.first(lambda: refuse_lacking_texts(self.reader, recipe))
+            self.world.first(lambda: refuse_lacking_texts(self.reader, recipe, self.reinforced))
         started = self.world.first(lambda: begin(recipe, self.folder, self.reader))
         started = started or begin(recipe, self.folder, self.reader)
         self.config, self._base = started.config, started.base
@@ -497,7 +502,10 @@ class Trainer:
             self.reader,
             replace(
                 still,
-                augment=self.recipe.augment,
+                augment=self.recipe.augment
+                if self.reinforced is None
+                else stored_augment(self.reinforced, self.recipe),
+                reinforced=self.reinforced,
                 roles=self.recipe.roles,
                 keeps_recent=d.num_repeats > 1,
                 **several,
@@ -522,7 +530,8 @@ class Trainer:
             masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
             dim = self.config["embed_dim"]
             heads = {head.asked.name: head_of(head.asked, head.names, dim) for head in o.supervised}
-            start = Start(self.recipe, model, dim, self.tokenizer, self.world.device, self.total_steps)
+            facts = None if self.reinforced is None else self.reinforced.facts[0]
+            start = Start(self.recipe, model, dim, self.tokenizer, self.world.device, self.total_steps, facts)
             self.losses = begin_losses(start)  # before anything is sharded, and before a checkpoint
         parts = {one.name: one.state for one in self.losses if isinstance(one.state, torch.nn.Module)}
         if o.views is None and heads:  # what fuses views lies between the tower and its heads
@@ -541,7 +550,8 @@ class Trainer:
 
     def _data_digest(self) -> str:
         """Hash of the training shards: they hold pixels, labels and order, so equal hash, equal batches."""
-        return hashlib.sha256("".join(self.reader.shard_hashes).encode()).hexdigest()[:16]
+        hashes = (*self.reader.shard_hashes, *(() if self.reinforced is None else self.reinforced.shard_hashes))
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def _merit(figures: Mapping[str, float], best_by: str = "loss") -> float:

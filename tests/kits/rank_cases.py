@@ -20,6 +20,7 @@ from medclip.objectives.hard_negatives import pairwise_loss, row_loss
 from medclip.objectives.masked import masked_pixel_loss
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
+from medclip.objectives.reinforced import reinforced_loss
 from medclip.objectives.replay import replay_loss
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.objectives.softened import softened_loss
@@ -106,6 +107,20 @@ def cases() -> dict[str, Case]:
                     hardest=num,
                     image_BD=f[0],
                     text_BD=f[3],
+                    pairs=part_of(pairs, rows),
+                    group=group,
+                )
+            )
+        for form in ("average", "sigmoid"):
+            found[f"stored teachers {form} {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name], form=form: (
+                reinforced_loss(
+                    *f[:2],
+                    s,
+                    *f[2:],
+                    dims=[2, 4],
+                    scales=[9, 5],
+                    bias=b,
+                    form=form,
                     pairs=part_of(pairs, rows),
                     group=group,
                 )

@@ -22,13 +22,20 @@ from medclip.training.batches.workers import CrewOptions
 NUM_TRAIN, NUM_VAL = 20, 8
 
 
-def make_shards(folder: Path, *, num_test: int = 0, columns: Callable[[int], Mapping[str, str]] | None = None) -> Path:
+def make_shards(
+    folder: Path,
+    *,
+    num_test: int = 0,
+    columns: Callable[[int], Mapping[str, str]] | None = None,
+    samples_per_shard: int = 500,
+) -> Path:
     """Write shards of made-up chest films: with a bright disc they are labelled pneumonia.
 
     Args:
         folder: Gets images/ and s/.
         num_test: Test images beside 20 to train and 8 to validate with; two of each patient, the others have one.
         columns: Further cells of the row of an image, by its number.
+        samples_per_shard: Images in a tar.
 
     Returns:
         folder / "s".
@@ -57,7 +64,8 @@ def make_shards(folder: Path, *, num_test: int = 0, columns: Callable[[int], Map
             }
         )
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), folder / "s", Form(max_side=64, key=b"k" * 32), images=images, settings=settings)
+    form = Form(max_side=64, key=b"k" * 32, samples_per_shard=samples_per_shard)
+    build_shards(pd.DataFrame(rows), folder / "s", form, images=images, settings=settings)
     return folder / "s"
 
 

@@ -82,6 +82,15 @@ class Places:
         return rewritten_shards(self._folder / "rewritten", keep_raw=True)
 
     @cached_property
+    def reinforced(self) -> Path:
+        """What a teacher says of the rewritten films."""
+        import medclip
+
+        out = self._folder / "reinforced"
+        medclip.pairs.reinforce(self.rewritten, out, teachers=[self.first], augmentations=3, captions=2)
+        return out
+
+    @cached_property
     def first(self) -> Path:
         """A pack to go on from, of the same films."""
         pack = run_recipe(tiny_recipe(self.films), ["train.max_steps=3"], out=self._folder / "first").pack
@@ -132,6 +141,12 @@ def _rotary(places: Places) -> dict[str, Any]:
     return parts | {"text": {"context_length": 96}, "objective": {"contrastive": 0, "losses": losses}}
 
 
+def _distilled(places: Places) -> dict[str, Any]:
+    recipe = tiny_recipe(places.rewritten)
+    recipe["data"]["reinforced"] = str(places.reinforced)
+    return recipe | {"objective": {"contrastive": 0, "losses": {"distill": {"contrastive": 0.25, "scales": [10]}}}}
+
+
 def _lens(places: Places) -> dict[str, Any]:
     model = {"signal": {"sampling_hz": 100, "seconds": 4}, "lens": lens_of(places.pack)}
     data = {"shards": str(places.signals), "workers": 1}
@@ -172,6 +187,11 @@ KINDS = {
         _films, ("objective.losses={token_alignment: {hardest: 3}, masked_words: {}}", "train.micro_batch=3")
     ),
     "lens": Kind(_lens, stops=(1,)),
+    "distilled from stored vectors": Kind(
+        _distilled,
+        ("model.freeze_bn=true", "train.micro_batch=3"),
+        goes_on=("data.worker_kind=process", "data.cache_mb=0"),
+    ),
     "examinations": Kind(lambda places: exam_recipe(places.exams), (HEADS,)),
 }
 

@@ -173,4 +173,5 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "edit_pairs",
         "token_alignment",
         "masked_words",
+        "distill",
     ]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+import medclip
 from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.loop import run_recipe
 from medclip.training.result import read_log
@@ -165,6 +166,12 @@ def test_two_ranks_distil_a_rotary_text_tower_as_one_process_does(distilled_runs
     assert two == pytest.approx(one, abs=2e-5)
 
 
+def test_two_ranks_in_chunks_follow_stored_vectors_as_one_process_does(distilled_runs: Path) -> None:
+    one, two = (_losses(distilled_runs / run) for run in ("stored_one", "stored"))
+    assert two == pytest.approx(one, abs=2e-5)
+    assert len(set(one.values())) == 3
+
+
 @pytest.fixture(scope="module")
 def distilled_runs(plan: dict[str, Any], programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let one process and two ranks follow the text tower of a pack, of whose captions some do not fit the teacher."""
@@ -181,7 +188,13 @@ def distilled_runs(plan: dict[str, Any], programs: Programs, tmp_path_factory: p
     }
     few, fsdp = ["train.max_steps=3"], ["train.parallel=fsdp", "train.micro_batch=1"]
     run_recipe(recipe, few, out=folder / "one")
-    jobs = [{"out": "ddp", "overrides": few}, {"out": "fsdp", "overrides": [*few, *fsdp]}]
+    teacher = folder / "teacher" / "pack"
+    medclip.pairs.reinforce(plan["data"]["shards"], folder / "r", teachers=[teacher], augmentations=2)
+    stored = plan | {"objective": {"contrastive": 0, "losses": {"distill": {"contrastive": 0.5, "scales": [10]}}}}
+    stored["data"] = plan["data"] | {"reinforced": str(folder / "r")}
+    run_recipe(stored, few, out=folder / "stored_one")
+    jobs: list[dict[str, Any]] = [{"out": "ddp", "overrides": few}, {"out": "fsdp", "overrides": [*few, *fsdp]}]
+    jobs.append({"out": "stored", "recipe": stored, "overrides": [*few, "train.micro_batch=1"]})
     run_ranks(2, [{"recipe": recipe, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder, programs)
     return folder
 

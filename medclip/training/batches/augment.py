@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.training.recipe.augment import Augment, RandAugment
+from medclip.training.recipe.augment import Augment, MedicalAugment, RandAugment
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -38,6 +38,8 @@ class Op(NamedTuple):
 
     name: str
     value: float
+    seed: int = 0
+    """Of what the change draws itself: a field, or noise."""
 
 
 def _away_from_one(strength: float, sign: int) -> float:
@@ -76,8 +78,8 @@ def draw_ops(settings: RandAugment, rng: Generator, *, may_tint: bool = True) ->
 
     Example:
         >>> import numpy as np
-        >>> draw_ops(RandAugment(share=1), np.random.default_rng(0))
-        (Op(name='brightness', value=1.5447205052718869), Op(name='shear_y', value=-0.19420621444693864))
+        >>> draw_ops(RandAugment(share=1, layers=1), np.random.default_rng(0))
+        (Op(name='brightness', value=1.5447205052718869, seed=0),)
     """
     names, ops = list(_VALUES), []
     for _ in range(settings.layers):
@@ -90,6 +92,61 @@ def draw_ops(settings: RandAugment, rng: Generator, *, may_tint: bool = True) ->
             strength = min(max(magnitude, 0.0), _MOST) / _MOST
             ops.append(Op(name, float(_VALUES[name](strength, -1 if side > 0.5 else 1))))
     return tuple(ops)
+
+
+MEDICAL = ("level", "bias_field", "noise", "blur")
+"""Changes of `MedicalAugment`, in the order in which they are made."""
+_GRID = 256
+"""Side of the grid that noise is drawn on, whatever the size of the image: replayed at another size it is the same."""
+
+
+def draw_medical(settings: MedicalAugment, rng: Generator) -> tuple[Op, ...]:
+    """Draw the changes of one image that scanners make; every call takes the same number of draws."""
+    ops = []
+    for name in MEDICAL:
+        taken, size = rng.random(2)
+        seed, most = int(rng.integers(2**31)), getattr(settings, name)
+        value = most * (2 * size - 1 if name == "level" else size)
+        if taken < settings.share and value:
+            ops.append(Op(name, float(value), seed))
+    return tuple(ops)
+
+
+def _blurred(image: Image.Image, op: Op) -> Image.Image:
+    from PIL import ImageFilter
+
+    return image.filter(ImageFilter.GaussianBlur(op.value * max(image.size)))
+
+
+def _with_field(image: Image.Image, op: Op) -> Image.Image:
+    """Multiply by a smooth factor: the exponential of a polynomial of second degree, at most `value` in size."""
+    from PIL import Image
+
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    y_H1, x_1W = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
+    weights = np.random.default_rng(op.seed).uniform(-1, 1, 5)
+    field_HW = sum(w * of for w, of in zip(weights, (x_1W, y_H1, x_1W * y_H1, x_1W**2, y_H1**2), strict=True))
+    field_HW = np.exp(op.value * field_HW / max(np.abs(weights).sum(), 1e-9))
+    field = field_HW if pixels.ndim == 2 else field_HW[:, :, None]
+    return Image.fromarray((pixels * field).clip(0, 255).round().astype(np.uint8))
+
+
+def _with_noise(image: Image.Image, op: Op) -> Image.Image:
+    """Add Gaussian noise, equal in all channels; black stays black."""
+    from PIL import Image
+
+    pixels = np.asarray(image)
+    noise_GG = np.random.default_rng(op.seed).standard_normal((_GRID, _GRID), np.float32)
+    rows, columns = (np.arange(side) * _GRID // side for side in pixels.shape[:2])
+    noise = noise_GG[rows[:, None], columns] if pixels.ndim == 2 else noise_GG[rows[:, None], columns, None]
+    noisy = (pixels + 255 * op.value * noise).clip(0, 255).round().astype(np.uint8)
+    return Image.fromarray(np.where(pixels > 0, noisy, pixels))
+
+
+def _at_level(image: Image.Image, op: Op) -> Image.Image:
+    table = [grey and min(max(round(grey + 255 * op.value), 0), 255) for grey in range(256)]
+    return image.point(table * len(image.getbands()))
 
 
 def apply_op(image: Image.Image, op: Op) -> Image.Image:
@@ -119,6 +176,10 @@ def apply_op(image: Image.Image, op: Op) -> Image.Image:
         "shear_y": lambda: moved(1, 0, 0, op.value, 1, 0),
         "translate_x": lambda: moved(1, 0, op.value * image.width, 0, 1, 0),
         "translate_y": lambda: moved(1, 0, 0, 0, 1, op.value * image.height),
+        "level": lambda: _at_level(image, op),
+        "bias_field": lambda: _with_field(image, op),
+        "noise": lambda: _with_noise(image, op),
+        "blur": lambda: _blurred(image, op),
     }
     return changes[op.name]()
 
@@ -178,6 +239,7 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
         limit = math.log(settings.stretch)
         parts = tuple((low + (high - low) * a, math.exp(limit * (2 * r - 1))) for a, r in draws_TP.tolist())
     ops = () if settings.rand_augment is None else draw_ops(settings.rand_augment, rng, may_tint=may_tint)
+    ops += () if settings.medical is None else draw_medical(settings.medical, rng)
     return Change(
         zoom=math.sqrt(low + (high - low) * u[0]),
         shift=(2 * u[1] - 1, 2 * u[2] - 1),
@@ -191,6 +253,34 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
         parts=parts,
         ops=ops,
     )
+
+
+def change_to_plain(change: Change) -> dict[str, Any]:
+    """Return a change as plain values of JSON, from which `change_of_plain` makes it again to the bit."""
+    return vars(change) | {"ops": [list(op) for op in change.ops]}
+
+
+def change_of_plain(values: Mapping[str, Any]) -> Change:
+    """Read what `change_to_plain` returned.
+
+    Raises:
+        TypeError, ValueError, KeyError: It is something else.
+    """
+    parts = tuple((float(area), float(ratio)) for area, ratio in values["parts"])
+    across, down = values["shift"]
+    ops = tuple(Op(*op) for op in values["ops"])
+    return Change(**{**values, "parts": parts, "shift": (across, down), "ops": ops})
+
+
+PIXELS = 1
+"""Raised when a stored change gives other pixels."""
+
+
+def pixels_identity() -> dict[str, Any]:
+    """Return what decides, beside the stored image and the change, which pixels a replayed change gives."""
+    import PIL
+
+    return {"version": PIXELS, "pillow": PIL.__version__, "changes": [*_VALUES, *MEDICAL], "grid": _GRID}
 
 
 def largest_px(settings: Augment, size: int) -> int:

@@ -92,6 +92,8 @@ class Batch:
     """float32 [b]: how much each sample counts in the loss; None where all count alike."""
     roles: Mapping[str, RoleTexts] = field(default_factory=dict)
     """Texts beside the captions, by their role, where a loss reads them."""
+    stored: tuple[bytes, ...] = ()
+    """Of each sample what `Made.stored` says."""
     pending: Pending | None = None
 
     def release(self) -> None:
@@ -317,7 +319,7 @@ class Batches:
         start = time.perf_counter()
         arrays, strings = pending.wait()
         waited, self._fetched_s = time.perf_counter() - start + self._fetched_s, 0.0
-        texts, label_keys, studies, keys, faults, role_texts = zip(*strings, strict=True)
+        texts, label_keys, studies, keys, faults, role_texts, vectors = zip(*strings, strict=True)
         self.seen += len(rows)
         self.bad.update(fault for fault in faults if fault)
         drawing, size = self._drawing, len(rows)
@@ -341,6 +343,7 @@ class Batches:
             text_parts=parts if drawing.of_exam else None,
             weights=self._weights(rows),
             roles=self._roles(role_texts, arrays.role_tokens[:, :size]),
+            stored=vectors,
             pending=pending,
         )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
 from medclip.shards.sample_json import SampleView
+from medclip.text.captions.candidates import SYNTHETIC
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.task import Task, spoken_labels
 
@@ -170,12 +171,17 @@ def _absent(record: CaptionRecord) -> tuple[str, ...]:
     return (*record.absent_tags, *(name for label in looked_for for name, value in label.items() if value == 0))
 
 
+def _synthetic(record: CaptionRecord) -> tuple[str, ...]:
+    return tuple(caption.text for caption in record.candidates if caption.kind == SYNTHETIC)
+
+
 ROLES: dict[str, Role] = {
     "negative": Role(lambda record: record.negatives, True, "`negatives` of its JSON or table"),
     "long": Role(_long, True, "`long_captions` of its JSON or table, or its report"),
     "tags": Role(_tags, False, "`tags` of its JSON or table, or its labels"),
     "absent": Role(_absent, False, "`absent_tags` of its JSON or table, or its labels"),
     "pair": Role(lambda record: record.edit_pairs, False, "`edit_pairs` of its JSON or table"),
+    "synthetic": Role(_synthetic, True, "the captions that models wrote, of shards of `medclip pairs rewrite`"),
 }
 """Roles of texts beside the caption. Each draws from a stream of chance of its own, by its place here."""
 

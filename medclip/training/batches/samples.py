@@ -21,7 +21,7 @@ from medclip.sample import SIDES, Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
 from medclip.shards.sample_json import VIEW_KIND, SampleView
 from medclip.shards.stored_data import DRAFT_GAP
-from medclip.text.captions.candidates import draw_candidate
+from medclip.text.captions.candidates import SYNTHETIC, WeighedCaption, draw_candidate
 from medclip.text.captions.draw import draw_stated
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text import Native
@@ -29,6 +29,7 @@ from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import (
     Change,
     apply_change,
+    change_of_plain,
     draw_change,
     draw_clip_change,
     largest_px,
@@ -36,6 +37,7 @@ from medclip.training.batches.augment import (
     names_a_side,
 )
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
+from medclip.training.batches.mobileclip_replay import StoredChange, change_of_params, replay
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.sample_texts import (
     ALL_SIDES,
@@ -54,13 +56,14 @@ from medclip.training.recipe.data import Candidates, Decode
 if TYPE_CHECKING:
     from PIL import Image
 
+    from medclip.shards.reading.reinforced import ReinforcedShards
     from medclip.shards.reading.samples import ShardReader
 
     _Read = Image.Image | Voxels | NDArray[np.int16]
     """An image, a volume or loop, or an ECG as its model takes it."""
 
-CAPTION, AUGMENT, VALIDATION, ROLE = 0, 1, 3, 4  # one stream of chance per purpose; the fifth is that of the order
-assert ORDER not in (CAPTION, AUGMENT, VALIDATION, ROLE)
+CAPTION, AUGMENT, VALIDATION, ROLE, STORED = 0, 1, 3, 4, 5  # one stream of chance per purpose, and one of the order
+assert ORDER not in (CAPTION, AUGMENT, VALIDATION, ROLE, STORED)
 _RECENT = 16
 """Decoded samples that are kept beyond the cache, where they stand side by side in a batch."""
 _RECORD_BYTES = 2000
@@ -97,6 +100,8 @@ class Drawing:
     """Samples stand side by side in a batch: each is decoded once for all of its places."""
     candidates: Candidates | None = None
     """How one of the weighed captions of a sample is drawn; None draws from none."""
+    reinforced: ReinforcedShards | None = None
+    """Stored changes, captions and vectors, of which one each is drawn; None draws changes and captions anew."""
 
     @property
     def wanted_px(self) -> int:
@@ -114,7 +119,7 @@ class Drawing:
     @property
     def scale(self) -> tuple[int | None, float]:
         """Arguments of `medclip.shards.stored_data.decode`. Validation has the pixels that a model is used with."""
-        if self.decode == "full":
+        if self.decode == "full" or (self.reinforced is not None and self.reinforced.is_foreign):
             return None, DRAFT_GAP
         return self.wanted_px, 1.0 if self.decode == "scaled" and self.augment is not None else DRAFT_GAP
 
@@ -148,11 +153,40 @@ class Drawing:
         """What is done to ECGs; None for validation."""
         return None if self.augment is None else self.augment.signal or SignalAugment()
 
-    def draw(self, stored: Image.Image, change: Change | None) -> NDArray[np.uint8]:
+    def change(self, record: CaptionRecord, rng: np.random.Generator, may_flip: bool) -> Change | None:
+        """Draw what is done to an image; None for validation."""
+        if self.augment is None:
+            return None
+        may_tint = record.modality is not Modality.PATHOLOGY or self.augment.stain_jitter
+        return draw_change(self.augment, rng, may_flip=may_flip, may_tint=may_tint)
+
+    def caption(
+        self, record: CaptionRecord, meta: Mapping[str, Any], rng: np.random.Generator, *, quoted: bool = False
+    ) -> Caption:
+        """Draw a caption; a blank one where the record says nothing."""
+        if self.candidates is not None and not record.generic:
+            shares = self.candidates
+            candidate = draw_candidate(record.candidates, rng, p_raw=shares.p_raw, p_syn=shares.p_syn)
+            if candidate is not None:
+                return Caption(candidate.text, is_stated=False, is_raw=candidate.is_raw)
+        foreign = meta.get("adapter") == FOREIGN
+        text, is_stated = draw_stated(
+            record,
+            rng,
+            native_share=1.0 if foreign or quoted else self.native_share,
+            report_share=1.0 if foreign else self.report_share,
+            report_words=self.report_words,
+            native="whole" if foreign else self.native,
+        )
+        return Caption("" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated)
+
+    def draw(self, stored: Image.Image, change: Change | StoredChange | None) -> NDArray[np.uint8]:
         """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
         pixels, budget = self.preprocess, self.preprocess.budget
         if change is None:
             image = pixels.fit(np.atleast_3d(np.asarray(stored)))
+        elif isinstance(change, StoredChange):
+            return replay(stored, change, pixels.size_px)
         elif budget is not None:
             image = apply_change(stored, change, budget.size_px(stored.height, stored.width))
         else:
@@ -160,9 +194,9 @@ class Drawing:
         return image if budget is None else budget.pack(image)
 
 
-Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...]]
-"""Captions, label key, study, key in the shard, fault, and the texts of each role of a row."""
-NOTHING: Strings = ((), "", "", "", "", ())
+Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...], bytes]
+"""Captions, label key, study, key in the shard, fault, the texts of each role, and stored vectors of a row."""
+NOTHING: Strings = ((), "", "", "", "", (), b"")
 _NEXT_VIEW = 1 << 20
 """Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 
@@ -209,6 +243,8 @@ class Made:
     """Texts of each drawn role, as `DrawnRole.draw` returns them."""
     role_tokens: NDArray[np.int32] | None = None
     """int32 [R, L]: of those that the text tower reads."""
+    stored: bytes = b""
+    """Vectors of teachers, bits of bfloat16: of the image, the caption and the synthetic one; zeros where none."""
 
     @property
     def image(self) -> NDArray[Any] | None:
@@ -244,7 +280,17 @@ class Made:
                 self.texts, self.quoted * (num_texts if len(self.quoted) == 1 else 1), strict=True
             )
         ]
-        return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts
+        return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts, self.stored
+
+
+class _Stored(NamedTuple):
+    """What was drawn of the stored changes, captions and vectors of a sample."""
+
+    change: Change | StoredChange | None
+    text: str
+    """"" where nothing is stored of it: it is a sample without a caption."""
+    synthetic: str
+    vectors: bytes
 
 
 class Room:
@@ -311,6 +357,10 @@ class Samples:
             self._caption(subject, meta, which) if d.words else Caption("")
             for subject, which in zip(subjects, drawn, strict=False)
         ]
+        stored = None if d.reinforced is None else self._stored(d.reinforced, index, drawn[0])
+        if stored is not None:
+            captions = [Caption(stored.text, is_stated=False)]
+            record = replace(record, candidates=(WeighedCaption(SYNTHETIC, stored.synthetic, 1.0),))
         texts = tuple(caption.text for caption in captions)
         if d.words and not all(texts):
             return self.bad(index, Reason.EMPTY_CAPTION)
@@ -324,14 +374,14 @@ class Samples:
         may_flip &= not any(side < len(SIDES) for side, *_ in types)
         images = []
         try:
-            for stored, which in zip(views_stored, drawn, strict=False):
+            for one, which in zip(views_stored, drawn, strict=False):
                 rng = np.random.default_rng((d.seed, AUGMENT, *which))
-                if isinstance(stored, Voxels):
-                    images.append(d.clip(stored, rng, may_flip))
-                elif isinstance(stored, np.ndarray):
-                    images.append(d.signal(stored, rng))
+                if isinstance(one, Voxels):
+                    images.append(d.clip(one, rng, may_flip))
+                elif isinstance(one, np.ndarray):
+                    images.append(d.signal(one, rng))
                 else:
-                    images.append(self._image(stored, record, rng, may_flip))
+                    images.append(d.draw(one, stored.change if stored else d.change(record, rng, may_flip)))
         except MedclipError as e:
             return self.bad(index, e.reason)
         return Made(
@@ -349,36 +399,29 @@ class Samples:
             quoted=tuple(not caption.is_stated for caption in captions),
             role_texts=role_texts,
             role_tokens=self._role_tokens(role_texts),
+            stored=stored.vectors if stored is not None else b"",
         )
 
-    def _image(
-        self, stored: Image.Image, record: CaptionRecord, rng: np.random.Generator, may_flip: bool
-    ) -> NDArray[np.uint8]:
-        d, change = self.drawing, None
-        if d.augment is not None:
-            may_tint = record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter
-            change = draw_change(d.augment, rng, may_flip=may_flip, may_tint=may_tint)
-        return d.draw(stored, change)
+    def _stored(self, of: ReinforcedShards, index: int, which: tuple[int, ...]) -> _Stored:
+        """Draw one of the stored changes, captions and synthetic captions of a sample, with their vectors."""
+        stored = of[index]
+        rng = np.random.default_rng((self.drawing.seed, STORED, *which))
+        a, k, s = (int(of_all * draw) for of_all, draw in zip(stored.sizes, rng.random(3), strict=True))
+        if not stored.changes or not stored.texts:
+            return _Stored(None, "", "", b"")
+        rows_3E = np.zeros((3, stored.image_AE.shape[1]), np.uint16)
+        rows_3E[0], rows_3E[1] = stored.image_AE[a], stored.text_KE[k]
+        if stored.synthetic:
+            rows_3E[2] = stored.text_KE[len(stored.texts) + s]
+        synthetic = stored.synthetic[s] if stored.synthetic else ""
+        values = stored.changes[a]
+        change = change_of_params(values) if isinstance(values, list) else change_of_plain(values)
+        return _Stored(change, stored.texts[k], synthetic, rows_3E.tobytes())
 
     def _caption(self, subject: Subject, meta: Mapping[str, Any], which: tuple[int, ...]) -> Caption:
-        """Draw a caption; a blank one where the record says nothing."""
-        d, record = self.drawing, subject.record
+        d = self.drawing
         rng = np.random.default_rng((d.seed, VALIDATION if d.augment is None else CAPTION, *which))
-        if d.candidates is not None and not record.generic:
-            shares = d.candidates
-            candidate = draw_candidate(record.candidates, rng, p_raw=shares.p_raw, p_syn=shares.p_syn)
-            if candidate is not None:
-                return Caption(candidate.text, is_stated=False, is_raw=candidate.is_raw)
-        foreign = meta.get("adapter") == FOREIGN
-        text, is_stated = draw_stated(
-            record,
-            rng,
-            native_share=1.0 if foreign or subject.quoted else d.native_share,
-            report_share=1.0 if foreign else d.report_share,
-            report_words=d.report_words,
-            native="whole" if foreign else d.native,
-        )
-        return Caption("" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated)
+        return d.caption(subject.record, meta, rng, quoted=subject.quoted)
 
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""

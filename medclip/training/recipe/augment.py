@@ -62,6 +62,21 @@ class SignalAugment(Section):
         return self
 
 
+class MedicalAugment(Section):
+    """What scanners do differently, in the place of changes of colour; 0 turns a part off. Black stays black."""
+
+    share: Share = 0.5
+    """How often each of them is made."""
+    level: float = Field(default=0.1, ge=0, lt=0.5)
+    """Largest shift of the window's level, as a share of all grey values."""
+    bias_field: float = Field(default=0.3, ge=0, lt=1)
+    """Largest logarithm of a smooth factor across the image, as of a coil or a heel effect."""
+    noise: float = Field(default=0.03, ge=0, lt=0.5)
+    """Largest standard deviation of Gaussian noise, as a share of all grey values."""
+    blur: float = Field(default=0.005, ge=0, lt=0.1)
+    """Largest standard deviation of a blur, as a share of the side."""
+
+
 class Augment(Section):
     """What is done to a training image; 0 (or equal limits) turns a part off."""
 
@@ -85,6 +100,8 @@ class Augment(Section):
     """Change hue and saturation of stained tissue too."""
     rand_augment: RandAugment | None = None
     """A few changes of grey values and shape, drawn among fifteen (RandAugment): for fine-tuning."""
+    medical: MedicalAugment | None = None
+    """A shift of the window, a bias field, noise and blur: what `medclip pairs reinforce` draws beside the rest."""
     signal: SignalAugment | None = None
     """What is done to ECGs, for a model of them, to which nothing else here is done; null: the usual."""
 

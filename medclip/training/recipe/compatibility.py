@@ -8,13 +8,17 @@ from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.shards.folder import STORED_WORDS, Stored
+from medclip.shards.reading.reinforced import ReinforcedShards
 from medclip.shards.reading.samples import ShardReader
+from medclip.training.batches.augment import pixels_identity
 from medclip.training.batches.sample_texts import ROLES
 from medclip.training.losses import losses_of
 from medclip.training.ranks import Precision, World
+from medclip.training.recipe.augment import Augment
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import moving_statistics
 from medclip.training.steps.towers import Towers
+from medclip.wording import list_of
 
 _MOST_LOOKED_AT = 20_000
 """Samples in which texts of a role are looked for."""
@@ -77,7 +81,34 @@ def refuse_other_samples(reader: ShardReader, preprocess: Preprocess, recipe: Re
     )
 
 
-def refuse_lacking_texts(reader: ShardReader, recipe: Recipe) -> None:
+def refuse_other_pixels(stored: ReinforcedShards, reader: ShardReader) -> None:
+    """Refuse stored augmentations that would give other pixels than those that the teachers saw.
+
+    Raises:
+        MedclipError: PREPROCESSING_MISMATCH.
+    """
+    if stored.is_foreign:
+        return  # nobody knows what they were made with
+    noted, here = stored.facts[0]["pixels"], pixels_identity() | {"preprocessing": dict(reader.preprocessing)}
+    if noted == here:
+        return
+    names = list_of([name for name in here if noted.get(name) != here[name]])
+    raise MedclipError(
+        Reason.PREPROCESSING_MISMATCH,
+        f"the vectors of data.reinforced are of other pixels than are made here: {names} differ"
+        f"{'s' if ' and ' not in names else ''}.",
+        where=stored.folder,
+        hint="Reinforce the shards again here, or install the Pillow that they were reinforced with: "
+        f"{noted.get('pillow')}.",
+    )
+
+
+def stored_augment(stored: ReinforcedShards, recipe: Recipe) -> Augment:
+    """Return what the stored augmentations were drawn with; of shards of others, which do not say it, the recipe's."""
+    return recipe.augment if stored.is_foreign else Augment.model_validate(stored.facts[0]["augment"])
+
+
+def refuse_lacking_texts(reader: ShardReader, recipe: Recipe, stored: ReinforcedShards | None = None) -> None:
     """Refuse losses that read texts of which no training sample has any, and candidates that none has.
 
     Of larger splits 20,000 samples, spread evenly, are looked at, up to the first that has what is wanted.
@@ -86,6 +117,8 @@ def refuse_lacking_texts(reader: ShardReader, recipe: Recipe) -> None:
         MedclipError: RECIPE_INVALID, naming loss and role, and where samples would say such texts.
     """
     lacking = {role.name: role for role in recipe.roles}
+    if stored is not None and any(facts["synthetic"] for facts in stored.facts):
+        lacking.pop("synthetic", None)
     shares = recipe.data.candidates
     needs = set() if shares is None else {"weighed caption", *(["raw text"] if shares.p_raw else [])}
     size, step = len(reader), max(1, len(reader) // _MOST_LOOKED_AT)
@@ -100,7 +133,7 @@ def refuse_lacking_texts(reader: ShardReader, recipe: Recipe) -> None:
         needs -= {"raw text" if candidate.is_raw else "weighed caption" for candidate in record.candidates}
     looked_at = f"{len(range(0, size, step))} of {size} of the split {reader.split!r}"
     for name, role in lacking.items():
-        loss = next(loss for loss, row, _ in losses_of(recipe) if name in row.texts)
+        loss = next(loss for loss, row, settings in losses_of(recipe) if name in row.texts_read(settings))
         of_words = " among the words of data.tags" if role.words else ""
         raise MedclipError(
             Reason.RECIPE_INVALID,

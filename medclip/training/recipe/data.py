@@ -10,6 +10,7 @@ from pydantic_core import PydanticKnownError
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.stores import place_of
+from medclip.shards.reading.reinforced import ReinforcedShards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.shards.reading.shard_files import Verify
@@ -64,6 +65,9 @@ class Data(Section):
     selected: str | None = None
     """Hash of what the selection keeps of the training split. It is filled in as the recipe is read; where it stands
     there, another selection is refused."""
+    reinforced: tuple[str, ...] = ()
+    """Folders of `medclip pairs reinforce`, one for each folder of shards, in their order: stored augmentations,
+    captions and teachers' vectors for `objective.losses.distill`. One may stand without brackets."""
     train_split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
@@ -144,7 +148,7 @@ class Data(Section):
             raise ValueError(f"{unused[0]} does nothing with policy: {self.policy}; say policy: {taking}")
         return self
 
-    @field_validator("shards", "selection", mode="before")
+    @field_validator("shards", "selection", "reinforced", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         places = [value] if isinstance(value, str | Path) else value
@@ -184,6 +188,21 @@ class Data(Section):
         """
         selection = self.read_kept() if split == self.train_split else None
         return ShardReader(self.shards, split, verify=verify or self.verify, cache=self.cache, selection=selection)
+
+    def open_reinforced(self, reader: ShardReader) -> ReinforcedShards | None:
+        """Open what is stored beside the samples of the training split; None where the recipe names nothing.
+
+        Args:
+            reader: The training split.
+
+        Raises:
+            MedclipError: As `ReinforcedShards`.
+        """
+        if not self.reinforced:
+            return None
+        selection = self.read_kept()
+        stored = ShardReader(self.reinforced, self.train_split, cache=self.cache, selection=selection)
+        return ReinforcedShards(stored, reader)
 
     @property
     def cache(self) -> ShardCache:

@@ -37,6 +37,7 @@ _FREE = (
     "card",
     "data.shard",
     "data.selection",
+    "data.reinforced",
     "data.cache_mb",
     "data.worker",
     "data.verify",
@@ -93,6 +94,7 @@ _CAME_LATER = (
     ("model.lens.token_anchor", 0.0),
     ("model.lens.anchor_form", "mse"),
     ("model.text", None),
+    ("augment.medical", None),
 )
 """Keys that older recipes lack, with the values that change nothing: digests of runs stay what they were."""
 _NUMBER = re.compile(r"\.\d+\.")
@@ -191,9 +193,11 @@ class Recipe(Section):
         return self
 
     def _check_roles(self) -> None:
+        if bool(self.data.reinforced) != ("distill" in self.objective.losses):
+            raise ValueError("data.reinforced and objective.losses.distill go together: name both or neither")
         if self.data.candidates is not None and not self.needs_words:
             raise ValueError("data.candidates does nothing: no loss of the recipe reads captions")
-        reading = {role: name for name, row, _ in losses_of(self) for role in row.texts}
+        reading = {role: name for name, row, settings in losses_of(self) for role in row.texts_read(settings)}
         for role, key in (("negative", "num_negatives"), ("tags", "tags")):
             if role not in reading and key in self.data.model_fields_set:
                 raise ValueError(f"data.{key} does nothing: no loss of the recipe reads texts of the role {role!r}")
@@ -277,13 +281,14 @@ class Recipe(Section):
     @property
     def roles(self) -> tuple[DrawnRole, ...]:
         """Texts that losses read beside captions, and how many of each a sample has in a step."""
-        reading = {role for _, row, _ in losses_of(self) for role in row.texts}
+        reading = {role for _, row, settings in losses_of(self) for role in row.texts_read(settings)}
         drawn = (
             DrawnRole("negative", self.data.num_negatives),
             DrawnRole("long", 1),
             DrawnRole("tags", len(self.data.tags), self.data.tags),
             DrawnRole("absent", len(self.data.tags), self.data.tags),
             DrawnRole("pair", 1),
+            DrawnRole("synthetic", 1),
         )
         return tuple(role for role in drawn if role.name in reading)
 

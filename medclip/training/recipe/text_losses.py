@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -108,3 +108,26 @@ class MaskedWords(Section):
     """Share of a caption's tokens that are guessed: of ten, eight are masked, one is another word and one stays."""
     fuse_layers: tuple[int, ...] | None = None
     """Text layers, from 0, in front of which the image's feature is added; the first and the middle one where None."""
+
+
+class Distill(Section):
+    """`distill`: images and captions fit as stored vectors of teachers say (MobileCLIP), of `data.reinforced`. It
+    usually stands in the place of the plain term: `contrastive: 0`. Real and synthetic captions are added up.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of what the teachers say."""
+    contrastive: float = Field(default=0.0, ge=0)
+    """Weight of the CLIP loss of the same images and captions: 0.25 beside 0.75 is what DataCompDR-1B has."""
+    synthetic: bool = False
+    """Whether a synthetic caption of each sample is read beside the real one, where it has any."""
+    form: Literal["average", "plain", "sigmoid"] = "average"
+    """Softmaxes of the teachers are averaged; or one softmax is made of their joined vectors; or each pair is a
+    question by itself."""
+    dims: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Widths of the teachers, for shards that MobileCLIP's own code reinforced, which do not say them."""
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Factor of the cosines of each teacher; their own where empty. At 100 small batches are told next to nothing but
+    what belongs together."""
+    biases: tuple[float, ...] = ()
+    """Bias of each teacher, for `form: sigmoid`; their own where empty."""

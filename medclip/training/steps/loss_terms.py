@@ -48,6 +48,8 @@ class Start(NamedTuple):
     device: torch.device
     total_steps: int = 1
     """Of the run."""
+    reinforced: Mapping[str, Any] | None = None
+    """Facts on the teachers whose vectors are stored; None where there are none."""
 
 
 class Sizes(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -13,8 +14,19 @@ from PIL import Image
 
 from medclip.imaging.geometry import letterbox
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
-from medclip.training.recipe.augment import Augment
+from medclip.training.batches.augment import (
+    MEDICAL,
+    Change,
+    Op,
+    apply_change,
+    apply_op,
+    change_of_plain,
+    change_to_plain,
+    draw_change,
+    largest_px,
+    names_a_side,
+)
+from medclip.training.recipe.augment import Augment, MedicalAugment
 
 STILL = Change(zoom=1.0, shift=(0.0, 0.0), rotate_deg=0.0, gain=1.0, gamma=1.0, flip=False)
 DRAWN = Change(
@@ -262,3 +274,34 @@ def test_a_still_image_is_drawn_as_the_model_is_shown_it(
     gap = np.abs(drawn.astype(int) - preprocess.fit(pixels))[2:-2, 2:-2]
     assert np.median(gap) <= 6
     assert np.abs(drawn.astype(int) - Preprocess(32).fit(pixels)).mean() > 8 or height == width
+
+
+def test_a_change_is_replayed_to_the_bit_from_its_json() -> None:
+    settings = Augment(crop_scale=(0.5, 1.0), medical=MedicalAugment(share=1.0))
+    image = np.random.default_rng(1).integers(1, 255, (50, 60, 3), dtype=np.uint8)
+    for seed in range(8):
+        change = draw_change(settings, np.random.default_rng(seed), may_flip=True)
+        again = change_of_plain(json.loads(json.dumps(change_to_plain(change))))
+        assert again == change
+        assert [op.name for op in change.ops] == list(MEDICAL)
+        np.testing.assert_array_equal(apply_change(image, change, 32), apply_change(image, again, 32))
+
+
+@pytest.mark.parametrize(("name", "value"), [("level", 0.1), ("bias_field", 0.3), ("noise", 0.05), ("blur", 0.02)])
+def test_a_medical_change_moves_pixels_little_leaves_black_and_is_the_same_in_grey(name: str, value: float) -> None:
+    grey = np.random.default_rng(2).integers(40, 200, (64, 64), dtype=np.uint8)
+    grey[:20] = 0
+    out = np.asarray(apply_op(Image.fromarray(grey), Op(name, value, seed=5)))
+    assert (out[:10] == 0).all()
+    moved = np.abs(out[24:].astype(float) - grey[24:]).mean()
+    assert 1 < moved < 60
+    colour = np.asarray(apply_op(Image.fromarray(np.repeat(grey[:, :, None], 3, 2)), Op(name, value, seed=5)))
+    np.testing.assert_array_equal(colour, np.repeat(out[:, :, None], 3, 2))
+
+
+def test_noise_is_the_same_at_another_size() -> None:
+    small, large = (
+        np.asarray(apply_op(Image.fromarray(np.full((side, side), 128, np.uint8)), Op("noise", 0.05, seed=3)))
+        for side in (64, 128)
+    )
+    np.testing.assert_array_equal(small, large[::2, ::2])
