@@ -9,7 +9,8 @@ carries it, images of one text together. Balance last, after steps that drop: co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ from pydantic import Field
 from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
-from medclip.text.checks.matching import Matches, match_texts
+from medclip.text.checks.matching import Matches, match_batches
 from medclip.text.checks.metadata import BUILT_IN, Metadata
 from medclip.wording import count, number
 
@@ -53,11 +54,15 @@ class BalanceSettings(FilterSettings):
     reference: bool = False
 
 
-def entry_counts(index_M2: NDArray[np.integer[Any]], num_entries: int) -> NDArray[np.uint64]:
-    """Count the texts of each entry, uint64 [E]."""
+def entry_counts(
+    index_M2: NDArray[np.integer[Any]], num_entries: int, kept_N: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint64]:
+    """Count the texts of each entry, of all or of those that are kept, uint64 [E]."""
     counts_E = np.zeros(num_entries, np.uint64)
     for part in _blocks(len(index_M2)):
-        counts_E += np.bincount(index_M2[part, 0], minlength=num_entries).astype(np.uint64)
+        entry_M, text_M = index_M2[part].T
+        counted = entry_M if kept_N is None else entry_M[kept_N[text_M]]
+        counts_E += np.bincount(counted, minlength=num_entries).astype(np.uint64)
     return counts_E
 
 
@@ -130,32 +135,54 @@ class Mentions:
     """Names of the concepts; of split ones the denied ones stand behind the affirmed ones."""
 
 
-def concept_mentions(matches: Matches, metadata: Metadata, polarity: Polarity) -> Mentions:
-    """Turn entries into concepts, and into affirmed and denied ones where that is asked for."""
-    num = len(metadata.concepts)
-    concept_M = metadata.concept_E[matches.index_M2[:, 0]].astype(np.int64)
-    text_M = matches.index_M2[:, 1].astype(np.int64)
-    names = metadata.concepts
-    if polarity != "all":
-        affirmed_M, denied_M = matches.affirmed_M, matches.denied_M & (polarity == "split")
-        concept_M = np.concatenate([concept_M[affirmed_M], concept_M[denied_M] + num])
-        text_M = np.concatenate([text_M[affirmed_M], text_M[denied_M]])
-        if polarity == "split":
-            names = (*names, *(DENIED + name for name in names))
-    key_M = np.unique(text_M * len(names) + concept_M)
-    return Mentions(np.stack([key_M % len(names), key_M // len(names)], axis=1).astype(np.int32), names)
+def concept_mentions(matches: Iterable[Matches], metadata: Metadata, polarity: Polarity) -> Mentions:
+    """Turn the entries of batches into concepts, and into affirmed and denied ones where that is asked for."""
+    num, names, index = len(metadata.concepts), metadata.concepts, array("i")
+    if polarity == "split":
+        names = (*names, *(DENIED + name for name in names))
+    for batch in matches:
+        concept_M = metadata.concept_E[batch.index_M2[:, 0]].astype(np.int64)
+        text_M = batch.index_M2[:, 1].astype(np.int64)
+        if polarity != "all":
+            affirmed_M, denied_M = batch.affirmed_M, batch.denied_M & (polarity == "split")
+            concept_M = np.concatenate([concept_M[affirmed_M], concept_M[denied_M] + num])
+            text_M = np.concatenate([text_M[affirmed_M], text_M[denied_M]])
+        key_M = np.unique(text_M * len(names) + concept_M)
+        index.frombytes(np.stack([key_M % len(names), key_M // len(names)], axis=1).astype(np.int32).tobytes())
+    return Mentions(np.frombuffer(index, np.int32).reshape(-1, 2), names)
 
 
 def once_a_patient(mentions: Mentions, patient_N: NDArray[np.intp]) -> Mentions:
     """Leave the first text of each patient that names a concept.
 
     Args:
-        mentions: Concepts of N texts.
+        mentions: Concepts of N texts, which are used up: those that stay move to the front of their array.
         patient_N: Number of the patient of each text.
     """
-    key_M = patient_N[mentions.index_M2[:, 1]].astype(np.int64) * len(mentions.names) + mentions.index_M2[:, 0]
-    _, first = np.unique(key_M, return_index=True)
-    return Mentions(mentions.index_M2[np.sort(first)], mentions.names)
+    index_M2, num_N = mentions.index_M2, np.zeros(len(patient_N), np.int64)
+    for part in _blocks(len(index_M2)):
+        num_N += np.bincount(index_M2[part, 1], minlength=len(patient_N))
+    start_N = np.cumsum(num_N) - num_N
+    stays_M = np.zeros(len(index_M2), bool)
+    for text_P in _patients_at_once(patient_N, num_N):
+        num_P = num_N[text_P]
+        row_K = np.repeat(start_N[text_P] - (np.cumsum(num_P) - num_P), num_P) + np.arange(num_P.sum())
+        key_K = np.repeat(patient_N[text_P].astype(np.int64), num_P) * len(mentions.names) + index_M2[row_K, 0]
+        stays_M[row_K[np.unique(key_K, return_index=True)[1]]] = True
+    stop = 0
+    for part in _blocks(len(index_M2)):
+        staying = index_M2[part][stays_M[part]]
+        index_M2[stop : stop + len(staying)] = staying
+        stop += len(staying)
+    return Mentions(index_M2[:stop], mentions.names)
+
+
+def _patients_at_once(patient_N: NDArray[np.intp], num_N: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
+    """Yield the texts of whole patients, of about as many mentions as a block has; a patient's texts in their order."""
+    order = np.argsort(patient_N, kind="stable")
+    stops = np.append(np.flatnonzero(np.diff(patient_N[order])) + 1, len(order))
+    blocks = np.append(0, np.cumsum(num_N[order]))[stops] // _MENTIONS_AT_ONCE
+    yield from np.split(order, stops[:-1][np.diff(blocks) > 0])
 
 
 def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], Cells, NDArray[np.intp]]:
@@ -197,9 +224,13 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
     unit_M, texts, patient_U = np.arange(len(rows_M)), Cells(pile, "text", rows_M), None
     if not settings.reference:
         unit_M, texts, patient_U = units_of(pile, rows_M)
-    matches = match_texts(texts, metadata, polarity=polarity != "all", progress=context.progress)
-    every = concept_mentions(matches, metadata, polarity)
-    mentions = every if patient_U is None else once_a_patient(every, patient_U)
+    batches = match_batches(texts, metadata, polarity=polarity != "all", progress=context.progress)
+    mentions = concept_mentions(batches, metadata, polarity)
+    matched_U = np.zeros(len(texts), bool)
+    for part in _blocks(len(mentions.index_M2)):
+        matched_U[mentions.index_M2[part, 1]] = True
+    if patient_U is not None:
+        mentions = once_a_patient(mentions, patient_U)
     counts_E = entry_counts(mentions.index_M2, len(mentions.names))
     t = settings.t
     if t is None:
@@ -209,11 +240,12 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
     keep_U = keep_probabilities(mentions.index_M2, p_E, len(texts))
     rng = context.rng("balance", step)
     if settings.rule == "pair":
-        kept_U = kept_by_pairs(mentions.index_M2, p_E, rng.random(len(mentions.index_M2)), len(texts))
+        kept_U = np.zeros(len(texts), bool)
+        for part in _blocks(len(mentions.index_M2)):
+            index = mentions.index_M2[part]
+            kept_U |= kept_by_pairs(index, p_E, rng.random(len(index)), len(texts))
     else:
         kept_U = (keep_U >= rng.random(len(texts))) & (keep_U > 0)
-    matched_U = np.zeros(len(texts), bool)
-    matched_U[every.index_M2[:, 1]] = True
     num_repeats = int((matched_U & (keep_U == 0))[unit_M].sum())
     facts = metadata.about() | {
         "t": None if math.isinf(t) else t,
@@ -231,7 +263,7 @@ def histogram(mentions: Mentions, kept_N: NDArray[np.bool_]) -> dict[str, Any]:
     """Return how often concepts are named before and after: those that are named most and least, and how many are."""
     num = len(mentions.names)
     before_E = entry_counts(mentions.index_M2, num).astype(np.int64)
-    after_E = entry_counts(mentions.index_M2[kept_N[mentions.index_M2[:, 1]]], num).astype(np.int64)
+    after_E = entry_counts(mentions.index_M2, num, kept_N).astype(np.int64)
     order = [e for e in np.argsort(-before_E, kind="stable").tolist() if before_E[e]]
     bars = [{"concept": mentions.names[e], "before": int(before_E[e]), "after": int(after_E[e])} for e in order]
     return {
