@@ -5,8 +5,9 @@
 Captions of words that are drawn, frequent ones more often, and entries of one to four such words, without a release of
 UMLS. Each part runs in a process of its own, for its CPU time and the most memory it had. The naive loop asks of every
 entry whether it is a part of the text, and does so for few captions. The library alone looks for the same entries in
-the same texts and keeps nothing. `--select` times `medclip pairs select` over a table of the captions instead, five to
-a patient, from reading to the file of the selection. Goals: 100 times the naive loop, at most twice the library's time, below 2 GB.
+the same texts and keeps nothing. `--select` measures `medclip pairs select` over a table of the captions instead, five
+to a patient, from reading to the file of the selection. Goals: 100 times the naive loop, at most twice the library's
+time, below 2 GB.
 """
 
 from __future__ import annotations
