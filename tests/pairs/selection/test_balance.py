@@ -309,8 +309,8 @@ def test_patients_that_are_taken_a_few_at_a_time_carry_what_they_carry_at_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_MENTIONS_AT_ONCE", 3)
         num_N = np.bincount(index_M2[:, 1], minlength=len(patients)).astype(np.int32)
-        mentions = Mentions(index_M2[:, 0].copy(), num_N, tuple("abcde"))
-        parts = [np.add(index, [0, part.start]) for part, index in mentions.blocks()]
+        every = Mentions(index_M2[:, 0].copy(), num_N, tuple("abcde"))
+        parts = [np.add(index, [0, part.start]) for part, index in every.blocks()]
         assert np.concatenate(parts).tolist() == index_M2.tolist()
-        kept = once_a_patient(mentions, np.array(patients))
+        kept = once_a_patient(every, np.array(patients))
     assert sorted(kept.index_M2.tolist()) == sorted(carried.values())
