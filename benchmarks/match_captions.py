@@ -5,7 +5,9 @@
 Captions of words that are drawn, frequent ones more often, and entries of one to four such words, without a release of
 UMLS. Each part runs in a process of its own, for its CPU time and the most memory it had. The naive loop asks of every
 entry whether it is a part of the text, and does so for few captions. The library alone looks for the same entries in
-the same texts and keeps nothing. Goals: 100 times the naive loop, at most twice the library's time, below 2 GB.
+the same texts and keeps nothing. `--select` measures `medclip pairs select` over a table of the captions instead, five
+to a patient, from reading to the file of the selection. Goals: 100 times the naive loop, at most twice the library's
+time, below 2 GB.
 """
 
 from __future__ import annotations
@@ -14,19 +16,24 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import Process
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+import medclip
 from medclip.pairs.selection.balance import entry_counts, keep_probabilities, probabilities, t_of_share
 from medclip.text.checks.matching import match_texts
 from medclip.text.checks.metadata import Metadata, plain_metadata, spaced
 
 _PARTS = ("medclip", "library", "naive")
+_SELECT = "select"
 _WORDS = 50_000
 _NAIVE = 200
 """Captions that the naive loop is given."""
@@ -37,10 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=50_000)
     parser.add_argument("--entries", type=int, default=20_000)
-    parser.add_argument("--part", choices=_PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--select", action="store_true")
+    parser.add_argument("--part", choices=(*_PARTS, _SELECT), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         print(json.dumps(_measure(args.part, args.captions, args.entries)))
+        return
+    if args.select:
+        print(_in_process(_SELECT, args))
         return
     parts = {part: _in_process(part, args) for part in _PARTS}
     of_million = {part: values["cpu_s"] / values["captions"] * 1e6 for part, values in parts.items()}
@@ -68,6 +79,8 @@ def _drawn(num: int, longest: int, seed: int) -> list[str]:
 
 
 def _measure(part: str, num_captions: int, num_entries: int) -> dict[str, Any]:
+    if part == _SELECT:
+        return _selected(num_captions, num_entries)
     num = num_captions if part != "naive" else _NAIVE
     starts = range(0, num, _AT_ONCE)
     texts = pa.chunked_array(
@@ -80,9 +93,37 @@ def _measure(part: str, num_captions: int, num_entries: int) -> dict[str, Any]:
     start = time.process_time()
     mentions, balance_s = makers[part](texts, metadata)
     cpu_s = time.process_time() - start
+    return {"cpu_s": cpu_s, "captions": len(texts), "mentions": mentions, "balance_s": balance_s, "mb": _peak_mb()}
+
+
+def _peak_mb() -> float:
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    peak_mb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1000
-    return {"cpu_s": cpu_s, "captions": len(texts), "mentions": mentions, "balance_s": balance_s, "mb": peak_mb}
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1000
+
+
+def _selected(num_captions: int, num_entries: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        table, entries = Path(folder, "pile.parquet"), Path(folder, "entries.txt")
+        drawing = Process(target=_write_pile, args=(table, entries, num_captions, num_entries))
+        drawing.start()
+        drawing.join()
+        start = time.process_time()
+        steps = [{"balance": {"metadata": str(entries), "polarity": "all"}}]
+        report = medclip.pairs.select(table, steps={"steps": steps}, out=Path(folder, "kept.parquet"))
+        cpu_s = time.process_time() - start
+    return {"cpu_s": cpu_s, "captions": report.num_pairs, "kept": report.num_kept, "mb": _peak_mb()}
+
+
+def _write_pile(table: Path, entries: Path, num_captions: int, num_entries: int) -> None:
+    """Write captions and entries, in a process whose memory is not counted."""
+    entries.write_text("\n".join(list(dict.fromkeys(_drawn(2 * num_entries, 4, 1)))[:num_entries]))
+    schema = pa.schema([(name, pa.string()) for name in ("file", "patient", "caption")])
+    with pq.ParquetWriter(table, schema) as writer:
+        for start in range(0, num_captions, _AT_ONCE):
+            captions = _drawn(min(_AT_ONCE, num_captions - start), 30, start)
+            rows = range(start, start + len(captions))
+            columns = [[f"{row}.png" for row in rows], [f"p{row // 5}" for row in rows], captions]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def _by_medclip(texts: Any, metadata: Metadata) -> tuple[int, float]:

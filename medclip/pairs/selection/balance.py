@@ -9,8 +9,10 @@ carries it, images of one text together. Balance last, after steps that drop: co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +21,7 @@ from pydantic import Field
 from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
-from medclip.text.checks.matching import Matches, match_texts
+from medclip.text.checks.matching import Matches, match_batches
 from medclip.text.checks.metadata import BUILT_IN, Metadata
 from medclip.wording import count, number
 
@@ -30,7 +32,7 @@ LEAST_T = 20
 """Where t is chosen by the share of the tail, it is not lower: in a small pile nothing is thinned."""
 _MOST_BARS = 20
 _ROWS_AT_ONCE = 1 << 16
-_MENTIONS_AT_ONCE = 1 << 22
+_MENTIONS_AT_ONCE = 1 << 20
 DENIED = "no "
 """Begins the name of a concept that is denied."""
 
@@ -122,40 +124,87 @@ def kept_by_pairs(
 
 @dataclass(frozen=True, eq=False)
 class Mentions:
-    """Which concepts are named by which units: texts, or in the medical way texts of patients."""
+    """Which concepts are named by which of N units: texts, or in the medical way texts of patients.
 
-    index_M2: NDArray[np.int32]
-    """Number of the concept and number of the unit, sorted by unit and then by concept."""
+    125 million of them take 0.5 GB, and would take twice as much with the number of its unit beside each.
+    """
+
+    concept_M: NDArray[np.int32]
+    """Numbers of the concepts of the first unit, ascending, then of the second."""
+    num_N: NDArray[np.int32]
+    """How many concepts each unit names."""
     names: tuple[str, ...]
     """Names of the concepts; of split ones the denied ones stand behind the affirmed ones."""
 
+    @property
+    def index_M2(self) -> NDArray[np.int32]:
+        """Return the number of the concept and that of the unit, sorted by unit and then by concept."""
+        return np.stack([self.concept_M, np.repeat(np.arange(len(self.num_N)), self.num_N)], axis=1).astype(np.int32)
 
-def concept_mentions(matches: Matches, metadata: Metadata, polarity: Polarity) -> Mentions:
-    """Turn entries into concepts, and into affirmed and denied ones where that is asked for."""
-    num = len(metadata.concepts)
-    concept_M = metadata.concept_E[matches.index_M2[:, 0]].astype(np.int64)
-    text_M = matches.index_M2[:, 1].astype(np.int64)
-    names = metadata.concepts
-    if polarity != "all":
-        affirmed_M, denied_M = matches.affirmed_M, matches.denied_M & (polarity == "split")
-        concept_M = np.concatenate([concept_M[affirmed_M], concept_M[denied_M] + num])
-        text_M = np.concatenate([text_M[affirmed_M], text_M[denied_M]])
-        if polarity == "split":
-            names = (*names, *(DENIED + name for name in names))
-    key_M = np.unique(text_M * len(names) + concept_M)
-    return Mentions(np.stack([key_M % len(names), key_M // len(names)], axis=1).astype(np.int32), names)
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """Yield some units at a time, with their concepts and the places of these units among them, int64 [K, 2]."""
+        stop_N = np.cumsum(self.num_N, dtype=np.int64)
+        firsts = (np.flatnonzero(np.diff(stop_N // _MENTIONS_AT_ONCE)) + 1).tolist()
+        start = 0
+        for first, last in pairwise([0, *firsts, len(stop_N)]):
+            num_K = self.num_N[first:last]
+            concept_K = self.concept_M[start : start + int(num_K.sum())].astype(np.int64)
+            start += len(concept_K)
+            yield slice(first, last), np.stack([concept_K, np.repeat(np.arange(len(num_K)), num_K)], axis=1)
+
+
+def concept_mentions(matches: Iterable[Matches], metadata: Metadata, polarity: Polarity) -> Mentions:
+    """Turn the entries of batches into concepts, and into affirmed and denied ones where that is asked for."""
+    num, names, concepts = len(metadata.concepts), metadata.concepts, array("i")
+    if polarity == "split":
+        names = (*names, *(DENIED + name for name in names))
+    nums, first = [np.zeros(0, np.int32)], 0
+    for batch in matches:
+        concept_M = metadata.concept_E[batch.index_M2[:, 0]].astype(np.int64)
+        text_M = batch.index_M2[:, 1].astype(np.int64) - first
+        if polarity != "all":
+            affirmed_M, denied_M = batch.affirmed_M, batch.denied_M & (polarity == "split")
+            concept_M = np.concatenate([concept_M[affirmed_M], concept_M[denied_M] + num])
+            text_M = np.concatenate([text_M[affirmed_M], text_M[denied_M]])
+        key_M = np.unique(text_M * len(names) + concept_M)
+        # It grows by realloc, which moves pages and copies none: parts that are joined would be held twice.
+        concepts.frombytes((key_M % len(names)).astype(np.int32).tobytes())
+        nums.append(np.bincount(key_M // len(names), minlength=batch.num_texts).astype(np.int32))
+        first += batch.num_texts
+    return Mentions(np.frombuffer(concepts, np.int32), np.concatenate(nums), names)
 
 
 def once_a_patient(mentions: Mentions, patient_N: NDArray[np.intp]) -> Mentions:
     """Leave the first text of each patient that names a concept.
 
     Args:
-        mentions: Concepts of N texts.
+        mentions: Concepts of N texts, which are used up: those that stay move to the front of their array.
         patient_N: Number of the patient of each text.
     """
-    key_M = patient_N[mentions.index_M2[:, 1]].astype(np.int64) * len(mentions.names) + mentions.index_M2[:, 0]
-    _, first = np.unique(key_M, return_index=True)
-    return Mentions(mentions.index_M2[np.sort(first)], mentions.names)
+    concept_M, num_N = mentions.concept_M, mentions.num_N
+    start_N = np.cumsum(num_N, dtype=np.int64) - num_N
+    stays_M, staying_N = np.zeros(len(concept_M), bool), np.zeros_like(num_N)
+    for text_P in _patients_at_once(patient_N, num_N):
+        num_P = num_N[text_P]
+        row_K = np.repeat(start_N[text_P] - (np.cumsum(num_P) - num_P), num_P) + np.arange(num_P.sum())
+        key_K = np.repeat(patient_N[text_P].astype(np.int64), num_P) * len(mentions.names) + concept_M[row_K]
+        first_K = np.unique(key_K, return_index=True)[1]
+        stays_M[row_K[first_K]] = True
+        staying_N[text_P] = np.bincount(np.repeat(np.arange(len(text_P)), num_P)[first_K], minlength=len(text_P))
+    stop = 0
+    for part in _blocks(len(concept_M)):
+        staying = concept_M[part][stays_M[part]]
+        concept_M[stop : stop + len(staying)] = staying
+        stop += len(staying)
+    return Mentions(concept_M[:stop], staying_N, mentions.names)
+
+
+def _patients_at_once(patient_N: NDArray[np.intp], num_N: NDArray[np.int32]) -> Iterator[NDArray[np.intp]]:
+    """Yield the texts of whole patients, of about as many mentions as a block has; a patient's texts in their order."""
+    order = np.argsort(patient_N, kind="stable")
+    stops = np.append(np.flatnonzero(np.diff(patient_N[order])) + 1, len(order))
+    blocks = np.append(0, np.cumsum(num_N[order], dtype=np.int64))[stops] // _MENTIONS_AT_ONCE
+    yield from np.split(order, stops[:-1][np.diff(blocks) > 0])
 
 
 def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], Cells, NDArray[np.intp]]:
@@ -197,23 +246,26 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
     unit_M, texts, patient_U = np.arange(len(rows_M)), Cells(pile, "text", rows_M), None
     if not settings.reference:
         unit_M, texts, patient_U = units_of(pile, rows_M)
-    matches = match_texts(texts, metadata, polarity=polarity != "all", progress=context.progress)
-    every = concept_mentions(matches, metadata, polarity)
-    mentions = every if patient_U is None else once_a_patient(every, patient_U)
-    counts_E = entry_counts(mentions.index_M2, len(mentions.names))
+    batches = match_batches(texts, metadata, polarity=polarity != "all", progress=context.progress)
+    mentions = concept_mentions(batches, metadata, polarity)
+    matched_U = mentions.num_N > 0
+    if patient_U is not None:
+        mentions = once_a_patient(mentions, patient_U)
+    counts_E = np.zeros(len(mentions.names), np.uint64)
+    for _, index in mentions.blocks():
+        counts_E += entry_counts(index, len(counts_E))
     t = settings.t
     if t is None:
         t = t_of_share(counts_E[counts_E > 0], settings.tail_share) if counts_E.any() else 0
         t = t if settings.reference else max(LEAST_T, t)
     p_E = probabilities(counts_E, t) if t else np.ones(len(counts_E))
-    keep_U = keep_probabilities(mentions.index_M2, p_E, len(texts))
-    rng = context.rng("balance", step)
-    if settings.rule == "pair":
-        kept_U = kept_by_pairs(mentions.index_M2, p_E, rng.random(len(mentions.index_M2)), len(texts))
-    else:
+    rng, keep_U, kept_U = context.rng("balance", step), np.zeros(len(texts)), np.zeros(len(texts), bool)
+    for part, index in mentions.blocks():
+        keep_U[part] = keep_probabilities(index, p_E, part.stop - part.start)
+        if settings.rule == "pair":
+            kept_U[part] = kept_by_pairs(index, p_E, rng.random(len(index)), part.stop - part.start)
+    if settings.rule == "text":
         kept_U = (keep_U >= rng.random(len(texts))) & (keep_U > 0)
-    matched_U = np.zeros(len(texts), bool)
-    matched_U[every.index_M2[:, 1]] = True
     num_repeats = int((matched_U & (keep_U == 0))[unit_M].sum())
     facts = metadata.about() | {
         "t": None if math.isinf(t) else t,
@@ -230,8 +282,10 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
 def histogram(mentions: Mentions, kept_N: NDArray[np.bool_]) -> dict[str, Any]:
     """Return how often concepts are named before and after: those that are named most and least, and how many are."""
     num = len(mentions.names)
-    before_E = entry_counts(mentions.index_M2, num).astype(np.int64)
-    after_E = entry_counts(mentions.index_M2[kept_N[mentions.index_M2[:, 1]]], num).astype(np.int64)
+    before_E, after_E = np.zeros(num, np.int64), np.zeros(num, np.int64)
+    for part, index in mentions.blocks():
+        before_E += entry_counts(index, num).astype(np.int64)
+        after_E += entry_counts(index[kept_N[part][index[:, 1]]], num).astype(np.int64)
     order = [e for e in np.argsort(-before_E, kind="stable").tolist() if before_E[e]]
     bars = [{"concept": mentions.names[e], "before": int(before_E[e]), "after": int(after_E[e])} for e in order]
     return {

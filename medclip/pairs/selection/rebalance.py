@@ -24,7 +24,7 @@ from medclip.pairs.pile import Pile
 from medclip.pairs.selection.balance import Mentions, Polarity, concept_mentions, gini
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
-from medclip.text.checks.matching import match_texts
+from medclip.text.checks.matching import match_batches
 from medclip.text.checks.metadata import BUILT_IN, normalised
 from medclip.wording import count
 
@@ -215,8 +215,8 @@ def read_views(pile: Pile, rows_M: NDArray[np.int64], settings: RebalanceSetting
     metadata = read_metadata(settings.metadata, context.folder, reference=reference)
     polarity: Polarity = "all" if reference else settings.polarity
     texts = pile.cells("text", rows_M)
-    matches = match_texts(texts, metadata, polarity=polarity != "all", progress=context.progress)
-    of_rows = _instances(texts, concept_mentions(matches, metadata, polarity), settings.views)
+    batches = match_batches(texts, metadata, polarity=polarity != "all", progress=context.progress)
+    of_rows = _instances(texts, concept_mentions(batches, metadata, polarity), settings.views)
     unit_M = np.arange(len(rows_M)) if reference else _patients(pile.cells("patient", rows_M))
     instances = of_rows if reference else _united(of_rows, unit_M)
     counts_of = {view: entity_counts(instances, view) for view in settings.views}

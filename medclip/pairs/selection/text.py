@@ -9,7 +9,7 @@ import numpy as np
 from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
-from medclip.text.checks.matching import match_texts
+from medclip.text.checks.matching import match_batches
 from medclip.text.checks.metadata import BUILT_IN
 from medclip.wording import count, number
 
@@ -41,11 +41,13 @@ def names_an_entry(
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     affirmed = settings.polarity == "affirmed" and not settings.reference
     texts = Cells(pile, "text", rows_M)
-    matches = match_texts(texts, metadata, polarity=affirmed, progress=context.progress)
-    counted_M2 = matches.index_M2[matches.affirmed_M]
-    concept_M = metadata.concept_E[counted_M2[:, 0]].astype(np.int64)
-    keys = np.unique(counted_M2[:, 1].astype(np.int64) * len(metadata.concepts) + concept_M)
-    num_M = np.bincount(keys // len(metadata.concepts), minlength=len(rows_M)).astype(np.float64)
+    num_M = np.zeros(len(rows_M))
+    for batch in match_batches(texts, metadata, polarity=affirmed, progress=context.progress):
+        counted_M2 = batch.index_M2[batch.affirmed_M]
+        concept_M = metadata.concept_E[counted_M2[:, 0]].astype(np.int64)
+        keys = np.unique(counted_M2[:, 1].astype(np.int64) * len(metadata.concepts) + concept_M)
+        text, num = np.unique(keys // len(metadata.concepts), return_counts=True)
+        num_M[text] = num
     dropped = int((num_M == 0).sum())
     notes = (
         (f"{count(dropped, 'pair')} of {number(len(rows_M))} without a concept of the metadata.",) if dropped else ()

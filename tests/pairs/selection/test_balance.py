@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from medclip.pairs.selection import balance as module
 from medclip.pairs.selection.balance import (
     BalanceSettings,
+    Mentions,
     balance,
     concept_mentions,
     entry_counts,
     gini,
     keep_probabilities,
     kept_by_pairs,
+    once_a_patient,
     probabilities,
     t_of_share,
     tail_share,
@@ -199,8 +201,8 @@ def test_a_denied_concept_is_of_no_other_text(tmp_path: Path) -> None:
 def test_synonyms_in_a_text_are_one_mention() -> None:
     metadata = medical_metadata([("Lung", ["lung", "lungs"])], "mine")
     matches = match_texts(["Lung and lungs.", "No lung."], metadata, polarity=True)
-    assert concept_mentions(matches, metadata, "all").index_M2.tolist() == [[0, 0], [0, 1]]
-    assert concept_mentions(matches, metadata, "split").index_M2.tolist() == [[0, 0], [1, 1]]
+    assert concept_mentions([matches], metadata, "all").index_M2.tolist() == [[0, 0], [0, 1]]
+    assert concept_mentions([matches], metadata, "split").index_M2.tolist() == [[0, 0], [1, 1]]
 
 
 def test_facts_count_pairs_and_not_texts(tmp_path: Path) -> None:
@@ -290,3 +292,25 @@ def test_mentions_are_counted_alike_in_blocks_and_at_once(monkeypatch: pytest.Mo
     np.testing.assert_array_equal(at_once[0], entry_counts(index_M2, 7))
     np.testing.assert_array_equal(at_once[1], keep_probabilities(index_M2, p_E, 7))
     assert at_once[0].sum() == 50
+
+
+@given(
+    patients=st.lists(st.integers(-3, 3), min_size=1, max_size=20),
+    mentions=st.sets(st.tuples(st.integers(0, 19), st.integers(0, 4))),
+)
+def test_patients_that_are_taken_a_few_at_a_time_carry_what_they_carry_at_once(
+    patients: list[int], mentions: set[tuple[int, int]]
+) -> None:
+    rows = sorted((text, concept) for text, concept in mentions if text < len(patients))
+    index_M2 = np.array([(concept, text) for text, concept in rows], np.int32).reshape(-1, 2)
+    carried: dict[tuple[int, int], list[int]] = {}
+    for text, concept in rows:
+        carried.setdefault((patients[text], concept), [concept, text])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MENTIONS_AT_ONCE", 3)
+        num_N = np.bincount(index_M2[:, 1], minlength=len(patients)).astype(np.int32)
+        every = Mentions(index_M2[:, 0].copy(), num_N, tuple("abcde"))
+        parts = [np.add(index, [0, part.start]) for part, index in every.blocks()]
+        assert np.concatenate(parts).tolist() == index_M2.tolist()
+        kept = once_a_patient(every, np.array(patients))
+    assert sorted(kept.index_M2.tolist()) == sorted(carried.values())

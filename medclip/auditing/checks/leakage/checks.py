@@ -126,6 +126,7 @@ def check(
         everybody = table_splits[0] if table_splits is not None else ()
         by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes[0]["found"]))
         checks += [by_bytes, by_patient, _shared_images(files, data, chance, own_pairs, progress)]
+        checks += [_synthetic(data)] if data.num_synthetic else []
     checks += [_splits(table_splits), _choosing(cohort, choosing)]
     checks += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance, own_pairs)]
     checks.append((burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)), ()))
@@ -160,6 +161,11 @@ def _row(
 
 def _untested(check: str, why: str) -> _Check:
     return _row(check, 0, 0, f"Not tested: {why}")
+
+
+def _synthetic(data: TrainingData) -> _Check:
+    sentence = f"{data.num_synthetic:,} of {count(data.num_samples, 'sample')} of {data.name} are synthetic."
+    return _row(f"synthetic samples: {data.name}", data.num_synthetic, data.num_samples, sentence)
 
 
 def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData) -> _Check:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
 from medclip.imaging.perceptual_hash import read_hash_lines
 from medclip.models.packs.card import read_card, training_hashes, training_patients
-from medclip.shards.folder import read_index, sample_batches
+from medclip.shards.folder import SYNTHETIC, read_index, sample_batches
 from medclip.shards.reading.samples import ShardReader
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class TrainingData:
     """Whether `patients` are keyed hashes."""
     images: HashedFiles | None = None
     """What the images look like; None where there are none to look at."""
+    num_samples: int = 0
+    """Samples of shards, of which `num_synthetic` were made and not taken of a patient."""
+    num_synthetic: int = 0
 
 
 def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
@@ -97,9 +100,12 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     index = read_index(place)
     sha256s: defaultdict[str, set[str]] = defaultdict(set)
     patients: defaultdict[str, set[str]] = defaultdict(set)
+    num_samples, num_synthetic = Counter[str](), Counter[str]()
     for batch in sample_batches(place, index):
-        columns = (batch.column(name).to_pylist() for name in ("split", "sha256", "patient"))
-        for split, sha256, patient in zip(*columns, strict=True):
+        columns = (batch.column(name).to_pylist() for name in ("split", "sha256", "patient", SYNTHETIC))
+        for split, sha256, patient, made_by in zip(*columns, strict=True):
+            num_samples[split] += 1
+            num_synthetic[split] += bool(made_by)
             sha256s[split].add(sha256)
             patients[split].add(patient)
     splits = [s for s in sorted(sha256s) if s.lower() not in _NO_TRAINING]
@@ -115,6 +121,8 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
                 None if alone else frozenset(p for p in patients[split] if p),
                 hashed=True,
                 images=_shard_images(place, split),
+                num_samples=num_samples[split],
+                num_synthetic=num_synthetic[split],
             )
         )
     return tuple(sets)

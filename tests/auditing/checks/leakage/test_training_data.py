@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+from pyarrow import parquet
 
+from medclip.auditing.checks.leakage import training_data
 from medclip.auditing.checks.leakage.checks import check
 from medclip.auditing.checks.leakage.file_hashes import image_hashes
 from medclip.auditing.checks.leakage.training_data import of_pack, of_shards, of_table
@@ -18,6 +20,7 @@ from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.packs.card import Adaptation, Card
 from medclip.sample import Modality
 from medclip.settings import Settings
+from medclip.shards.folder import SAMPLES, SYNTHETIC
 from medclip.shards.writing.build import Form, build_shards
 from tests.kits.files import write_image
 from tests.kits.leakage import brighter, cohort_of, film, resized_jpeg
@@ -117,6 +120,25 @@ def test_shards_give_each_split_but_the_test_split_with_their_images(tmp_path: P
     assert train.images is not None
     assert set(train.images.sha256) == set(digests[:2])
     assert (len(train.images.rows), len(train.images.variants)) == (2, 1)
+
+
+def test_synthetic_samples_of_training_shards_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = []
+    for n, split in enumerate(("train", "train", "train", "val")):
+        write_image(tmp_path / f"{n}.png", film(n, 96, 96))
+        rows.append({"file": f"{n}.png", "patient": f"P{n}", "modality": "xray", "split": split, "caption": "a film"})
+    build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", Form(key=KEY))
+    table = parquet.read_table(tmp_path / "shards" / SAMPLES)
+    kinds = ["paste" if split == "train" and n else None for n, split in enumerate(table["split"].to_pylist())]
+    marked = table.append_column(SYNTHETIC, pyarrow.array(kinds, pyarrow.string()))
+    monkeypatch.setattr(training_data, "sample_batches", lambda *_: marked.to_batches())
+    train, val = of_shards(tmp_path / "shards")
+    assert (train.num_samples, train.num_synthetic, val.num_synthetic) == (3, sum(map(bool, kinds)), 0)
+    counted = [
+        row for row in check(cohort_of(["a"]), training=[train, val]).tables["leakage"] if "synth" in row["check"]
+    ]
+    assert [(row["found"], row["tested"]) for row in counted] == [(train.num_synthetic, 3)]
+    assert "of 3 samples of the split 'train' of the training shards are synthetic" in counted[0]["sentence"]
 
 
 def test_shards_of_a_test_split_only_were_not_trained_on(tmp_path: Path):
