@@ -1,8 +1,6 @@
 """Generator `paste`: a segmented lesion of one image, blended into an image of another patient.
 
-The blend is that of Poisson (Perez et al., "Poisson image editing", SIGGRAPH 2003): inside the lesion the gradients are
-those of the donor, and at its edge the values those of the image it comes into, so that no seam shows. scikit-image has
-none and OpenCV is no dependency, so the sparse system is solved here by scipy.
+The blend is that of Poisson (`medclip.imaging.blending`), so that no seam shows.
 
 The image must be of the same modality and set, of another patient, of the same shape, and its words must name no
 finding that the sentence names and must not say that all is normal. Nor may it have a lesion of its own at the place,
@@ -23,6 +21,7 @@ from pydantic import Field
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
+from medclip.imaging.blending import blended
 from medclip.pairs.synthesis.generators import Generate, GeneratorSettings, Source, Synthetic
 from medclip.pairs.words.reports.report_cleaning import entities
 from medclip.text.mentions import is_all_clear
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FILES, _MASKS = ("file", "path"), ("mask", "mask_file")
-_MARGIN = 2
-"""Pixels around a lesion that are blended with it."""
 _MOST_CUT = 0.05
 """Share of a lesion's values that may be cut to black or white."""
 _SIDES = frozenset({"left", "right", "upper", "lower", "medial", "lateral", "bilateral"})
@@ -98,44 +95,6 @@ def prepare(settings: PasteSettings, sources: Sequence[Source], folder: Path) ->
         return "no_image_takes_it"
 
     return generate
-
-
-def blended(donor: NDArray[np.uint8], target: NDArray[np.uint8], lesion_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Blend a part of one image into another of the same size, at the same place.
-
-    Args:
-        donor: uint8 [H, W, 3].
-        target: uint8 [H, W, 3].
-        lesion_HW: Mask of the part; it is widened by two pixels, and never reaches the edge of the image.
-    """
-    from scipy import ndimage
-    from scipy.sparse import csc_array
-    from scipy.sparse.linalg import splu
-
-    inside_HW = ndimage.binary_dilation(lesion_HW, iterations=_MARGIN)
-    inside_HW[[0, -1], :] = False
-    inside_HW[:, [0, -1]] = False
-    number_HW = np.full(inside_HW.shape, -1)
-    y_N, x_N = np.nonzero(inside_HW)
-    num = len(y_N)
-    if not num:
-        return target.copy()
-    number_HW[y_N, x_N] = np.arange(num)
-    d, t = donor.astype(np.float64), target.astype(np.float64)
-    right_NC = np.zeros((num, d.shape[2]))
-    rows, columns = [np.arange(num)], [np.arange(num)]
-    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        right_NC += d[y_N, x_N] - d[y_N + dy, x_N + dx]
-        beside_N = number_HW[y_N + dy, x_N + dx]
-        edge_N = beside_N < 0
-        right_NC[edge_N] += t[y_N + dy, x_N + dx][edge_N]
-        rows.append(np.flatnonzero(~edge_N))
-        columns.append(beside_N[~edge_N])
-    values = np.concatenate([np.full(num, 4.0), *(np.full(len(r), -1.0) for r in rows[1:])])
-    system = csc_array((values, (np.concatenate(rows), np.concatenate(columns))), shape=(num, num))
-    pixels = target.copy()
-    pixels[y_N, x_N] = np.rint(np.clip(splu(system).solve(right_NC), 0, 255)).astype(np.uint8)
-    return pixels
 
 
 def _takes(into: Source, donor: Source, sentence: str) -> bool:
