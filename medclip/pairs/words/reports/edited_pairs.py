@@ -61,7 +61,7 @@ def edited_partner(
     """
     record, meta = from_json(members["json"])
     name = f"{row.key}~{row.kind}"
-    (extension,) = (name for name in members if name in EXTENSIONS)
+    (extension,) = (e for e in members if e in EXTENSIONS)
     extension = "png" if extension == "png" else "jpg"
     image = encode(np.ascontiguousarray(pixels), "png" if extension == "png" else "jpeg", _QUALITY)
     edited = replace(edited, candidates=(), negatives=(), edit_pairs=(name,))

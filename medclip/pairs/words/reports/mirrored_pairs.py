@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medclip.imaging.letters import letter_boxes
 from medclip.pairs.words.reports.edited_pairs import EditRow, edited_partner, pixels_of
@@ -94,33 +93,31 @@ def mirrored_partner(
     text = record.texts[0] if record.texts else ""
     is_named = meta.get("source") in without_letters
     reason = fault_of_mirroring(text, modality) if text else "no_text"
-    pixels: NDArray[np.uint8] | str = ""
     if not reason and not is_named and not detect_letters:
         reason = "letters_not_ruled_out"
     if not reason and any(
         fault_of_mirroring(one, modality) in ("other_word", "one_sided") for one in record.long_captions
     ):
         reason = "long_text"
-    if not reason:
-        pixels = pixels_of(members)
-        reason = pixels if isinstance(pixels, str) else ""
-    if not reason and not isinstance(pixels, str):
-        mirrored = pixels[:, ::-1]
-        if (np.abs(mirrored.astype(np.int16) - pixels).max(-1) > LEAST_GREY).mean() < LEAST_CHANGED:
-            reason = "image_unchanged"
-        elif not is_named and (meta.get("burned_in") or letter_boxes(pixels)):
-            reason = "letters_seen"
-        else:
-            other_side = {"L": "R", "R": "L"}.get(record.laterality or "")
-            edited = replace(
-                record,
-                laterality=other_side or record.laterality,
-                texts=(mirrored_text(text),),
-                report=mirrored_text(record.report) if record.report else None,
-                long_captions=tuple(mirrored_text(one) for one in record.long_captions),
-                tags=tuple(mirrored_text(tag) for tag in record.tags),
-                absent_tags=tuple(mirrored_text(tag) for tag in record.absent_tags),
-            )
-            row = EditRow(key, KIND, "", entities=changed_entities(text, modality), change="side")
-            return edited_partner(row, members, edited, mirrored)
-    return None, EditRow(key, KIND, reason)
+    if reason:
+        return None, EditRow(key, KIND, reason)
+    pixels = pixels_of(members)
+    if isinstance(pixels, str):
+        return None, EditRow(key, KIND, pixels)
+    mirrored = pixels[:, ::-1]
+    if (np.abs(mirrored.astype(np.int16) - pixels).max(-1) > LEAST_GREY).mean() < LEAST_CHANGED:
+        return None, EditRow(key, KIND, "image_unchanged")
+    if not is_named and (meta.get("burned_in") or letter_boxes(pixels)):
+        return None, EditRow(key, KIND, "letters_seen")
+    other_side = {"L": "R", "R": "L"}.get(record.laterality or "")
+    edited = replace(
+        record,
+        laterality=other_side or record.laterality,
+        texts=(mirrored_text(text),),
+        report=mirrored_text(record.report) if record.report else None,
+        long_captions=tuple(mirrored_text(one) for one in record.long_captions),
+        tags=tuple(mirrored_text(tag) for tag in record.tags),
+        absent_tags=tuple(mirrored_text(tag) for tag in record.absent_tags),
+    )
+    row = EditRow(key, KIND, "", entities=changed_entities(text, modality), change="side")
+    return edited_partner(row, members, edited, mirrored)
