@@ -82,9 +82,7 @@ def letter_boxes(image: NDArray[np.uint8]) -> tuple[Box, ...]:
     return tuple(box for box, is_letter in boxes.items() if is_letter)
 
 
-def _score(
-    piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, wide: int, lightest: int
-) -> float:
+def _score(piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, wide: int, lightest: int) -> float:
     """Weigh one piece and the pixels around it: log odds that it is a letter."""
     from scipy import ndimage
 

@@ -1,4 +1,4 @@
-"""Edited pairs of image and text as patients are: two images of one patient at two dates, whose texts differ by one change.
+"""Edited pairs as patients are: two images of one patient at two dates, whose texts differ by one change.
 
 No image is made: both are of the shards, and each is the other's partner. Their texts are compared by what they state
 of known findings and devices; what the rules do not know may differ, too, and so may the images in all that no text
@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import combinations
 
 from medclip.pairs.words.reports.edited_pairs import EditRow
 from medclip.pairs.words.reports.hard_negatives import DEVICES, SWAPS, devices_of, edits_of
@@ -82,27 +83,28 @@ def dated_pairs(images: Sequence[Dated]) -> tuple[Mapping[str, str], list[EditRo
         if image.text and image.day is not None and image.patient:
             by_patient[image.patient].append(image)
     rows: dict[str, EditRow] = {}
-    names: dict[str, str] = {}
     for of_patient in by_patient.values():
-        ordered = sorted(of_patient, key=lambda i: (i.day or date.min, i.key))
-        for n, image in enumerate(ordered):
-            for later in ordered[n + 1 :]:
-                if image.key in rows or later.key in rows or later.day == image.day or later.look != image.look:
-                    continue
-                change = single_change(image.text, later.text, image.look[0])
-                if isinstance(change, tuple):
-                    pair, (kind, entity) = f"{image.key}~{KIND}", change
-                    for key, other in ((image.key, later.key), (later.key, image.key)):
-                        names[key] = pair
-                        rows[key] = EditRow(key, KIND, "", pair, other, (entity,), kind)
-        for image in ordered:
-            if image.key not in rows:
-                rows[image.key] = EditRow(image.key, KIND, _reason(image, ordered))
+        _pair(sorted(of_patient, key=lambda i: (i.day or date.min, i.key)), rows)
     for image in images:
         if image.key not in rows:
             reason = "no_text" if not image.text else "no_date" if image.day is None else "no_patient"
             rows[image.key] = EditRow(image.key, KIND, reason)
-    return names, [rows[image.key] for image in images]
+    return {key: row.pair for key, row in rows.items() if row.pair}, [rows[image.key] for image in images]
+
+
+def _pair(ordered: Sequence[Dated], rows: dict[str, EditRow]) -> None:
+    """Add the rows of the images of one patient."""
+    for first, later in combinations(ordered, 2):
+        if first.key in rows or later.key in rows or later.day == first.day or later.look != first.look:
+            continue
+        change = single_change(first.text, later.text, first.look[0])
+        if isinstance(change, tuple):
+            kind, entity = change
+            for key, other in ((first.key, later.key), (later.key, first.key)):
+                rows[key] = EditRow(key, KIND, "", f"{first.key}~{KIND}", other, (entity,), kind)
+    for image in ordered:
+        if image.key not in rows:
+            rows[image.key] = EditRow(image.key, KIND, _reason(image, ordered))
 
 
 def _reason(image: Dated, of_patient: Sequence[Dated]) -> str:

@@ -1,7 +1,7 @@
 """Edited pairs of image and text: a device filled in from around it, and denied in the text (CLIP-IN's edit pairs).
 
-Where a mask lies, the image becomes a smooth surface between the pixels at its edge: no texture is invented, and a large
-part that is filled shows as a smear. So a mask may cover `MOST_COVERED` of an image and no more.
+Where a mask lies, the image becomes a smooth surface between the pixels at its edge: no texture is invented, and a
+large part that is filled shows as a smear. So a mask may cover `MOST_COVERED` of an image and no more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from medclip.shards.writing.rewrite import Partner
 
 KIND = "device"
 MOST_COVERED = 0.1
+_DENIALS = ("No {} seen.", "No {} can be seen in this image.")
+"""The first that is not too short for its text is taken."""
 
 
 def without_device(text: str, modality: str = "") -> tuple[str, str, str]:
@@ -43,9 +45,13 @@ def without_device(text: str, modality: str = "") -> tuple[str, str, str]:
     match = DEVICES[name].search(edits[0].old)
     assert match is not None
     words = match[0] if match[0].isupper() else match[0].lower()
-    written, _, _ = edits[0].written(text, f"No {words} seen.")
-    fault = fault_of(text, written, edits[0], modality)
-    return ("", name, fault) if fault else (written, name, "")
+    fault: str | None = None
+    for form in _DENIALS:
+        written, _, _ = edits[0].written(text, form.format(words))
+        fault = fault_of(text, written, edits[0], modality)
+        if fault is None:
+            return written, name, ""
+    return "", name, fault or ""
 
 
 def masked_partner(key: str, members: Mapping[str, bytes], mask: Path | None) -> tuple[Partner | None, EditRow]:

@@ -33,6 +33,7 @@ from medclip.pairs.sources.captioned_table import generator_of
 from medclip.pairs.words.agent import AgentRefused
 from medclip.pairs.words.reports.balanced_edits import Editable, balanced_negatives
 from medclip.pairs.words.reports.caption_weights import (
+    CONFLICT,
     Boilerplate,
     caption_weights,
     polarity_fault,
@@ -202,7 +203,7 @@ def _with_partners(result: RewriteResult, edits: Path) -> RewriteResult:
         sources = ""
         if counts["letters_not_ruled_out"]:
             sources = (
-                " Of images with a fitting text the source is not among `without_letters`; `detect_letters` looks for them."
+                " Of images with a fitting text the source is not among `without_letters`, and `detect_letters` is off."
             )
         cautions.append(f"No edited partner was written.{sources}")
     return replace(result, num_partners=num, refused_partners=_sorted(counts), cautions=tuple(cautions))
@@ -281,14 +282,14 @@ def _rewritten(row: TextRow, steps: RewriteSteps, answer: tuple[str, str] | None
         if text and text not in [c.text for c in candidates]:
             candidates.append(Candidate(kind, text, polarity_fault(text, clean.text, row.modality, stated)))
     if row.raw not in [c.text for c in candidates]:  # one that needed no cleaning is a clean one
-        candidates.insert(0, Candidate(RAW, row.raw))
+        candidates.insert(0, Candidate(RAW, row.raw, polarity_fault(row.raw, "", row.modality, stated)))
     if answer is not None:
         text, refused = answer
         fault = "agent_failed" if refused else fault_of_answer(text, clean.text, row.modality, stated)
         candidates.append(Candidate("agent", text, fault))
     positive = next((c.text for c in candidates if c.kind == "agent" and not c.reason), _cut(long, steps.max_words))
     if not positive:
-        reason = "polarity_conflict" if clean.text else "nothing_left"
+        reason = CONFLICT if clean.text else "nothing_left"
         return RewrittenRow(row, reason, candidates=tuple(candidates), changes=clean.changes)
     short = next(iter(sentences(clean.impression, min_words=1)), "")
     short = short if short in kept else sentences(positive, min_words=1)[0]
@@ -371,7 +372,7 @@ def _weighted(w: RewrittenRow, least: float, steps: RewriteSteps) -> RewrittenRo
         information = np.array([marked[n].information for n in rewritten])
         weights[rewritten] = caption_weights(alignment, information, temperature=steps.captions.temperature)
     else:
-        weights[[n for n, c in enumerate(marked) if c.kind == RAW]] = 1
+        weights[[n for n, c in enumerate(marked) if c.kind == RAW and c.reason != CONFLICT]] = 1
     return replace(w, candidates=tuple(replace(c, weight=float(v)) for c, v in zip(marked, weights, strict=True)))
 
 

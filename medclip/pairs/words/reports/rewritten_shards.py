@@ -19,6 +19,7 @@ from medclip.pairs.sample_table import rows_by_sample
 from medclip.pairs.sources.captioned_table import generator_of
 from medclip.pairs.words.reports import mirrored_pairs
 from medclip.pairs.words.reports.before_after import Dated, dated_pairs
+from medclip.pairs.words.reports.caption_weights import CONFLICT
 from medclip.pairs.words.reports.edited_pairs import EditRow
 from medclip.pairs.words.reports.masked_devices import masked_partner
 from medclip.pairs.words.reports.mirrored_pairs import mirrored_partner
@@ -89,7 +90,10 @@ def read_edit_table(edits: EditSteps, folder: Path) -> EditTable:
             day = day_of(cell.get(edits.date or "", ""))
         except ValueError:
             raise MedclipError(
-                Reason.TABLE_INVALID, f"row {number}: `{edits.date}` is no date.", where=path, hint=f"Use {DAYS_EXPECTED}."
+                Reason.TABLE_INVALID,
+                f"row {number}: `{edits.date}` is no date.",
+                where=path,
+                hint=f"Use {DAYS_EXPECTED}.",
             ) from None
         if sample and day is not None:
             days[sample] = day
@@ -120,7 +124,7 @@ def _candidates_of(w: RewrittenRow, *, keep_raw: bool) -> tuple[WeighedCaption, 
     """
     if not w.row.raw.strip():
         return ()
-    kept = [c for c in w.candidates if (keep_raw if c.kind == RAW else c.weight > 0)]
+    kept = [c for c in w.candidates if (keep_raw and c.reason != CONFLICT if c.kind == RAW else c.weight > 0)]
     return tuple(WeighedCaption(c.kind, c.text, c.weight) for c in kept) or (WeighedCaption("cleaned", w.positive, 1),)
 
 
