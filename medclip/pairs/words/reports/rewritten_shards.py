@@ -113,7 +113,8 @@ def _dated(shards: Path, written: Mapping[str, RewrittenRow], table: EditTable) 
             row = written[key]
             look = (row.row.modality, record.view or "", record.laterality or "")
             day = table.days.get(key) or table.days.get(str(meta.get("sha256")))
-            images.append(Dated(key, row.row.patient, look, row.positive, day))
+            text = "" if row.reason else row.positive  # captions of labels are in new words each time
+            images.append(Dated(key, row.row.patient, look, text, day))
     return images
 
 
