@@ -22,7 +22,7 @@ def rows_by_sample(table: Table, path: Path) -> Iterator[tuple[str, Mapping[str,
 
     Args:
         table: The table, with a column `key`, `file` or `path`.
-        path: Its place, which its files are relative to.
+        path: Place of the table, which its files are relative to.
 
     Raises:
         MedclipError: TABLE_INVALID for a table without any of these columns.
