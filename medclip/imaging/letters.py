@@ -70,7 +70,8 @@ def letter_boxes(image: NDArray[np.uint8]) -> tuple[Box, ...]:
         cuts = [top_HW > step for step in _STEPS]
         cuts.append((top_HW > _LIGHT_STEP) & (grey_HW > _NEARLY_LIGHTEST * lightest))
         for cut_HW in cuts:
-            number_HW, _ = ndimage.label(cut_HW, np.ones((3, 3)))
+            number_HW = np.empty(grey_HW.shape, np.int32)
+            ndimage.label(cut_HW, np.ones((3, 3)), output=number_HW)
             for number, place in enumerate(ndimage.find_objects(number_HW), 1):
                 box = Box(place[0].start, place[1].start, place[0].stop, place[1].stop)
                 tall, wide = box.height, box.width
@@ -87,9 +88,9 @@ def _score(piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, w
     """Weigh one piece and the pixels around it: log odds that it is a letter."""
     from scipy import ndimage
 
-    depth_HW = ndimage.distance_transform_cdt(piece_HW, "taxicab")
+    depth_HW = np.asarray(ndimage.distance_transform_cdt(piece_HW, "taxicab"))
     thickness = 2 * int(depth_HW.max()) - 1
-    near_HW = ndimage.binary_dilation(piece_HW)
+    near_HW = np.asarray(ndimage.binary_dilation(piece_HW), np.bool_)
     around = grey_HW[ndimage.binary_dilation(near_HW) & ~near_HW]
     inside, core = grey_HW[piece_HW], grey_HW[depth_HW >= 2]
     light = float(np.percentile(inside, 80))
