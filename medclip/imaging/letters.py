@@ -91,7 +91,7 @@ def _score(piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, w
     depth_HW = np.asarray(ndimage.distance_transform_cdt(piece_HW, "taxicab"))
     thickness = 2 * int(depth_HW.max()) - 1
     near_HW = np.asarray(ndimage.binary_dilation(piece_HW), np.bool_)
-    around = grey_HW[ndimage.binary_dilation(near_HW) & ~near_HW]
+    around = grey_HW[np.asarray(ndimage.binary_dilation(near_HW), np.bool_) & ~near_HW]
     inside, core = grey_HW[piece_HW], grey_HW[depth_HW >= 2]
     light = float(np.percentile(inside, 80))
     contrast = max(light - float(np.median(around)), 1.0)
