@@ -86,14 +86,17 @@ def rewrite(options: RewriteOptions) -> RewriteResult:
     from medclip.pairs.words.reports.rewrite_steps import read_steps
     from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
 
-    steps = read_steps(None if options.steps is None else Path(options.steps))
+    path = None if options.steps is None else Path(options.steps)
+    steps = read_steps(path)
     model = None
     if steps.captions.model is not None:
         from medclip.models.packs.pack import load_model
 
         model = load_model(steps.captions.model, device=options.device)
     form, agent = TextForm(options.encoding), _agent(options, steps.max_words)
-    rewriting = Rewriting(Path(options.pairs), Path(options.out), steps, agent, form)
+    rewriting = Rewriting(
+        Path(options.pairs), Path(options.out), steps, agent, form, Path() if path is None else path.parent
+    )
     return rewrite(rewriting, model, options.progress)
 
 

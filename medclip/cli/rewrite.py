@@ -26,7 +26,7 @@ def print_rewrite(result: Any, as_json: bool, _: Any) -> None:
         ("Captions without a weight", result.refused_candidates),
         ("Negatives", result.counts_by_edit),
         ("Changes that were refused", result.refused_edits),
-        ("Mirrored partners", {"written": result.num_partners} if result.num_partners else {}),
+        ("Edited pairs", {"written": result.num_partners} if result.num_partners else {}),
         ("Without a partner", result.refused_partners),
     ):
         if counts:

@@ -480,16 +480,21 @@ def refuse_other(
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs.
     """
+    holds = f"this folder holds {'other' if _is_plural(what) else 'another'} {what}"
     if noted is None:
-        raise in_use(out, f"this folder holds another {what}", remedy)
+        raise in_use(out, holds, remedy)
     differing = [
         (titles or {}).get(name, f"the {name.replace('_', ' ')}")
         for name, value in wanted.items()
         if not _within(value, noted.get(name))
     ]
     if differing:
-        verb = "differs" if len(differing) == 1 and not differing[0].partition(" of ")[0].endswith("s") else "differ"
-        raise in_use(out, f"this folder holds another {what}: {list_of(differing, most=_SHOWN)} {verb}", remedy)
+        verb = "differs" if len(differing) == 1 and not _is_plural(differing[0]) else "differ"
+        raise in_use(out, f"{holds}: {list_of(differing, most=_SHOWN)} {verb}", remedy)
+
+
+def _is_plural(noun: str) -> bool:
+    return noun.partition(" of ")[0].endswith("s")
 
 
 def in_use(out: Path, content: str, remedy: str) -> MedclipError:

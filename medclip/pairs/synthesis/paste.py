@@ -1,8 +1,6 @@
 """Generator `paste`: a segmented lesion of one image, blended into an image of another patient.
 
-The blend is that of Poisson (Perez et al., "Poisson image editing", SIGGRAPH 2003): inside the lesion the gradients are
-those of the donor, and at its edge the values those of the image it comes into, so that no seam shows. scikit-image has
-none and OpenCV is no dependency, so the sparse system is solved here by scipy.
+The blend is that of Poisson (`medclip.imaging.blending`), so that no seam shows.
 
 The image must be of the same modality and set, of another patient, of the same shape, and its words must name no
 finding that the sentence names and must not say that all is normal. Nor may it have a lesion of its own at the place,
@@ -12,7 +10,6 @@ of an image without the lesion.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +20,8 @@ from pydantic import Field
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
+from medclip.imaging.blending import blended
+from medclip.pairs.sample_table import mask_over, rows_by_sample
 from medclip.pairs.synthesis.generators import Generate, GeneratorSettings, Source, Synthetic
 from medclip.pairs.words.reports.report_cleaning import entities
 from medclip.text.mentions import is_all_clear
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-_FILES, _MASKS = ("file", "path"), ("mask", "mask_file")
-_MARGIN = 2
-"""Pixels around a lesion that are blended with it."""
+_MASKS = ("mask", "mask_file")
 _MOST_CUT = 0.05
 """Share of a lesion's values that may be cut to black or white."""
 _SIDES = frozenset({"left", "right", "upper", "lower", "medial", "lateral", "bilateral"})
@@ -77,7 +74,7 @@ def prepare(settings: PasteSettings, sources: Sequence[Source], folder: Path) ->
         if mask is None:
             return "no_mask"
         image = donor.read_image()
-        lesion_HW = _lesion(mask.path, (image.shape[0], image.shape[1]))
+        lesion_HW = mask_over(mask.path, (image.shape[0], image.shape[1]))
         if isinstance(lesion_HW, str):
             return lesion_HW
         if int(lesion_HW.sum()) < settings.least_px:
@@ -100,44 +97,6 @@ def prepare(settings: PasteSettings, sources: Sequence[Source], folder: Path) ->
     return generate
 
 
-def blended(donor: NDArray[np.uint8], target: NDArray[np.uint8], lesion_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Blend a part of one image into another of the same size, at the same place.
-
-    Args:
-        donor: uint8 [H, W, 3].
-        target: uint8 [H, W, 3].
-        lesion_HW: Mask of the part; it is widened by two pixels, and never reaches the edge of the image.
-    """
-    from scipy import ndimage
-    from scipy.sparse import csc_array
-    from scipy.sparse.linalg import splu
-
-    inside_HW = ndimage.binary_dilation(lesion_HW, iterations=_MARGIN)
-    inside_HW[[0, -1], :] = False
-    inside_HW[:, [0, -1]] = False
-    number_HW = np.full(inside_HW.shape, -1)
-    y_N, x_N = np.nonzero(inside_HW)
-    num = len(y_N)
-    if not num:
-        return target.copy()
-    number_HW[y_N, x_N] = np.arange(num)
-    d, t = donor.astype(np.float64), target.astype(np.float64)
-    right_NC = np.zeros((num, d.shape[2]))
-    rows, columns = [np.arange(num)], [np.arange(num)]
-    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        right_NC += d[y_N, x_N] - d[y_N + dy, x_N + dx]
-        beside_N = number_HW[y_N + dy, x_N + dx]
-        edge_N = beside_N < 0
-        right_NC[edge_N] += t[y_N + dy, x_N + dx][edge_N]
-        rows.append(np.flatnonzero(~edge_N))
-        columns.append(beside_N[~edge_N])
-    values = np.concatenate([np.full(num, 4.0), *(np.full(len(r), -1.0) for r in rows[1:])])
-    system = csc_array((values, (np.concatenate(rows), np.concatenate(columns))), shape=(num, num))
-    pixels = target.copy()
-    pixels[y_N, x_N] = np.rint(np.clip(splu(system).solve(right_NC), 0, 255)).astype(np.uint8)
-    return pixels
-
-
 def _takes(into: Source, donor: Source, sentence: str) -> bool:
     """Return whether the words of an image leave room for a lesion."""
     if into.key == donor.key or (into.patient and into.patient == donor.patient):
@@ -154,7 +113,7 @@ def _has_lesion(masks: Mapping[str, _Mask], into: Source, lesion_HW: NDArray[np.
     mask = masks.get(into.key) or masks.get(into.sha256)
     if mask is None:
         return False
-    theirs_HW = _lesion(mask.path, (lesion_HW.shape[0], lesion_HW.shape[1]))
+    theirs_HW = mask_over(mask.path, (lesion_HW.shape[0], lesion_HW.shape[1]))
     return isinstance(theirs_HW, str) or bool((theirs_HW & lesion_HW).any())
 
 
@@ -172,42 +131,17 @@ def record_with(into: Source, sentence: str) -> Any:
     return replace(into.record, texts=texts or (sentence,), labels={}, report=None, **nothing)
 
 
-def _lesion(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | str:
-    """Read a mask in the size of the stored image; a word where it cannot lie over it."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            # What was cropped while shards were built has other proportions than its mask.
-            if abs(width / height - shape[1] / shape[0]) > 1.5 / min(shape):
-                return "mask_of_other_shape"
-            least = 127 if opened.format == "JPEG" else 0  # as `imaging.masks.read_mask`: JPEG blurs edges
-            mask = opened.convert("L").resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return "mask_unreadable"
-    return np.asarray(mask) > least
-
-
 def _read_masks(settings: PasteSettings, folder: Path) -> dict[str, _Mask]:
     """Read the masks by key of the sample, or by sha256 of the file that it was made of."""
     path = folder / settings.masks
     table = read_table(path)
-    mask, file = (next((n for n in names if n in table.names), None) for names in (_MASKS, _FILES))
-    if mask is None:
-        table.need(_MASKS[0], "the mask of each image")
-    if file is None and "key" not in table.names:
-        table.need(_FILES[0], "the path of each image")
+    mask = next((n for n in _MASKS if n in table.names), None) or table.need(_MASKS[0], "the mask of each image")
     masks: dict[str, _Mask] = {}
-    for cell in table.rows():
+    for sample, cell in rows_by_sample(table, path):
         sentence = (cell.get("sentence") or settings.sentence).strip()
         _check_sentence(sentence, path)
-        one = _Mask(path.parent / cell[str(mask)], sentence)
-        if cell.get("key"):
-            masks[cell["key"]] = one
-        elif file is not None and (path.parent / cell[file]).is_file() and cell[str(mask)]:
-            with (path.parent / cell[file]).open("rb") as stream:
-                masks[hashlib.file_digest(stream, "sha256").hexdigest()] = one
+        if sample and cell[mask]:
+            masks[sample] = _Mask(path.parent / cell[mask], sentence)
     return masks
 
 

@@ -76,6 +76,7 @@ def rewrite_shards(
     change: Change,
     additions: Mapping[str, Iterable[Addition]] | None = None,
     beside: Beside | None = None,
+    pairs: Mapping[str, str] | None = None,
 ) -> None:
     """Copy shards with changed members. The same input gives the same bytes.
 
@@ -85,6 +86,7 @@ def rewrite_shards(
         change: Function that makes the new members of each sample.
         additions: Synthetic samples by split; they lie in tars of their own behind the others.
         beside: Function that makes partners, which follow their samples; only of those of the split `TRAIN`.
+        pairs: Name of the edit pair by key of samples that are partners of each other as they are.
 
     Raises:
         MedclipError: OUTPUT_IN_USE; WRONG_USE for an index of tars that others wrote; as `ShardReader`.
@@ -117,6 +119,8 @@ def rewrite_shards(
                             partner = beside(key, members) if beside is not None and split == TRAIN else None
                             row, new = dict(of_split[at]), [(key, members)]
                             rows_of_sample = [row]
+                            if pairs and key in pairs:
+                                row[EDIT_PAIR] = pairs[key]
                             if partner is not None:
                                 row[EDIT_PAIR] = partner.pair
                                 new = [(key, partner.source), (partner.key, partner.members)]

@@ -406,9 +406,10 @@ def preflight(
     notes = []
     readers = world_size * workers
     if len(reader.shards) < readers:
+        per_shard = max(1, len(reader) // readers)
         notes.append(
-            f"the split {reader.split!r} has {len(reader.shards)} shards for {world_size} ranks x {workers} workers, "
-            f"which read the same files; --samples-per-shard {max(1, len(reader) // readers)} gives as many shards"
+            f"the split {reader.split!r} has {count(len(reader.shards), 'shard')} for {world_size} ranks x {workers} "
+            f"workers, which read the same files; --samples-per-shard {per_shard} gives as many shards"
         )
     steps = len(reader) // batch_size
     if steps < _FEW_STEPS:

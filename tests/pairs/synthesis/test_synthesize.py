@@ -21,7 +21,7 @@ from medclip.pairs.synthesis import paste
 from medclip.pairs.synthesis import synthesize as module
 from medclip.pairs.synthesis.change import ChangeSettings, swapped
 from medclip.pairs.synthesis.generators import Source, Synthetic
-from medclip.pairs.synthesis.paste import PasteSettings, blended, record_with
+from medclip.pairs.synthesis.paste import PasteSettings, record_with
 from medclip.pairs.synthesis.synthesize import Synthesis, synthesize
 from medclip.pairs.synthesis.synthesize_steps import read_steps
 from medclip.sample import Modality
@@ -170,17 +170,6 @@ def test_a_pasted_lesion_leaves_no_words_of_the_image_without_it() -> None:
     source = Source("a", "p", "0", "", record, lambda: np.zeros((8, 8, 3), np.uint8))
     pasted = record_with(source, "A mass is seen.")
     assert pasted == CaptionRecord(modality=Modality.XRAY, texts=("Clear lungs. A mass is seen.",))
-
-
-def test_a_blend_keeps_the_gradients_of_the_donor_and_the_values_around() -> None:
-    target = np.full((20, 20, 3), 100, np.uint8)
-    donor = np.full((20, 20, 3), 30, np.uint8)
-    donor[9:11, 9:11] = 80
-    mask = np.zeros((20, 20), bool)
-    mask[6:14, 6:14] = True
-    pasted = blended(donor, target, mask)
-    assert pasted[9, 9].tolist() == [150, 150, 150], "the donor's contrast of 50 stands on the values around"
-    assert (pasted[:3] == 100).all()
 
 
 def test_a_lesion_never_lies_on_another_one(shards: Path, tmp_path: Path) -> None:

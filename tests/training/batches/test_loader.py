@@ -435,7 +435,7 @@ def test_those_who_make_samples_never_import_torch() -> None:
 def test_the_preflight_says_when_workers_are_more_than_shards(shards: Path) -> None:
     reader = ShardReader(shards, "train", verify="full")
     few, small, speed = preflight(reader, world_size=2, workers=4, batch_size=6)
-    assert "1 shards for 2 ranks x 4 workers" in few
+    assert "1 shard for 2 ranks x 4 workers" in few
     assert "--samples-per-shard 2" in few
     assert "only 3 batches of 6" in small
     assert "MB/s" in speed

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from medclip.pairs.words.reports.report_cleaning import entities
 
 Floats = NDArray[np.float64]
+CONFLICT = "polarity_conflict"
+"""Reason of a caption that affirms what its report or a label denies, or the reverse: it never has a weight."""
 ENOUGH_ENTITIES = 4
 GRAM_WORDS = 8
 MOST_DOCUMENTS = 0.01
@@ -114,7 +116,7 @@ def polarity_fault(candidate: str, report: str, modality: str = "", labels: Mapp
     """
     stated = {**entities(report, modality), **(labels or {})}
     answers = entities(candidate, modality).items()
-    return "polarity_conflict" if any(stated.get(name, value) != value for name, value in answers) else ""
+    return CONFLICT if any(stated.get(name, value) != value for name, value in answers) else ""
 
 
 def restored_normals(rewritten_N: NDArray[np.bool_], normal_N: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -235,7 +235,7 @@ def fault_of(text: str, negative: str, edit: Edit, modality: str = "") -> str | 
     ratio = len(negative.split()) / max(len(text.split()), 1)
     if not LEAST_RATIO <= ratio <= MOST_RATIO:
         return "length"
-    before, after = ({**entities(t, modality), **_all_devices(t)} for t in (text, negative))
+    before, after = ({**entities(t, modality), **devices_of(t)} for t in (text, negative))
     if edit.entity not in before:
         return "unknown_entity"
     changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
@@ -245,7 +245,8 @@ def fault_of(text: str, negative: str, edit: Edit, modality: str = "") -> str | 
     return None
 
 
-def _all_devices(text: str) -> dict[str, bool]:
+def devices_of(text: str) -> dict[str, bool]:
+    """Return the devices that a text names, and whether a sentence affirms them."""
     answers: dict[str, bool] = {}
     for sentence in sentences(text, min_words=1):
         for name, affirmed in _devices(sentence).items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medclip.recipe import invalid_recipe, read_yaml
 
@@ -42,6 +43,26 @@ class EditSteps(_Strict):
     """Whether an image whose text names the side of a finding gets a mirrored partner with the sides exchanged."""
     without_letters: tuple[str, ...] = ()
     """Sources whose images have no letters burned in, as somebody looked; images of others are not mirrored."""
+    detect_letters: bool = False
+    """Whether images of other sources are mirrored where no letters are seen. Some lead markers are not seen."""
+    table: str | None = None
+    """Table of what the shards do not hold, by `file` or `key`; relative to this file."""
+    date: str | None = None
+    """Its column with the day of each image: two images of a patient whose texts differ by one change become partners.
+    """
+    device_mask: str | None = None
+    """Its column with the mask of a device: the image gets a partner without it."""
+
+    @model_validator(mode="after")
+    def _has_table(self) -> Self:
+        if (self.table is None) != (self.date is None and self.device_mask is None):
+            raise ValueError("`table` needs a column, `date` or `device_mask`, and these need a table.")
+        return self
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether any partner is."""
+        return self.mirror or self.table is not None
 
 
 class RewriteSteps(_Strict):

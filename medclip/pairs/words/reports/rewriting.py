@@ -33,6 +33,7 @@ from medclip.pairs.sources.captioned_table import generator_of
 from medclip.pairs.words.agent import AgentRefused
 from medclip.pairs.words.reports.balanced_edits import Editable, balanced_negatives
 from medclip.pairs.words.reports.caption_weights import (
+    CONFLICT,
     Boilerplate,
     caption_weights,
     polarity_fault,
@@ -45,7 +46,7 @@ from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answ
 from medclip.pairs.words.reports.report_cleaning import clean_report, tags_of
 from medclip.pairs.words.reports.rewrite_steps import RewriteSteps
 from medclip.pairs.words.reports.rewriting_rows import Candidate, RewrittenRow, TextRow, TextRows, read_text_rows
-from medclip.pairs.words.reports.rewritten_shards import EDITS, check_edits, write_rewritten
+from medclip.pairs.words.reports.rewritten_shards import EDITS, check_edits, read_edit_table, write_rewritten
 from medclip.pairs.words.reports.text_only_check import MOST, TextOnlyCheck, check_texts_alone
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
 TABLE, NOTE, REPORT, SHARDS = "rewritten.parquet", "rewrite.json", "report.json", "shards"
 WHAT = "rewritten captions"
-VERSION = 3
+VERSION = 4
 """Raised when the same rows are rewritten otherwise."""
 _JOURNAL_NAME = "reports"
 
@@ -79,6 +80,8 @@ class Rewriting:
     """None for rules alone."""
     form: TextForm | None = None
     """How the text of a table was written, where the user says so."""
+    folder: Path = Path()
+    """Folder that a table of edits is relative to."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,9 +110,9 @@ class RewriteResult(Result):
     shards: Path | None = None
     """Shards with the new texts; None for a table."""
     num_partners: int = 0
-    """Edited partners that were written."""
+    """Edited pairs that were written."""
     refused_partners: Mapping[str, int] = field(default_factory=dict)
-    """Training samples without a partner, by reason."""
+    """Training samples without a partner of a kind, by reason."""
     names_patients: bool = True
     """Whether any row names its patient; else each counts as a patient of its own, and the check's interval is by row.
     """
@@ -158,12 +161,14 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
             hint="Build shards of it first, or leave out `model` under `captions`.",
         )
     check_edits(rows, steps)
+    table = read_edit_table(steps.edits, rewriting.folder)
     identity: dict[str, Any] = {
         "version": VERSION,
         "pairs": rows.digest,
         "steps": json.loads(steps.model_dump_json()),
         "agent": "rules" if rewriting.agent is None else dict(rewriting.agent.identity),
         "model": None if model is None else pack_facts(model),
+        "edit_table": table.digest,
     }
     claim_run(rewriting.out, WHAT, identity, NOTE)
     answers = _answers(rewriting, rows, progress)
@@ -173,12 +178,12 @@ def rewrite(rewriting: Rewriting, model: Model | None = None, progress: Progress
     result = _result(rewriting.out, written, refused_edits, restored, steps)
     if rows.is_shards:
         shards = rewriting.out / SHARDS
-        if not (shards / INDEX).exists() or (steps.edits.mirror and not (rewriting.out / EDITS).exists()):
+        if not (shards / INDEX).exists() or (steps.edits.are_wanted and not (rewriting.out / EDITS).exists()):
             shutil.rmtree(shards, ignore_errors=True)  # of a run that ended before the table of edits was written
             remove_drafts(rewriting.out)
-            write_rewritten(rows.place, shards, written, steps)
+            write_rewritten(rows.place, shards, written, steps, table)
         result = replace(result, shards=shards)
-        if steps.edits.mirror:
+        if steps.edits.are_wanted:
             result = _with_partners(result, rewriting.out / EDITS)
     report = {name: value for name, value in result.to_dict().items() if name not in ("out", "shards")}
     write_file(rewriting.out / REPORT, json.dumps(report, indent=2, sort_keys=True) + "\n")
@@ -190,13 +195,16 @@ def _with_partners(result: RewriteResult, edits: Path) -> RewriteResult:
     """Add what the table of edits says; a caution where nothing came of them."""
     import pyarrow.parquet as pq
 
-    counts = Counter(pq.read_table(edits, columns=["reason"]).column("reason").to_pylist())
-    num = counts.pop("", 0)
+    table = pq.read_table(edits, columns=["reason", "pair"])
+    counts = Counter(reason for reason in table.column("reason").to_pylist() if reason)
+    num = len(set(table.column("pair").to_pylist()) - {""})
     cautions = list(result.cautions)
     if not num:
         sources = ""
         if counts["letters_not_ruled_out"]:
-            sources = " Of images with a fitting text the source is not among `without_letters`."
+            sources = (
+                " Of images with a fitting text the source is not among `without_letters`, and `detect_letters` is off."
+            )
         cautions.append(f"No edited partner was written.{sources}")
     return replace(result, num_partners=num, refused_partners=_sorted(counts), cautions=tuple(cautions))
 
@@ -274,14 +282,14 @@ def _rewritten(row: TextRow, steps: RewriteSteps, answer: tuple[str, str] | None
         if text and text not in [c.text for c in candidates]:
             candidates.append(Candidate(kind, text, polarity_fault(text, clean.text, row.modality, stated)))
     if row.raw not in [c.text for c in candidates]:  # one that needed no cleaning is a clean one
-        candidates.insert(0, Candidate(RAW, row.raw))
+        candidates.insert(0, Candidate(RAW, row.raw, polarity_fault(row.raw, "", row.modality, stated)))
     if answer is not None:
         text, refused = answer
         fault = "agent_failed" if refused else fault_of_answer(text, clean.text, row.modality, stated)
         candidates.append(Candidate("agent", text, fault))
     positive = next((c.text for c in candidates if c.kind == "agent" and not c.reason), _cut(long, steps.max_words))
     if not positive:
-        reason = "polarity_conflict" if clean.text else "nothing_left"
+        reason = CONFLICT if clean.text else "nothing_left"
         return RewrittenRow(row, reason, candidates=tuple(candidates), changes=clean.changes)
     short = next(iter(sentences(clean.impression, min_words=1)), "")
     short = short if short in kept else sentences(positive, min_words=1)[0]
@@ -364,7 +372,7 @@ def _weighted(w: RewrittenRow, least: float, steps: RewriteSteps) -> RewrittenRo
         information = np.array([marked[n].information for n in rewritten])
         weights[rewritten] = caption_weights(alignment, information, temperature=steps.captions.temperature)
     else:
-        weights[[n for n, c in enumerate(marked) if c.kind == RAW]] = 1
+        weights[[n for n, c in enumerate(marked) if c.kind == RAW and c.reason != CONFLICT]] = 1
     return replace(w, candidates=tuple(replace(c, weight=float(v)) for c, v in zip(marked, weights, strict=True)))
 
 

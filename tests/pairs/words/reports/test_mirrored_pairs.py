@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from medclip.errors import MedclipError
 from medclip.files.output import draft_of
@@ -163,3 +163,21 @@ def test_what_a_killed_run_left_beside_its_results_goes(tmp_path):
     (draft / "train-000000.tar").write_bytes(b"words of reports")
     rewrite(Rewriting(shards, tmp_path / "out"))
     assert not draft.exists()
+
+
+def test_an_image_of_another_source_takes_part_where_no_letters_are_seen_if_so_asked() -> None:
+    grey = np.tile(np.linspace(20, 200, 128).astype(np.uint8), (160, 1))
+    marked = Image.fromarray(grey).copy()
+    ImageDraw.Draw(marked).text((8, 8), "R", fill=255, font=ImageFont.load_default(16))
+    record = CaptionRecord(Modality.XRAY, texts=("Small left effusion.",))
+
+    def row_of(pixels: np.ndarray, *, named: bool = False, detect: bool = True, burned_in: bool | None = None) -> str:
+        meta = {"source": "clean" if named else "other", "key": "k", "burned_in": burned_in}
+        members = {"png": encode(pixels[..., None], "png", 95), "json": to_json(record, meta)}
+        return mirrored_partner("k", members, ("clean",), detect_letters=detect)[1].reason
+
+    assert row_of(grey) == ""
+    assert row_of(grey, detect=False) == "letters_not_ruled_out"
+    assert row_of(np.asarray(marked)) == "letters_seen"
+    assert row_of(grey, burned_in=True) == "letters_seen"
+    assert row_of(np.asarray(marked), named=True) == "", "whom the user names is not looked at"

@@ -194,3 +194,12 @@ def test_the_command_prints_json_and_names_a_wrong_key(table, tmp_path, capsys):
     steps = ["--steps", str(tmp_path / "s.yaml")]
     assert main(["pairs", "rewrite", str(table), "--out", str(tmp_path / "b"), *steps]) != 0
     assert "negativs" in capsys.readouterr().err
+
+
+def test_a_text_that_contradicts_its_label_has_no_weight_and_the_raw_one_neither(tmp_path):
+    label = {"label:chest_xray_findings:effusion": "1"}
+    rows = [{"key": "a", "patient": "p", "modality": "xray", "report": "No effusion."} | label]
+    rewrite(Rewriting(write(tmp_path / "reports.csv", rows), tmp_path / "out"))
+    (row,) = rows_of(tmp_path / "out")
+    assert row["reason"] == "polarity_conflict"
+    assert [(c["reason"], c["weight"]) for c in row["candidates"]] == [("polarity_conflict", 0.0)]
