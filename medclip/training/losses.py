@@ -22,6 +22,7 @@ from medclip.training.recipe.text_losses import (
     DistilledLong,
     EditPairs,
     HardNegatives,
+    Levels,
     LongCaptions,
     Softened,
     Tags,
@@ -31,6 +32,7 @@ Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
 _TEXT_TERMS = "medclip.training.steps.text_terms"
 _DISTILLED = "medclip.training.steps.distilled_text"
+_LEVELS = "medclip.training.steps.level_terms"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,13 @@ _ROWS: dict[str, Loss] = {
         texts=(OWN, "pair"),
         begin=f"{_TEXT_TERMS}:of_single_images",
         prepare=f"{_TEXT_TERMS}:partner_keys",
+    ),
+    "levels": Loss(
+        f"{_LEVELS}:compared_by_level",
+        section=Levels,
+        texts=("summary", "long", "attributes"),
+        begin=f"{_LEVELS}:begin_levels",
+        look=f"{_LEVELS}:local_and_regions",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -284,6 +284,8 @@ class Recipe(Section):
             DrawnRole("tags", len(self.data.tags), self.data.tags),
             DrawnRole("absent", len(self.data.tags), self.data.tags),
             DrawnRole("pair", 1),
+            DrawnRole("summary", 1),
+            DrawnRole("attributes", 1),
         )
         return tuple(role for role in drawn if role.name in reading)
 
