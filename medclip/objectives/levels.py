@@ -46,7 +46,7 @@ def levels_loss(
     share: float,
     weights: Mapping[str, float],
     *,
-    pairs: Mapping[str, Pairs] | None = None,
+    pairs: Mapping[str, Pairs | None] | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
     """Return the weighted sum of the softened losses of the pairs of levels.

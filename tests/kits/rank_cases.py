@@ -98,7 +98,7 @@ def cases() -> dict[str, Case]:
             {"G": f[0], "L": f[1], "R": f[2]},
             {"S": f[3], "T": f[0].flip(1), "A": f[1].flip(1)},
             *(s, 0.2, level_weights(0.3, 0.2)),
-            pairs=dict.fromkeys("STA", part_of(pairs, rows)) if pairs else None,
+            pairs=dict.fromkeys("STA", part_of(pairs, rows)),
             group=group,
         )
         found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(

@@ -132,9 +132,7 @@ def compared_by_level(step: Step, settings: Levels, _: object) -> Terms:
     texts = {level: out.texts[role][:, 0] for level, role in _ROLES.items()}
     pairs = {level: pairs_of_texts(step, role) for level, role in _ROLES.items()}
     weights = level_weights(settings.regions, settings.attributes)
-    value = levels_loss(
-        images, texts, step.scale, settings.share, weights, pairs=pairs, group=step.world.group
-    )
+    value = levels_loss(images, texts, step.scale, settings.share, weights, pairs=pairs, group=step.world.group)
     yield settings.weight, value
 
 
