@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from medclip.training.loop import run_recipe
 from medclip.training.result import read_log
 from tests.kits.exam_shards import exam_recipe, make_exam_shards
-from tests.kits.level_shards import level_texts
 from tests.kits.lens import lens_of, vit_pack
+from tests.kits.level_shards import level_texts
 from tests.kits.loaded_python import Programs
 from tests.kits.signal_shards import signal_recipe, signal_shards
 from tests.kits.size import is_nightly, sized

@@ -67,7 +67,7 @@ def test_a_view_of_all_is_the_image_and_its_cells_lie_side_by_side() -> None:
     images = torch.rand(2, 3, 16, 16)
     cut, box = views.crop(images)
     torch.testing.assert_close(cut, images, atol=1e-5, rtol=0)
-    places = views._places(box)[0]  # noqa: SLF001
+    places = views._places(box)[0]
     expected = [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
     torch.testing.assert_close(places, torch.tensor(expected), atol=1e-5, rtol=0)
 
