@@ -23,6 +23,7 @@ from medclip.training.recipe.text_losses import (
     DistilledLong,
     EditPairs,
     HardNegatives,
+    Levels,
     LongCaptions,
     MaskedWords,
     Softened,
@@ -36,6 +37,7 @@ _TEXT_TERMS = "medclip.training.steps.text_terms"
 _REINFORCED = "medclip.training.steps.reinforced_terms"
 _DISTILLED = "medclip.training.steps.distilled_text"
 _TOKENS = "medclip.training.steps.token_terms"
+_LEVELS = "medclip.training.steps.level_terms"
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,13 @@ _ROWS: dict[str, Loss] = {
         texts=(OWN, "synthetic"),
         begin=f"{_REINFORCED}:stored_teachers",
         prepare=f"{_REINFORCED}:stored_rows",
+    ),
+    "levels": Loss(
+        f"{_LEVELS}:compared_by_level",
+        section=Levels,
+        texts=("summary", "long", "attributes"),
+        begin=f"{_LEVELS}:begin_levels",
+        look=f"{_LEVELS}:local_and_regions",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -17,6 +17,7 @@ from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.edit_pairs import edit_pair_loss
 from medclip.objectives.hard_negatives import pairwise_loss, row_loss
+from medclip.objectives.levels import level_weights, levels_loss
 from medclip.objectives.masked import masked_pixel_loss
 from medclip.objectives.multi_view import ExamKeys, multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
@@ -94,6 +95,13 @@ def cases() -> dict[str, Case]:
     for name in ("plain", "all", "nobody"):
         found[f"softened {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: softened_loss(
             f[0], f[1], s, 0.3, pairs=part_of(pairs, rows), group=group
+        )
+        found[f"levels {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: levels_loss(
+            {"G": f[0], "L": f[1], "R": f[2]},
+            {"S": f[3], "T": f[0].flip(1), "A": f[1].flip(1)},
+            *(s, 0.2, level_weights(0.3, 0.2)),
+            pairs=dict.fromkeys("STA", part_of(pairs, rows)),
+            group=group,
         )
         found[f"false texts row {name}"] = lambda f, s, b, rows, group, pairs=PAIRS[name]: row_loss(
             f[0], f[1], torch.stack(f[2:], 1), false[rows], s, part_of(pairs, rows), group=group, chunk=4

@@ -26,6 +26,7 @@ from medclip.training.loop import run_recipe
 from medclip.training.result import read_log
 from tests.kits.exam_shards import exam_recipe, make_exam_shards
 from tests.kits.lens import lens_of, vit_pack
+from tests.kits.level_shards import level_texts
 from tests.kits.loaded_python import Programs
 from tests.kits.signal_shards import signal_recipe, signal_shards
 from tests.kits.size import is_nightly, sized
@@ -60,6 +61,11 @@ class Places:
     def pairs(self) -> Path:
         """Films of which the first twelve are halves of six edit pairs."""
         return make_shards(self._folder / "pairs", columns=_half)
+
+    @cached_property
+    def levelled(self) -> Path:
+        """Films with texts of three levels."""
+        return make_shards(self._folder / "levels", columns=level_texts)
 
     @cached_property
     def volumes(self) -> Path:
@@ -166,6 +172,10 @@ KINDS = {
     ),
     "merl": Kind(lambda places: _vit(places, objective="merl")),
     "softened": Kind(_films, ("objective.contrastive=0", "objective.losses={softened: {share: 0.5}}"), stops=(4,)),
+    "levels": Kind(
+        lambda places: _vit(places) | {"data": tiny_recipe(places.levelled)["data"]},
+        ("objective.contrastive=0", "objective.losses={levels: {}}", "model.size_px=64"),
+    ),
     "experts": Kind(
         _vit, ("model.experts={count: 3}", "model.grad_checkpointing=true", "train.micro_batch=3"), stops=(4,)
     ),

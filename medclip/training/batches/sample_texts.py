@@ -18,6 +18,7 @@ from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
 from medclip.shards.sample_json import SampleView
 from medclip.text.captions.candidates import SYNTHETIC
 from medclip.text.captions.record import CaptionRecord
+from medclip.text.free_text import aside, sentences, split_report
 from medclip.text.vocabulary.task import Task, spoken_labels
 
 ALL_SIDES = -1
@@ -175,6 +176,22 @@ def _synthetic(record: CaptionRecord) -> tuple[str, ...]:
     return tuple(caption.text for caption in record.candidates if caption.kind == SYNTHETIC)
 
 
+def _summary(record: CaptionRecord) -> tuple[str, ...]:
+    """Return the impression of a report, or else the texts, without sentences that no image shows, such as advice."""
+    impression = split_report(record.report).get("impression") if record.report else None
+    cleaned = [
+        " ".join(sentence for sentence in sentences(text, min_words=1) if aside(sentence) is None)
+        for text in ([impression] if impression else record.texts)
+    ]
+    return tuple(text for text in cleaned if text)
+
+
+def _attributes(record: CaptionRecord) -> tuple[str, ...]:
+    """Return the tags of a record as one text."""
+    tags = _tags(record)
+    return ("; ".join(tags),) if tags else ()
+
+
 ROLES: dict[str, Role] = {
     "negative": Role(lambda record: record.negatives, True, "`negatives` of its JSON or table"),
     "long": Role(_long, True, "`long_captions` of its JSON or table, or its report"),
@@ -182,6 +199,8 @@ ROLES: dict[str, Role] = {
     "absent": Role(_absent, False, "`absent_tags` of its JSON or table, or its labels"),
     "pair": Role(lambda record: record.edit_pairs, False, "`edit_pairs` of its JSON or table"),
     "synthetic": Role(_synthetic, True, "the captions that models wrote, of shards of `medclip pairs rewrite`"),
+    "summary": Role(_summary, True, "the impression of its report, or its texts"),
+    "attributes": Role(_attributes, True, "`tags` of its JSON or table, or its labels"),
 }
 """Roles of texts beside the caption. Each draws from a stream of chance of its own, by its place here."""
 

@@ -289,6 +289,8 @@ class Recipe(Section):
             DrawnRole("absent", len(self.data.tags), self.data.tags),
             DrawnRole("pair", 1),
             DrawnRole("synthetic", 1),
+            DrawnRole("summary", 1),
+            DrawnRole("attributes", 1),
         )
         return tuple(role for role in drawn if role.name in reading)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from medclip.training.recipe.section import Section
+from medclip.training.recipe.section import Section, Share
 
 
 class HardNegatives(Section):
@@ -131,3 +131,30 @@ class Distill(Section):
     what belongs together."""
     biases: tuple[float, ...] = ()
     """Bias of each teacher, for `form: sigmoid`; their own where empty."""
+
+
+class Levels(Section):
+    """`levels`: images and texts are compared at three levels (PyramidCLIP, a reconstruction): the image as it is drawn
+    and its summary, a part of it and the full text, its regions with both texts, its attributes with both views. It
+    usually stands in the place of the plain term: `contrastive: 0`, with `augment.crop_scale: [0.9, 1]`.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    regions: Share = 0.25
+    """Weight of the regions' pairs (the paper's lambda); at 0 no regions are read."""
+    attributes: Share = 0.25
+    """Weight of the attributes' pairs (the paper's mu); peers have what is left."""
+    share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each target that goes to the other pairs of the batch."""
+    local_crop: tuple[float, float] = (0.6, 1.0)
+    """Least and largest share of the image's area in the local view."""
+    grid: int = Field(default=3, ge=1, le=3)
+    """Rows and columns of the grid of regions over the tower's last feature map."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.regions + self.attributes > 1:
+            raise ValueError("regions and attributes weigh more than 1 together")
+        if not 0 < self.local_crop[0] <= self.local_crop[1] <= 1:
+            raise ValueError("local_crop is two shares of an area above 0 and up to 1, the smaller first")
+        return self

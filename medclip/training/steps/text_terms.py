@@ -12,7 +12,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.edit_pairs import edit_pair_loss
 from medclip.objectives.hard_negatives import pairwise_loss, row_loss
-from medclip.objectives.pairs import keys_of
+from medclip.objectives.pairs import Pairs, keys_of
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.softened import softened_loss
 from medclip.objectives.tags import tag_softmax_loss
@@ -135,20 +135,25 @@ def tagged_among_all(step: Step, settings: Tags, _: object) -> Terms:
 
 def contrasted_with_long(step: Step, settings: LongCaptions, _: object) -> Terms:
     """Contrast images with their long texts, both ways; a sample without one is no row and no column."""
-    pairs, long = step.inputs.pairs, step.inputs.texts["long"]
-    # What makes two captions alike (labels, words, study) does not make long texts fit each other's images, nor does
+    image_BD, long_BD = step.outputs.image_BD, step.outputs.texts["long"][:, 0]
+    pairs = pairs_of_texts(step, "long")
+    yield settings.weight, clip_loss(image_BD, long_BD, step.scale, pairs, group=step.world.group)
+
+
+def pairs_of_texts(step: Step, role: str) -> Pairs:
+    """Return the pairs of images with their texts of a role; a sample without one is no row and no column."""
+    pairs = step.inputs.pairs
+    # What makes two captions alike (labels, words, study) does not make other texts fit each other's images, nor does
     # anybody know that they do not: such pairs are left out. Equal long texts need no key: their features are equal, so
     # that sharing the mass among them would change neither the loss nor its gradient.
     left_out = [keys_BK for keys_BK in (pairs.ignored_BK, pairs.positive_BK) if keys_BK is not None]
-    of_long = replace(
+    return replace(
         pairs,
         positive_BK=None,
         ignored_BK=torch.cat(left_out, 1) if left_out else None,
         text_positive_BK=None,
-        valid_B=_taking_part(step) & long.mask_BK[:, 0],
+        valid_B=_taking_part(step) & step.inputs.texts[role].mask_BK[:, 0],
     )
-    image_BD, long_BD = step.outputs.image_BD, step.outputs.texts["long"][:, 0]
-    yield settings.weight, clip_loss(image_BD, long_BD, step.scale, of_long, group=step.world.group)
 
 
 def partner_keys(_: object, batch: Batch, __: int) -> Mapping[str, Tensor]:
