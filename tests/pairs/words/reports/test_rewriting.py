@@ -9,6 +9,7 @@ from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import TextForm
 from medclip.models.packs.pack import load_model
 from medclip.pairs.pile import read_pile
 from medclip.pairs.selection.pack_vectors import encode_pile
@@ -194,3 +195,13 @@ def test_the_command_prints_json_and_names_a_wrong_key(table, tmp_path, capsys):
     steps = ["--steps", str(tmp_path / "s.yaml")]
     assert main(["pairs", "rewrite", str(table), "--out", str(tmp_path / "b"), *steps]) != 0
     assert "negativs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [{"columns": {"report": "text"}}, {"modality": "xray"}])
+def test_what_steps_say_of_a_table_is_refused_with_shards(tmp_path, steps):
+    shards = shards_of(tmp_path, ["Small left effusion."])
+    with pytest.raises(MedclipError, match="is of a table") as refused:
+        rewrite(Rewriting(shards, tmp_path / "out", RewriteSteps(**steps)))
+    assert refused.value.reason == Reason.WRONG_USE
+    with pytest.raises(MedclipError, match="no table is read"):
+        rewrite(Rewriting(shards, tmp_path / "out", form=TextForm("latin-1")))
