@@ -20,7 +20,7 @@ from medclip.pairs.pile import read_pile
 EXAMPLES = Path(__file__).parents[2] / "examples" / "studies"
 CLINICAL = {
     "chest_portable.jpg": "Chest radiograph taken at the bedside.",
-    "fundus.jpg": "Fundus photograph.",
+    "fundus.jpg": "Fundus photograph of one eye.",
     "tissue.jpg": "Stained section under the microscope.",
     "breast_ultrasound.jpg": "Ultrasound of a breast with a mass.",
     "abdomen_ct.png": "CT slice of the abdomen.",
