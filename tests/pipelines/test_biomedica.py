@@ -1,4 +1,4 @@
-"""pipelines/biomedica: made articles are figures and concepts, recipes say where values are from, the suite has forty tasks."""
+"""pipelines/biomedica: made articles are figures and concepts; recipes are tagged; the suite has forty tasks."""
 
 from __future__ import annotations
 
