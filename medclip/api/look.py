@@ -82,8 +82,8 @@ def look(options: LookOptions) -> PileLook:
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE for pairs that cannot be read; WRONG_USE for a pack
-            without words, and for an encoding or a folder of images beside shards alone; OUTPUT_IN_USE; NOTHING_TO_DO for a pile without a pair. An image that cannot be read is
-            counted.
+            without words, and for an encoding or a folder of images beside shards alone; OUTPUT_IN_USE; NOTHING_TO_DO
+            for a pile without a pair. An image that cannot be read is counted.
 
     Example:
         >>> import medclip
