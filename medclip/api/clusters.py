@@ -51,11 +51,12 @@ def cluster(options: ClusterOptions) -> Clusters:
         >>> medclip.pairs.cluster("figures", "clusters", num_clusters=200).sizes  # doctest: +SKIP
     """
     from medclip.files.tables.table import TextForm
-    from medclip.pairs.pile import read_pile
+    from medclip.pairs.pile import need_table, read_pile
     from medclip.progress import Silent
 
     progress = options.progress or Silent()
     form, settings = TextForm(options.encoding), settings_of(options)
+    need_table([options.pairs], form)
     pile = read_pile(options.pairs, form=form, settings=settings, progress=progress)  # a wrong path needs no torch
     from medclip.models.packs.pack import load_model
     from medclip.pairs.concepts.image_clusters import cluster_images

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups.asking import Chance
-from medclip.api.groups.reading import ImageRoot, Limits
+from medclip.api.groups.reading import ImageRoot, Limits, TextTables
 from medclip.api.groups.running import Device, Machine, Overwriting, Recipe, Told, settings_of
 from medclip.options import argument, option, options
 from medclip.verbs import verb
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @options
-class LookOptions(Told, Limits, Recipe, ImageRoot, Device, Machine, Chance, Overwriting):
+class LookOptions(Told, Limits, Recipe, ImageRoot, TextTables, Device, Machine, Chance, Overwriting):
     """What `pairs.look` is asked."""
 
     pairs: str | Path = argument(
@@ -82,8 +82,8 @@ def look(options: LookOptions) -> PileLook:
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE for pairs that cannot be read; WRONG_USE for a pack
-            without words; OUTPUT_IN_USE; NOTHING_TO_DO for a pile without a pair. An image that cannot be read is
-            counted.
+            without words, and for an encoding or a folder of images beside shards alone; OUTPUT_IN_USE; NOTHING_TO_DO
+            for a pile without a pair. An image that cannot be read is counted.
 
     Example:
         >>> import medclip
@@ -92,19 +92,21 @@ def look(options: LookOptions) -> PileLook:
     from functools import partial
 
     from medclip.files.stores import RemotePath, place_of
+    from medclip.files.tables.table import TextForm
     from medclip.pairs.looking.look_at_pile import claim_look, look_at_pile
-    from medclip.pairs.pile import read_pile
+    from medclip.pairs.pile import need_table, read_pile
     from medclip.progress import Silent
     from medclip.reports.look import render_look
 
-    settings, progress = settings_of(options), options.progress or Silent()
+    settings, progress, form = settings_of(options), options.progress or Silent(), TextForm(options.encoding)
     named = options.evaluation
     against = [named] if isinstance(named, str | Path) else list(named)
     inputs = {"the pairs": options.pairs} | {f"evaluation set {n}": place for n, place in enumerate(against, 1)}
     places = {name: place_of(place) for name, place in inputs.items()}
+    need_table(places.values(), form)
     local = {name: place for name, place in places.items() if not isinstance(place, RemotePath)}
     claim_look(Path(options.out), local, overwrite=options.overwrite)
-    read = partial(read_pile, settings=settings, progress=progress)
+    read = partial(read_pile, form=form, settings=settings, progress=progress)
     pile = read(options.pairs, split=options.split, images=None if options.images is None else Path(options.images))
     others = [read(place) for place in against]
     model = None

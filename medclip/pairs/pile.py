@@ -152,14 +152,33 @@ def read_pile(
         progress: Progress bar of the pairs.
 
     Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE where the place, the split or a column is not there; and
-            what `ShardReader` and `read_table` raise.
+        MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE where the place, the split or a column is not there;
+            WRONG_USE for a folder of images beside shards; and what `ShardReader` and `read_table` raise.
     """
     settings, progress = settings or Settings(), progress or Silent()
     where = place_of(place)
     if isinstance(where, RemotePath) or os.path.isdir(where):
+        if images is not None:
+            message = "shards hold their images: no folder of images goes with them."
+            raise MedclipError(Reason.WRONG_USE, message, where=where, hint="Leave out --images.")
         return _shard_pile(where, split, progress)
     return _table_pile(where, split, images, form, settings)
+
+
+def need_table(places: Iterable[Place | str], form: TextForm) -> None:
+    """Refuse an encoding that would be of no table.
+
+    Args:
+        places: Shards and tables that are read.
+        form: Form of a table's text, as the user says.
+
+    Raises:
+        MedclipError: WRONG_USE where an encoding is stated and all places are shards.
+    """
+    wheres = [place_of(place) for place in places]
+    if form != TextForm() and all(isinstance(where, RemotePath) or os.path.isdir(where) for where in wheres):
+        message = "shards are UTF-8, and no table is read whose encoding could be stated."
+        raise MedclipError(Reason.WRONG_USE, message, where=wheres[0], hint="Leave out --encoding.")
 
 
 def _shard_pile(folder: Place, split: str | None, progress: Progress) -> Pile:

@@ -25,7 +25,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import result_tables
 import yaml
-from measured_plan import ARMS, BASE, HARD_NEGATIVES, LOSS_ARMS, RETRIEVED, REWRITE, SCALES, SEEDS, TASKS, Arm
+from measured_plan import (
+    ARMS,
+    BASE,
+    HARD_NEGATIVES,
+    LOSS_ARMS,
+    MEASURED,
+    RETRIEVED,
+    REWRITE,
+    SCALES,
+    SEEDS,
+    TASKS,
+    Arm,
+)
 from measured_split import Split, load_split
 from measuring import read_rows, trained, write_rows
 from numpy.typing import NDArray
@@ -265,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="shared")
-    parser.add_argument("--arms", nargs="+", choices=EVERY_ARM, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=EVERY_ARM, default=list(MEASURED))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     arguments = parser.parse_args()
     study = Study(arguments.run, arguments.scale)

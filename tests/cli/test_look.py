@@ -83,3 +83,22 @@ def test_a_pack_measures_alignment_and_counts_tokens(folder: Path) -> None:
     page = (folder / "look" / "look.html").read_text()
     assert "Alignment by medclip-mini" in page
     assert any("too few patients (6) to tell" in one.text for one in look.findings)
+
+
+def test_a_table_in_latin_1_is_read_by_its_encoding(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "file,caption,patient,modality,source\n0.png,Ödem.,P1,xray,Zürich\n1.png,Erguß.,P2,xray,Zürich\n"
+    (folder / "t.csv").write_text(words, encoding="latin-1")
+    assert look() == 2
+    assert not (folder / "look").exists()
+    assert look("--encoding", "latin-1") == 0
+    assert "Zürich" in (folder / "look" / "counts.csv").read_text(encoding="utf-8")
+
+
+def test_what_is_of_a_table_is_refused_with_shards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_shards(folder / "t.csv", folder / "shards", Form(key=KEY), settings=Settings(workers=1, home=folder / "h"))
+    capsys.readouterr()
+    for option, value in (("--encoding", "latin-1"), ("--images", ".")):
+        assert main(["pairs", "look", "shards", "--out", "look", option, value]) == 2
+        assert f"Leave out {option}" in " ".join(capsys.readouterr().err.split())
+    mixed = ["pairs", "look", "shards", "--against", "e.csv", "--encoding", "latin-1", "--out", "mixed"]
+    assert main([*mixed, "--workers", "1"]) == 0

@@ -71,7 +71,7 @@ def write_score_report(
         folder: The output folder.
         show_paths: Whether files are named by their relative path; otherwise by row number and format, since paths may
             carry names.
-        sort_by: What studies are sorted by, the highest first; None: by their files.
+        sort_by: Order of the studies, the highest first; None: by their files.
         studies_a_page: Number of studies on one page.
         max_pages: Most pages; further studies are in the list alone.
         max_listed: Most studies in the list that can be sorted and searched; further ones are in the table alone.

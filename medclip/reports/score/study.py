@@ -436,7 +436,7 @@ def collect_answers(
         ledger: A ledger with all chunks committed.
         card: The model's card.
         show_paths: Whether files are named by their relative path; otherwise by their row in files.parquet.
-        sort_by: What studies are sorted by; None: by their files.
+        sort_by: Order of the studies; None: by their files.
 
     Returns:
         One mapping for each study in the order of the report: `number`, `study` (its keyed hash), `modality`, `files`,

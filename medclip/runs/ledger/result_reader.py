@@ -109,7 +109,7 @@ class ResultReader:
 
         Args:
             limit: Largest number of studies.
-            by: What they are sorted by, the highest first and studies without it last; equal ones, and all without a
+            by: Order of the studies, the highest value first and studies without it last; equal ones, and all without a
                 choice, in the order of their first files.
         """
         query = (

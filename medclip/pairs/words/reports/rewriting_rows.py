@@ -11,6 +11,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import TextForm
+from medclip.pairs.pile import need_table
 from medclip.pairs.words.reports.balanced_edits import Editable, Negative
 from medclip.shards.folder import GROUP, read_index
 from medclip.shards.reading.samples import ShardReader
@@ -104,10 +105,15 @@ def read_text_rows(
         form: Form of a table's text, where the user can say so.
 
     Raises:
-        MedclipError: WRONG_USE for a modality or a column that is not there; TABLE_INVALID; NOT_SUPPORTED_YET for
-            shards of examinations; as `ShardReader`.
+        MedclipError: WRONG_USE for a modality or a column that is not there, and for what is of a table where shards
+            are read; TABLE_INVALID; NOT_SUPPORTED_YET for shards of examinations; as `ShardReader`.
     """
     if place.is_dir():
+        for name, value in (("columns", columns), ("modality", modality)):
+            if value:
+                message = f"`{name}` of the steps is of a table, and shards say it themselves."
+                raise MedclipError(Reason.WRONG_USE, message, where=place, hint=f"Leave out `{name}`.")
+        need_table([place], form or TextForm())
         index = read_index(place)
         if (index.get("options") or {}).get(GROUP):
             raise MedclipError(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import TextForm
 from medclip.models.packs.pack import load_model
 from medclip.pairs.pile import read_pile
 from medclip.pairs.selection.pack_vectors import encode_pile
@@ -203,3 +204,13 @@ def test_a_text_that_contradicts_its_label_has_no_weight_and_the_raw_one_neither
     (row,) = rows_of(tmp_path / "out")
     assert row["reason"] == "polarity_conflict"
     assert [(c["reason"], c["weight"]) for c in row["candidates"]] == [("polarity_conflict", 0.0)]
+
+
+@pytest.mark.parametrize("steps", [{"columns": {"report": "text"}}, {"modality": "xray"}])
+def test_what_steps_say_of_a_table_is_refused_with_shards(tmp_path, steps):
+    shards = shards_of(tmp_path, ["Small left effusion."])
+    with pytest.raises(MedclipError, match="is of a table") as refused:
+        rewrite(Rewriting(shards, tmp_path / "out", RewriteSteps(**steps)))
+    assert refused.value.reason == Reason.WRONG_USE
+    with pytest.raises(MedclipError, match="no table is read"):
+        rewrite(Rewriting(shards, tmp_path / "out", form=TextForm("latin-1")))
