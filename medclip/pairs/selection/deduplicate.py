@@ -243,7 +243,8 @@ def copies_of(
         rows, of_rows = (column[bounds[through] : bounds[through + 1]] for column in (neighbour_L, link_L))
         is_free = ~(stays_M[rows] | goes_M[rows])
         if patient is not None:
-            is_free &= patient_M[rows] != patient
+            # Equal pixels are a star: what lies through one is a copy of it, of the same patient, too.
+            is_free &= (patient_M[rows] != patient) | (links.way_K[of_rows] == 0)
         rows, of_rows = rows[is_free], of_rows[is_free]
         goes_M[rows], way_M[rows], value_M[rows] = True, links.way_K[of_rows], links.value_K[of_rows]
 

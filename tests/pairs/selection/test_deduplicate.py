@@ -68,6 +68,11 @@ def test_a_tie_of_captions_is_broken_by_key_and_not_by_place(films: list[Pixels]
     assert verdict.kept_M.tolist() == [False, True, False]
 
 
+def test_equal_pixels_of_one_patient_leave_one_whichever_has_the_longest_caption(films: list[Pixels], tmp_path: Path):
+    pile = pile_of([films[0]] * 3, text=["x", "the longest", "x"], patient=["P"] * 3)
+    assert run(pile, tmp_path).kept_M.tolist() == [False, True, False]
+
+
 def test_only_the_rows_that_are_asked_are_compared(films: list[Pixels], tmp_path: Path):
     pile = pile_of([films[0], films[1], films[0], films[0]])
     assert run(pile, tmp_path, [1, 2]).kept_M.tolist() == [True, True]
@@ -215,6 +220,7 @@ def copies_by_loops(
 ) -> set[int]:
     """Choose what goes as the module's words have it, link by link."""
     near: dict[int, set[int]] = {row: set() for row in range(len(ranks))}
+    pixels = {frozenset((i, j)) for i, j, way, _ in links if way == 0}
     for i, j, _, _ in links:
         if i != j and not {i, j} & gone:
             near[i].add(j)
@@ -228,7 +234,7 @@ def copies_by_loops(
                 other
                 for through in near[row] - stays
                 for other in near[through]
-                if not patients[other] or patients[other] != patients[row]
+                if not patients[other] or patients[other] != patients[row] or frozenset((through, other)) in pixels
             }
             dropped |= (near[row] | next_but_one) - stays
     return dropped
