@@ -101,6 +101,8 @@ class Chance:
     width: float
     confirmed_share: float
     """Share of such pairs with a cosine of `COSINE` or more; 1 without embeddings."""
+    num_pairs: int = 0
+    """Pairs of different patients that this was measured on."""
 
     def limits(self, num_pairs: int) -> Limits:
         """Return the limits, lowered until chance gives at most `MOST_BY_CHANCE` pairs among so many."""
@@ -165,6 +167,7 @@ def measure_chance(
     patients_N: NDArray[np.int32],
     *,
     vectors_ND: NDArray[np.float32] | None = None,
+    others: ImageHashes | None = None,
 ) -> Chance | None:
     """Measure how alike images of different patients are.
 
@@ -173,25 +176,38 @@ def measure_chance(
     are the median and the interquartile range without the pairs that are copies by the fixed limits, so that one
     image under two patients does not hide itself.
 
+    Args:
+        hashes: Hashes of N images.
+        patients_N: Patient of each, as a number.
+        vectors_ND: Unit vectors of pairs inside the set.
+        others: Hashes of another set, all of other patients, whose pairs with the first are drawn; None for the pairs
+            inside the first.
+
     Returns:
         None for fewer than 100 pairs of different patients.
     """
     from scipy.stats import norm
 
     rng, n = np.random.default_rng(0), len(hashes)
-    if n * (n - 1) // 2 <= _PAIRS_FOR_CHANCE:
+    against = hashes if others is None else others
+    if others is not None:
+        num = n * len(others)
+        pairs = np.arange(num) if num <= _PAIRS_FOR_CHANCE else rng.integers(num, size=_PAIRS_FOR_CHANCE)
+        first, second = np.divmod(pairs, max(len(others), 1))
+    elif n * (n - 1) // 2 <= _PAIRS_FOR_CHANCE:
         first, second = np.triu_indices(n, 1)
     else:
         first, second = rng.integers(n, size=(2, _PAIRS_FOR_CHANCE))
-    differ = patients_N[first] != patients_N[second]
-    first, second = first[differ], second[differ]
+    if others is None:
+        differ = patients_N[first] != patients_N[second]
+        first, second = first[differ], second[differ]
     if len(first) < _LEAST_NEAR:
         return None
-    coarse = coarse_distance(hashes.coarse_N[first], hashes.coarse_N[second])
+    coarse = coarse_distance(hashes.coarse_N[first], against.coarse_N[second])
     num_near = int((coarse <= COARSE_BITS).sum())
     nearest = np.argsort(coarse, kind="stable")[: max(_LEAST_NEAR, num_near)]
     first, second = first[nearest], second[nearest]
-    fine = fine_distance(hashes.fine_NW[first], hashes.fine_NW[second])
+    fine = fine_distance(hashes.fine_NW[first], against.fine_NW[second])
     chance = fine > FINE_BITS_CONFIRMED
     low, middle, high = np.percentile(fine[chance] if chance.any() else fine, (25, 50, 75))
     cosines = None if vectors_ND is None else np.einsum("kd,kd->k", vectors_ND[first], vectors_ND[second])
@@ -200,6 +216,7 @@ def measure_chance(
         float(middle),
         max(float((high - low) / (norm.ppf(0.75) - norm.ppf(0.25))), 1.0),
         1.0 if cosines is None else (int((cosines >= COSINE).sum()) + 1) / (len(cosines) + 1),
+        len(coarse),
     )
 
 

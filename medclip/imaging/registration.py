@@ -79,8 +79,11 @@ class Registered:
 
     def at_least(self, limit: float) -> Registered:
         """Return the pairs that are one image."""
-        kept = self.correlation_K >= limit
-        return Registered(self.one_K[kept], self.other_K[kept], self.correlation_K[kept])
+        return self.keep(self.correlation_K >= limit)
+
+    def keep(self, chosen_K: NDArray[np.bool_]) -> Registered:
+        """Return some of the pairs."""
+        return Registered(self.one_K[chosen_K], self.other_K[chosen_K], self.correlation_K[chosen_K])
 
 
 def candidates(
@@ -132,23 +135,31 @@ def register(
     return Registered(one_K, other_K, np.concatenate(parts))
 
 
-def limit(registered: Registered, patients_N: NDArray[np.int32], num_images: int, num_pairs: int) -> float:
+def limit(
+    registered: Registered,
+    patients_N: NDArray[np.int32],
+    num_images: int,
+    num_pairs: int,
+    num_others: int | None = None,
+) -> float:
     """Return the correlation from which on a pair is one image: higher where different patients are very alike.
 
     The correlations of different patients, on Fisher's scale, follow a normal curve whose middle and width are the
     median and the interquartile range; pairs above `LEAST_CORRELATION` may be copies and do not count. It is extended
-    to as many pairs as are compared.
+    to as many pairs as are compared. Where there are images of another set, these are all of other patients.
     """
     from scipy.stats import norm
 
-    apart = patients_N[registered.one_K] != patients_N[registered.other_K]
+    inside = num_others is None
+    apart = patients_N[registered.one_K] != patients_N[registered.other_K] if inside else True
     believed = registered.correlation_K > -1
     of_two = registered.correlation_K[apart & believed & (registered.correlation_K < LEAST_CORRELATION)]
     if len(of_two) < _LEAST_PAIRS:
         return LEAST_CORRELATION
     low, middle, high = np.percentile(np.arctanh(of_two), (25, 50, 75))
     width = (high - low) / (norm.ppf(0.75) - norm.ppf(0.25))
-    share = len(of_two) / max(num_images * (num_images - 1) / 2, 1)  # of all pairs that were registered
+    num_asked = num_images * (num_images - 1) / 2 if num_others is None else num_images * num_others
+    share = len(of_two) / max(num_asked, 1)  # of all pairs that were registered
     allowed = min(MOST_BY_CHANCE / max(num_pairs * share, MOST_BY_CHANCE), 0.5)
     return max(LEAST_CORRELATION, float(np.tanh(middle - width * norm.ppf(allowed))))
 

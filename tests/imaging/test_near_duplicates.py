@@ -86,6 +86,17 @@ def test_chance_is_measured_on_different_patients_only_and_copies_do_not_hide_th
     assert of_two.limits(120 * 119 // 2).fine > 20
 
 
+def test_chance_between_two_sets_is_that_of_the_pairs_that_cross():
+    hashes = hash_images([film(s) for s in range(40)])
+    alike = hash_images([(0.8 * film(0) + 0.2 * film(s)).astype(np.uint8) for s in range(100, 120)])
+    inside = measure_chance(alike, np.arange(20, dtype=np.int32))
+    across = measure_chance(alike, np.zeros(20, np.int32), others=hashes)
+    assert inside is not None
+    assert across is not None
+    assert (inside.num_pairs, across.num_pairs) == (190, 800)
+    assert across.middle > inside.middle + 20
+
+
 def test_there_is_no_measure_of_chance_without_different_patients():
     hashes = hash_images([film(s) for s in range(20)])
     assert measure_chance(hashes, np.zeros(20, np.int32)) is None

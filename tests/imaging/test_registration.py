@@ -125,6 +125,13 @@ def test_the_limit_rises_where_different_patients_are_very_alike_and_with_the_nu
     assert limit(one_patient, np.zeros(301, np.int32), 301, 10**8) == LEAST_CORRELATION
 
 
+def test_images_of_another_set_are_of_other_patients_and_many_of_them_lower_the_limit():
+    correlations = np.tanh(np.random.default_rng(0).normal(np.arctanh(0.85), 0.2, 300)).astype(np.float32)
+    pairs = Registered(np.zeros(300, int), np.zeros(300, int), correlations)
+    few, many = (limit(pairs, np.zeros(1, np.int32), 100, 10**6, num) for num in (10, 10**4))
+    assert few > many > LEAST_CORRELATION
+
+
 def test_every_registered_pair_is_told_to_the_progress():
     class Told(Silent):
         num_expected = num_done = 0

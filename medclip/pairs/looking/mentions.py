@@ -6,6 +6,7 @@ Entries, matching and polarity are those of the steps `text` and `balance`: what
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import numpy as np
 
 from medclip.pairs.looking.texts import batches
 from medclip.pairs.selection.balance import LEAST_T, gini
-from medclip.text.checks.matching import match_texts
+from medclip.text.checks.matching import match_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,28 +93,35 @@ def count_concepts(
         patients_N: Patient of each pair, as a number; of its own where none is known.
         progress: Progress bar of the texts.
     """
-    matches = match_texts(texts, metadata, polarity=True, progress=progress)
-    num = len(metadata.concepts)
-    concept_M = metadata.concept_E[matches.index_M2[:, 0]].astype(np.int64)
-    # A concept has several wordings: one line for each concept of a text.
-    key_L, line_M = np.unique(matches.index_M2[:, 1].astype(np.int64) * num + concept_M, return_inverse=True)
-    affirmed_L, denied_L = np.zeros(len(key_L), bool), np.zeros(len(key_L), bool)
-    affirmed_L[line_M[matches.affirmed_M]] = True
-    denied_L[line_M[matches.denied_M]] = True
-    concept_L, row_L = key_L % num, key_L // num
-    patient_L = patients_N[row_L]
-    both_L = affirmed_L & denied_L
-    counts = [np.bincount(concept_L[of], minlength=num) for of in (affirmed_L & ~both_L, denied_L & ~both_L, both_L)]
-    patients = [_num_patients(concept_L[of], patient_L[of], num) for of in (affirmed_L, denied_L)]
-    wordings = _wordings(matches.index_M2[:, 0], metadata)
+    num, counts_E = len(metadata.concepts), np.zeros(len(metadata), np.int64)
+    counts, names_any_N = np.zeros((3, num), np.int64), np.zeros(len(texts), bool)
+    most = int(patients_N.max(initial=0)) + 1
+    # Mentions of a batch become counts at once: of all texts only concepts of patients are held, each once a batch.
+    keys = (array("q"), array("q"))
+    for batch in match_batches(texts, metadata, polarity=True, progress=progress):
+        entry_M, text_M = batch.index_M2.T
+        counts_E += np.bincount(entry_M, minlength=len(metadata))
+        # A concept has several wordings: one line for each concept of a text.
+        key_M = text_M.astype(np.int64) * num + metadata.concept_E[entry_M]
+        key_L, line_M = np.unique(key_M, return_inverse=True)
+        affirmed_L, denied_L = np.zeros(len(key_L), bool), np.zeros(len(key_L), bool)
+        affirmed_L[line_M[batch.affirmed_M]] = True
+        denied_L[line_M[batch.denied_M]] = True
+        concept_L, row_L = key_L % num, key_L // num
+        names_any_N[row_L] = True
+        both_L = affirmed_L & denied_L
+        for place, of in enumerate((affirmed_L & ~both_L, denied_L & ~both_L, both_L)):
+            counts[place] += np.bincount(concept_L[of], minlength=num)
+        for column, of in zip(keys, (affirmed_L, denied_L), strict=True):
+            column.frombytes(np.unique(concept_L[of] * most + patients_N[row_L[of]]).astype(np.int64).tobytes())
+    patients = [np.bincount(np.unique(np.frombuffer(k, np.int64)) // most, minlength=num) for k in keys]
+    wordings = _wordings(counts_E, metadata)
     total_K = np.sum(counts, axis=0)
     concepts = [
         Concept(metadata.concepts[k], wordings[k], *(int(column[k]) for column in (*counts, *patients)))
         for k in np.argsort(-total_K, kind="stable").tolist()
         if total_K[k]
     ]
-    names_any_N = np.zeros(len(texts), bool)
-    names_any_N[row_L] = True
     return ConceptCounts(metadata.name, num, tuple(concepts), tail_of(counts[0] + counts[2]), names_any_N)
 
 
@@ -146,20 +154,11 @@ def tail_of(counts_K: NDArray[np.int64]) -> Tail:
     )
 
 
-def _wordings(entry_M: NDArray[np.int32], metadata: Metadata) -> dict[int, str]:
+def _wordings(counts_E: NDArray[np.int64], metadata: Metadata) -> dict[int, str]:
     """Return the most frequent entries of each concept in one line."""
-    counts_E = np.bincount(entry_M, minlength=len(metadata))
     wordings: dict[int, list[str]] = {}
     for entry in np.argsort(-counts_E, kind="stable").tolist():
         if not counts_E[entry]:
             break
         wordings.setdefault(int(metadata.concept_E[entry]), []).append(metadata.entries[entry])
     return {concept: ", ".join(entries[:_MOST_WORDINGS]) for concept, entries in wordings.items()}
-
-
-def _num_patients(concept_L: NDArray[np.int64], patient_L: NDArray[np.int64], num: int) -> NDArray[np.int64]:
-    """Count the different patients of each concept."""
-    if not len(concept_L):
-        return np.zeros(num, np.int64)
-    most = int(patient_L.max()) + 1
-    return np.bincount(np.unique(concept_L * most + patient_L) // most, minlength=num)

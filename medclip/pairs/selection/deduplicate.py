@@ -35,6 +35,7 @@ from medclip.pairs.selection.image_links import (
     MOST_IMAGES,
     WAYS,
     Alike,
+    AlikeAcross,
     Links,
     Pool,
     hash_images,
@@ -85,7 +86,8 @@ def deduplicate(
     Returns:
         Its values are the bits in which hashes differ (0: equal pixels), the correlation of registered images, or the
         cosine, of the link by which a pair is dropped; facts count pairs that are dropped by the way of that link, by
-        `evaluation_image` and by `evaluation_patient`.
+        `evaluation_image` and by `evaluation_patient`, and state the limits of each evaluation set with the number of
+        pairs of different patients that they were measured on (0 where the pile's own limit holds).
 
     Raises:
         MedclipError: What reading evaluation sets and packs raises; an image that cannot be read drops its pair.
@@ -97,7 +99,7 @@ def deduplicate(
     pool = Pool(images, pile.cells("patient", rows_M), modalities_M, model, vectors_MD)
     seed = int(context.rng("deduplicate", number).integers(2**31))
     links, alike, met_share = link_inside(pool, settings.cosine, context.progress, seed)
-    dropped, their_cosines = _evaluation(pool, alike, links, settings, context) if settings.evaluation else ({}, {})
+    dropped, across = _evaluation(pool, alike, links, settings, context) if settings.evaluation else ({}, {})
     dropped |= copies_of(links, ranks_of(pile, rows_M), pool.patients, frozenset(dropped), context.progress)
     kept_M, value_M = np.ones(len(rows_M), bool), np.full(len(rows_M), np.nan)
     for row, (_, value) in dropped.items():
@@ -110,11 +112,21 @@ def deduplicate(
         "unread": dict(images.unread),
         "hash_bits": limits.fine,
     }
+    if across:
+        facts["evaluation_limits"] = {
+            place: {
+                "hash_bits": one.hash_bits,
+                "hash_pairs": one.hash_pairs,
+                "correlation": one.correlation,
+                "correlation_pairs": one.correlation_pairs,
+            }
+            for place, one in across.items()
+        }
     if model is not None:
         facts |= {
             "pack": pack_facts(model),
             "cosines": alike.cosines,
-            "evaluation_cosines": their_cosines,
+            "evaluation_cosines": {place: one.cosines for place, one in across.items()},
             "share_met_at_cosine": met_share,
         }
     notes = [*unread_notes(images.unread), limits.caution, crowds(links, pool.patients)]
@@ -147,12 +159,12 @@ def evaluation_rows(
 
 def _evaluation(
     pool: Pool, alike: Alike, links: Links, settings: DeduplicateSettings, context: Context
-) -> tuple[dict[int, tuple[str, float]], dict[str, dict[str, float]]]:
-    """Return the rows with an image or a patient of evaluation, with what says so and its value; and the cosines from
-    which on images are those of each set, by modality.
+) -> tuple[dict[int, tuple[str, float]], dict[str, AlikeAcross]]:
+    """Return the rows with an image or a patient of evaluation, with what says so and its value; and the limits from
+    which on images are those of each set.
     """
     dropped: dict[int, tuple[str, float]] = {}
-    cosines: dict[str, dict[str, float]] = {}
+    across: dict[str, AlikeAcross] = {}
     theirs: set[str] = set()
     for place in settings.evaluation:
         held_out = read_pile(
@@ -165,7 +177,7 @@ def _evaluation(
         patients = set(held_out.cells("patient"))
         matched = match_patients(set(pool.patients), patients - {""}, load_key(context.settings))
         is_apart_M = np.array([patient not in matched for patient in pool.patients], bool)
-        shared, cosines[place] = link_with(pool, alike, held_out, is_apart_M, settings.cosine, context.progress)
+        shared, across[place] = link_with(pool, alike, held_out, is_apart_M, settings.cosine, context.progress)
         for row, value in zip(shared.one_K.tolist(), shared.value_K.tolist(), strict=True):
             dropped.setdefault(row, ("evaluation_image", value))
         theirs |= patients
@@ -176,7 +188,7 @@ def _evaluation(
         if patient in matched:
             dropped.setdefault(row, ("evaluation_patient", np.nan))
     _spread(dropped, links, len(pool.patients), "evaluation_patient")
-    return dropped, cosines
+    return dropped, across
 
 
 def _spread(dropped: dict[int, tuple[str, float]], links: Links, num: int, reason: str) -> None:
@@ -231,7 +243,8 @@ def copies_of(
         rows, of_rows = (column[bounds[through] : bounds[through + 1]] for column in (neighbour_L, link_L))
         is_free = ~(stays_M[rows] | goes_M[rows])
         if patient is not None:
-            is_free &= patient_M[rows] != patient
+            # Equal pixels are a star: what lies through one is a copy of it, of the same patient, too.
+            is_free &= (patient_M[rows] != patient) | (links.way_K[of_rows] == 0)
         rows, of_rows = rows[is_free], of_rows[is_free]
         goes_M[rows], way_M[rows], value_M[rows] = True, links.way_K[of_rows], links.value_K[of_rows]
 

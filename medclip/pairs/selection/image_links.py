@@ -91,6 +91,18 @@ class Alike:
         return Limits() if self.chance is None else self.chance.limits(num_pairs)
 
 
+@dataclass(frozen=True)
+class AlikeAcross:
+    """From when on an image is one of an evaluation set, and pairs of other patients that say so (0: the pile's do)."""
+
+    hash_bits: int
+    hash_pairs: int
+    correlation: float
+    correlation_pairs: int
+    cosines: dict[str, float]
+    """By modality."""
+
+
 def hash_images(pile: Pile, rows: NDArray[np.int64], progress: Progress, num_variants: int, small: bool) -> Images:
     """Read and hash the images of rows."""
     small = small and len(rows) <= MOST_IMAGES
@@ -195,11 +207,11 @@ def link_with(
     is_apart_M: NDArray[np.bool_],
     least_cosine: float,
     progress: Progress,
-) -> tuple[Links, dict[str, float]]:
-    """Link rows with the images of an evaluation set; with the cosine from which on, by modality.
+) -> tuple[Links, AlikeAcross]:
+    """Link rows with the images of an evaluation set; with the limits from which on.
 
     Rows of other patients than those of the set say how alike images of different patients are here. Of fewer than
-    `CROSS_PAIRS` pairs that is not told, and the limit is the pile's own.
+    `CROSS_PAIRS` pairs that is not told, and a limit is the pile's own.
 
     Args:
         pool: Rows that are asked.
@@ -215,14 +227,29 @@ def link_with(
     at = {digest: row for row, digest in enumerate(theirs.digests) if digest}
     same = [row for row, digest in enumerate(images.digests) if digest in at]
     parts: list[tuple[Any, Any, int, Any]] = [(same, [at[images.digests[r]] for r in same], 0, np.zeros(len(same)))]
-    limits = alike.limits(len(images.variants) * len(images.rows_R) * len(theirs.rows_R))
+    apart_R, num_theirs = np.flatnonzero(is_apart_M[images.rows_R]), len(theirs.rows_R)
+    num_apart = len(apart_R) * num_theirs
+    says = num_apart >= CROSS_PAIRS
+    chance = alike.chance
+    if says:
+        codes = np.zeros(len(apart_R), np.int32)
+        chance = measure_chance(images.variants[0].take(apart_R), codes, others=theirs.variants[0])
+    num_pairs = len(images.variants) * len(images.rows_R) * num_theirs
+    limits = Limits() if chance is None else chance.limits(num_pairs)
     for variant in images.variants:
         near = near_duplicates(variant, theirs.variants[0], limits=limits)
         parts.append((images.rows_R[near.one_K], theirs.rows_R[near.other_K], 1, near.fine_K))
+    correlation, correlation_pairs = alike.correlation, 0
     if images.small_RHW is not None and theirs.small_RHW is not None:
         pairs = candidates(images.small_RHW, theirs.small_RHW)
         turned = register(images.small_RHW, theirs.small_RHW, pairs, progress=progress)
-        shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, alike.correlation)
+        if says:
+            of_two = turned.keep(np.isin(turned.one_K, apart_R))
+            codes = np.zeros(len(images.rows_R), np.int32)
+            num_all = len(images.rows_R) * num_theirs
+            correlation = limit(of_two, codes, len(apart_R), num_all, num_theirs)
+            correlation_pairs = num_apart
+        shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
     cosines: dict[str, float] = {}
     if pool.model is not None and vectors_MD is not None:
@@ -238,4 +265,5 @@ def link_with(
                 )
             pairs = near_vectors(vectors_MD[of], their_vectors, cosine=cosines[modality], progress=progress)
             parts.append((of[pairs.one_K], pairs.other_K, 3, pairs.cosine_K))
-    return _links(*parts), cosines
+    hash_pairs = chance.num_pairs if says and chance is not None else 0
+    return _links(*parts), AlikeAcross(limits.fine, hash_pairs, correlation, correlation_pairs, cosines)

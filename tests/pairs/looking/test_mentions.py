@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,16 @@ def test_affirmed_denied_and_both_are_counted_apart_with_their_patients() -> Non
     assert counts.num_listed == 3
     assert counts.names_any_N.tolist() == [True] * 4 + [False]
     assert counts.affirmed.counts_K.tolist() == [3, 1]
+
+
+def test_counts_do_not_depend_on_how_many_texts_are_matched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, patients = texts_of(pile_of(text=TEXTS)), np.array([0, 0, 1, 0, 1])
+    at_once = count_concepts(texts, METADATA, patients, Silent())
+    monkeypatch.setattr("medclip.text.checks.matching.TEXTS_AT_ONCE", 1)
+    parted = count_concepts(texts, METADATA, patients, Silent())
+    assert parted.concepts == at_once.concepts
+    assert (parted.concepts[0].patients_affirmed, parted.concepts[0].patients_denied) == (1, 2)
+    assert parted.names_any_N.tolist() == at_once.names_any_N.tolist()
 
 
 def test_texts_that_name_nothing_have_no_tail() -> None:

@@ -21,7 +21,7 @@ from medclip.pairs.pile import Pile
 from medclip.pairs.selection import deduplicate as deduplication
 from medclip.pairs.selection import image_links
 from medclip.pairs.selection.deduplicate import DeduplicateSettings, copies_of, deduplicate
-from medclip.pairs.selection.image_links import WAYS, Links
+from medclip.pairs.selection.image_links import WAYS, AlikeAcross, Links
 from medclip.pairs.selection.steps import Verdict
 from medclip.progress import Silent
 from tests.kits.image_piles import context_of, pile_of
@@ -66,6 +66,11 @@ def test_without_patients_what_may_be_the_next_slice_stays(films: list[Pixels], 
 def test_a_tie_of_captions_is_broken_by_key_and_not_by_place(films: list[Pixels], tmp_path: Path):
     verdict = run(pile_of([films[0]] * 3, key=["c", "a", "b"], text=["same"] * 3), tmp_path)
     assert verdict.kept_M.tolist() == [False, True, False]
+
+
+def test_equal_pixels_of_one_patient_leave_one_whichever_has_the_longest_caption(films: list[Pixels], tmp_path: Path):
+    pile = pile_of([films[0]] * 3, text=["x", "the longest", "x"], patient=["P"] * 3)
+    assert run(pile, tmp_path).kept_M.tolist() == [False, True, False]
 
 
 def test_only_the_rows_that_are_asked_are_compared(films: list[Pixels], tmp_path: Path):
@@ -182,11 +187,40 @@ def test_what_is_alike_in_the_pile_does_not_hide_an_image_of_evaluation(
     assert verdict.facts["cosines"][""] > float(alike[7] @ theirs[3]) > verdict.facts["evaluation_cosines"]["a"][""]
 
 
+def test_films_that_are_alike_in_the_pile_do_not_hide_a_copy_of_another_film_of_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = [(0.85 * film(0, 60, 60) + 0.15 * film(seed + 1, 60, 60)).astype(np.uint8) for seed in range(105)]
+    theirs = [film(seed, 60, 60) for seed in range(1000, 1100)]
+    images = [*alike, cropped(theirs[3], 0.015)]
+    held_out(monkeypatch, {"a": pile_of(theirs, patient=[f"E{n}" for n in range(100)])})
+    pile = pile_of(images, patient=[f"P{n}" for n in range(106)])
+    verdict = run(pile, tmp_path, evaluation=("a",), cropped=False)
+    limits = verdict.facts["evaluation_limits"]["a"]
+    assert limits["hash_pairs"] == 106 * 100
+    assert limits["correlation_pairs"] == 0
+    assert verdict.facts["hash_bits"] < limits["hash_bits"]
+    assert verdict.facts["dropped"]["evaluation_image"] == 1
+
+
+def test_of_few_pairs_with_evaluation_the_limits_are_those_of_the_pile(
+    films: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out(monkeypatch, {"a": pile_of(films[30:32], patient=["x", "y"])})
+    pile = pile_of(films[:30], patient=[f"P{n}" for n in range(30)])
+    limits = run(pile, tmp_path, evaluation=("a",)).facts["evaluation_limits"]["a"]
+    assert (limits["hash_pairs"], limits["correlation_pairs"]) == (0, 0)
+    monkeypatch.setattr(image_links, "CROSS_PAIRS", 60)
+    limits = run(pile, tmp_path, evaluation=("a",)).facts["evaluation_limits"]["a"]
+    assert limits["correlation_pairs"] == 60
+
+
 def copies_by_loops(
     links: list[tuple[int, int, int, float]], ranks: Sequence[int], patients: Sequence[str], gone: set[int]
 ) -> set[int]:
     """Choose what goes as the module's words have it, link by link."""
     near: dict[int, set[int]] = {row: set() for row in range(len(ranks))}
+    pixels = {frozenset((i, j)) for i, j, way, _ in links if way == 0}
     for i, j, _, _ in links:
         if i != j and not {i, j} & gone:
             near[i].add(j)
@@ -200,7 +234,7 @@ def copies_by_loops(
                 other
                 for through in near[row] - stays
                 for other in near[through]
-                if not patients[other] or patients[other] != patients[row]
+                if not patients[other] or patients[other] != patients[row] or frozenset((through, other)) in pixels
             }
             dropped |= (near[row] | next_but_one) - stays
     return dropped
@@ -237,7 +271,7 @@ def test_the_patient_of_a_copy_of_an_image_of_evaluation_goes_with_all_images(
 ) -> None:
     """The first is linked to evaluation, the second to the first alone, and the third is of the second's patient."""
     direct = Links(np.array([0]), np.array([0]), np.array([0]), np.array([0.0]))
-    monkeypatch.setattr(deduplication, "link_with", lambda *_: (direct, {}))
+    monkeypatch.setattr(deduplication, "link_with", lambda *_: (direct, AlikeAcross(44, 0, 0.9, 0, {})))
     held_out(monkeypatch, {"a": pile_of(films[9:10], patient=["E"])})
     pile = pile_of([films[0], resized_jpeg(films[0]), films[2], films[3]], patient=["one", "two", "two", "three"])
     verdict = run(pile, tmp_path, evaluation=("a",))
