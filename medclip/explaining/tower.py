@@ -221,7 +221,9 @@ def trace(visual: nn.Module, batch: Any) -> Traced:
         blocks = tuple((name, last_of[name]) for name in parents if name in last_of)
         if grid is not None and blocks:
             return Traced(features, tuple(attended), blocks, tokens[-1][1], blocks[-1][0], None, grid, before)
-        maps = []
+        of_maps = {name for name, out in maps if out.shape[2] * out.shape[3] == num_tokens}
+        if not all(record.place in of_maps for record in states):  # FastViT attends among the places of a map
+            maps = []
     if maps:
         layer, out = maps[-1]
         return Traced(features, tuple(attended), (), None, layer, out, (out.shape[2], out.shape[3]), 0)

@@ -277,9 +277,9 @@ MAX_DIFFERENCE = 1e-3
 def fold_batch_norm(tower: nn.Module, example_BCHW: Tensor) -> nn.Module:
     """Return a copy of an image tower with each convolution and the normalisation after it merged.
 
-    A normalisation is taken to belong to the convolution registered just before it. That is how timm's convolutional
-    nets are written; whether it holds for this tower is checked on the example, and where it does not the tower is
-    returned as it is.
+    Branches that timm can make one convolution, those of FastViT and MobileOne, become one before. A normalisation is
+    taken to belong to the convolution registered just before it. That is how timm's convolutional nets are written;
+    whether it holds for this tower is checked on the example, and where it does not the tower is returned as it is.
 
     Args:
         tower: Tower in eval mode.
@@ -287,7 +287,9 @@ def fold_batch_norm(tower: nn.Module, example_BCHW: Tensor) -> nn.Module:
     """
     if not any(isinstance(m, nn.BatchNorm2d) for m in tower.modules()):
         return tower  # a transformer: nothing to fold, and no second copy of its weights
-    folded = copy.deepcopy(tower)
+    from timm.utils.model import reparameterize_model
+
+    folded = reparameterize_model(tower)  # a copy
     for module in list(folded.modules()):
         _fold_children(module)
     with torch.inference_mode():
