@@ -26,11 +26,13 @@ from medclip.training.recipe.text_losses import (
     Softened,
     Tags,
 )
+from medclip.training.recipe.view_losses import Views
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
 _TEXT_TERMS = "medclip.training.steps.text_terms"
 _DISTILLED = "medclip.training.steps.distilled_text"
+_VIEWS = "medclip.training.steps.view_centres"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,12 @@ _ROWS: dict[str, Loss] = {
         texts=(OWN, "pair"),
         begin=f"{_TEXT_TERMS}:of_single_images",
         prepare=f"{_TEXT_TERMS}:partner_keys",
+    ),
+    "views": Loss(
+        f"{_VIEWS}:drawn_together",
+        section=Views,
+        begin=f"{_VIEWS}:view_centres",
+        prepare=f"{_VIEWS}:numbers_of_views",
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

@@ -62,6 +62,11 @@ class Places:
         return make_shards(self._folder / "pairs", columns=_half)
 
     @cached_property
+    def views(self) -> Path:
+        """Films of which each patient of the training split has four."""
+        return make_shards(self._folder / "views", columns=lambda i: {"patient": f"p{i // 4}"})
+
+    @cached_property
     def volumes(self) -> Path:
         return volume_shards(self._folder / "volumes")
 
@@ -168,6 +173,7 @@ KINDS = {
         lambda places: signal_recipe(places.signals), goes_on=("data.worker_kind=process", "data.cache_mb=0")
     ),
     "edit pairs": Kind(lambda places: tiny_recipe(places.pairs), ("objective.losses={edit_pairs: {}}",), stops=(3,)),
+    "views": Kind(lambda places: tiny_recipe(places.views), ("objective.losses={views: {object: patient}}",), stops=(4,)),
     "lens": Kind(_lens, stops=(1,)),
     "examinations": Kind(lambda places: exam_recipe(places.exams), (HEADS,)),
 }

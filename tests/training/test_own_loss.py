@@ -171,4 +171,5 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "distilled_captions",
         "distilled_long",
         "edit_pairs",
+        "views",
     ]
