@@ -166,7 +166,12 @@ class Trainer:
         each = -(-len(samples) // self.world.size)  # all ranks have as many batches: towers may be spread over them
         part = [samples[min(i, len(samples) - 1)] for i in range(self.world.rank * each, (self.world.rank + 1) * each)]
         self.towers.eval()
-        features = [self.computer.encode(batch).image_BD.float() for batch in self._still.chosen(part)]
+        features = []
+        for batch in self._still.chosen(part):
+            image_BD = self.computer.encode(batch).image_BD.float()
+            good_B = torch.from_numpy(batch.valid).to(image_BD.device)
+            features.append(torch.where(good_B[:, None], image_BD, 0))
+            batch.release()
         training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
         return gather_values(torch.cat(features), self.world.group)[: len(samples)]
 

@@ -173,7 +173,9 @@ KINDS = {
         lambda places: signal_recipe(places.signals), goes_on=("data.worker_kind=process", "data.cache_mb=0")
     ),
     "edit pairs": Kind(lambda places: tiny_recipe(places.pairs), ("objective.losses={edit_pairs: {}}",), stops=(3,)),
-    "views": Kind(lambda places: tiny_recipe(places.views), ("objective.losses={views: {object: patient}}",), stops=(4,)),
+    "views": Kind(
+        lambda places: tiny_recipe(places.views), ("objective.losses={views: {object: patient, every: 2}}",), stops=(4,)
+    ),
     "lens": Kind(_lens, stops=(1,)),
     "examinations": Kind(lambda places: exam_recipe(places.exams), (HEADS,)),
 }

@@ -291,7 +291,8 @@ class _Task:
 
     def of_steps(self, name: str) -> list[Shares]:
         """A figure of ordered answers, over the images whose class is a step; none of fewer than three steps, of which
-        areas say it all, nor where only one step is there."""
+        areas say it all, nor where only one step is there.
+        """
         steps = np.asarray(self.test.steps, np.int64)
         number_C = np.full(self.test.num_classes, -1)
         number_C[steps] = np.arange(len(steps))

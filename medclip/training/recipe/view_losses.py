@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,11 +14,12 @@ class Views(Section):
     tuning). Images of an object that has one image only take part in the other losses alone.
     """
 
-    object: str
-    """Column of samples.parquet that names the thing: `study`, `patient`."""
+    object: tuple[str, ...] = Field(min_length=1)
+    """What names the thing: columns of samples.parquet (`patient`), or `study` and `laterality` of the samples; one may
+    stand without brackets. `[study, laterality]` are the views of one breast."""
     label: str | None = None
-    """Further column, in which the images of one object must agree: a finding that one view shows and another does not
-    is a true difference. None takes all images of an object."""
+    """Task by whose labels the images of one object must agree, such as `chest_xray_findings`: a finding that one view
+    shows and another does not is a true difference. None takes all images of an object."""
     hard: float = Field(default=0.2, gt=0)
     """Images of an object that are drawn: a share of them below 1, one at least; their number from 1 on."""
     neighbours: int = Field(default=5, ge=1)
@@ -30,6 +31,11 @@ class Views(Section):
     weight: float = Field(default=0.5, gt=0)
     every: Literal["epoch"] | int = "epoch"
     """When centres and hard images are computed anew: before each epoch, or after so many steps, too."""
+
+    @field_validator("object", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("hard")
     @classmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.objectives.ranks import sum_values
 from medclip.objectives.views import hard_views, num_hard_views, similarity_to_centre, view_centre, view_terms
+from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.loader import Batch
 from medclip.training.recipe.view_losses import Views
 from medclip.training.steps.loss_terms import Start, Step, Terms, image_weights
 from medclip.training.steps.text_terms import of_single_images
-from medclip.wording import count
+from medclip.wording import list_of
 
 _NEVER = -1
+_LABEL = "labels"
 
 
 class ViewCentres(nn.Module):
@@ -32,6 +34,7 @@ class ViewCentres(nn.Module):
         dim: Width of the features.
     """
 
+    owner_N: Tensor
     centre_OD: Tensor
     hard_N: Tensor
     epoch: Tensor
@@ -50,7 +53,7 @@ class ViewCentres(nn.Module):
         self.register_buffer("epoch", torch.tensor(_NEVER))
 
     def encode_with(self, encode: Callable[[Sequence[int]], Tensor]) -> None:
-        """Take what returns the features of samples, of unit norm and without gradients, the same on every rank."""
+        """Take what returns the features of samples, of unit norm and without gradients, the same on every rank; zeros for a bad one."""
         self._encode = encode
 
     def numbers(self, keys: Sequence[str]) -> list[int]:
@@ -76,9 +79,9 @@ class ViewCentres(nn.Module):
             view_VD = features_ND[start : start + size]
             centre_D = view_centre(view_VD, self._settings.neighbours)
             self.centre_OD[number] = centre_D
-            worst = hard_views(
-                similarity_to_centre(view_VD, centre_D.expand_as(view_VD)), num_hard_views(size, self._settings.hard)
-            )
+            similarity_V = similarity_to_centre(view_VD, centre_D.expand_as(view_VD))
+            similarity_V[view_VD.abs().sum(dim=1) == 0] = torch.inf  # an image that cannot be read is no hard one
+            worst = hard_views(similarity_V, num_hard_views(size, self._settings.hard))
             self.hard_N[start : start + size] = False
             self.hard_N[start + worst] = True
             start += size
@@ -88,41 +91,51 @@ def view_centres(start: Start, settings: Views) -> ViewCentres:
     """Sort the samples of the training split by the object that they show.
 
     Raises:
-        MedclipError: RECIPE_INVALID where samples have several images, or there is no such column, or an object has
-            fewer views than are to be hard; NOTHING_TO_DO where no object has two.
+        MedclipError: RECIPE_INVALID where samples have several images, or there is no such column, or all objects
+            have fewer views than are to be hard; NOTHING_TO_DO where no object has two.
     """
     of_single_images(start, settings)
     data = start.recipe.data
     reader = data.open_split(data.train_split)
-    by_object: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    columns = [settings.object, *([settings.label] if settings.label else [])]
-    for number, row in enumerate(reader.rows):
-        for column in columns:
-            if column not in row:
-                hint = did_you_mean(column, sorted(row), "Columns are")
-                message = f"objective.losses.views: samples.parquet has no column {column!r}."
-                raise MedclipError(Reason.RECIPE_INVALID, message, where=reader.folder, hint=hint)
-        if row[settings.object]:
-            by_object[tuple(row[column] for column in columns)].append(number)
+    by_object: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for number, names in enumerate(_objects(reader, settings)):
+        if None not in names and "" not in names:
+            by_object[names].append(number)
     objects = [numbers for numbers in by_object.values() if len(numbers) > 1]
     if not objects:
         raise MedclipError(
             Reason.NOTHING_TO_DO,
-            f"objective.losses.views: each of the {count(len(by_object), 'object')} in column "
-            f"{' and '.join(map(repr, columns))} has one view only.",
+            f"objective.losses.views: by {list_of(settings.object)} each object has one view only.",
             where=reader.folder,
-            hint="Name a column that several images of one thing share, or leave the loss out.",
+            hint="Name in `object` what several images of one thing share, or leave the loss out.",
         )
-    largest = max(Counter(map(len, objects)))
-    if settings.hard >= largest:
+    largest = max(map(len, objects))
+    if settings.hard > largest:
         raise MedclipError(
             Reason.RECIPE_INVALID,
             f"objective.losses.views.hard is {settings.hard:g}, and no object has more than {largest} views.",
             where=reader.folder,
-            hint="The hard views are the worst of several: name a smaller number, or a share such as 0.2.",
+            hint="Name a smaller number, or a share such as 0.2.",
         )
     keys = [reader.key(number) for numbers in objects for number in numbers]
     return ViewCentres(settings, objects, keys, start.dim).to(start.device)
+
+
+def _objects(reader: ShardReader, settings: Views) -> Iterator[tuple[object, ...]]:
+    """Yield what each sample shows; a sample is read, without its pixels, where samples.parquet does not say it."""
+    for number, row in enumerate(reader.rows):
+        cells: dict[str, object] = dict(row)
+        if settings.label is not None or not cells.keys() >= set(settings.object):
+            record, meta = reader.record(number)
+            cells |= {"study": meta.get("study"), "laterality": record.laterality}
+            labels = record.labels.get(settings.label or "", None)
+            cells[_LABEL] = labels if labels is None or isinstance(labels, str) else tuple(sorted(labels.items()))
+        for column in settings.object:
+            if column not in cells:
+                hint = did_you_mean(column, sorted(cells.keys() - {_LABEL}), "Columns are")
+                message = f"objective.losses.views.object: samples have no column {column!r}."
+                raise MedclipError(Reason.RECIPE_INVALID, message, where=reader.folder, hint=hint)
+        yield tuple(cells[column] for column in (*settings.object, *([] if settings.label is None else [_LABEL])))
 
 
 def numbers_of_views(centres: ViewCentres, batch: Batch, _: int) -> Mapping[str, Tensor]:
@@ -135,9 +148,8 @@ def drawn_together(step: Step, settings: Views, centres: ViewCentres) -> Terms:
     number_B = step.inputs.extra["views"]["view"]
     is_hard_B = (number_B >= 0) & centres.hard_N[number_B.clamp_min(0)] & (image_weights(step.inputs) > 0)
     owner_H = centres.owner_N[number_B[is_hard_B]]
-    # Steps follow hooks that write in place, and a backward pass may come after: centres are constants of the loss.
     term_H = view_terms(
-        step.outputs.image_BD[is_hard_B], owner_H, centres.centre_OD.clone(), form=settings.form, margin=settings.margin
+        step.outputs.image_BD[is_hard_B], owner_H, centres.centre_OD, form=settings.form, margin=settings.margin
     )
     num_terms = sum_values((term_H > 0).sum().float(), step.world.group)
     yield settings.weight, term_H.sum() * (step.world.size / num_terms.clamp_min(1))
