@@ -53,7 +53,7 @@ class ViewCentres(nn.Module):
         self.register_buffer("epoch", torch.tensor(_NEVER))
 
     def encode_with(self, encode: Callable[[Sequence[int]], Tensor]) -> None:
-        """Take what returns the features of samples, of unit norm and without gradients, the same on every rank; zeros for a bad one."""
+        """Take what returns the features of samples, of unit norm, the same on every rank; zeros for a bad one."""
         self._encode = encode
 
     def numbers(self, keys: Sequence[str]) -> list[int]:
