@@ -528,7 +528,8 @@ class Trainer:
             max_bad_share=d.max_bad_share,
             **shared,
         )
-        self._still = Batches(self.reader, still, max_bad_share=1.0, crew=data.crew, **shared)
+        if "views" in o.losses:
+            self._still = Batches(self.reader, still, max_bad_share=1.0, crew=data.crew, **shared)
         val = d.open_split(d.val_split) if d.val_split else None
         if val is None:
             return data, None

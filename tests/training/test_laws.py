@@ -174,7 +174,7 @@ KINDS = {
     ),
     "edit pairs": Kind(lambda places: tiny_recipe(places.pairs), ("objective.losses={edit_pairs: {}}",), stops=(3,)),
     "views": Kind(
-        lambda places: tiny_recipe(places.views), ("objective.losses={views: {object: patient, every: 2}}",), stops=(4,)
+        lambda places: tiny_recipe(places.views), ("objective.losses={views: {object: patient, every: 2}}",), stops=(5,)
     ),
     "lens": Kind(_lens, stops=(1,)),
     "examinations": Kind(lambda places: exam_recipe(places.exams), (HEADS,)),
