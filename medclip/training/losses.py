@@ -30,6 +30,7 @@ from medclip.training.recipe.text_losses import (
     Tags,
     TokenAlignment,
 )
+from medclip.training.recipe.view_losses import Views
 
 Target = Callable[..., Any] | str
 _TERMS = "medclip.training.steps.loss_terms"
@@ -38,6 +39,7 @@ _REINFORCED = "medclip.training.steps.reinforced_terms"
 _DISTILLED = "medclip.training.steps.distilled_text"
 _TOKENS = "medclip.training.steps.token_terms"
 _LEVELS = "medclip.training.steps.level_terms"
+_VIEWS = "medclip.training.steps.view_centres"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Loss:
     `step.inputs.extra[name]`. The same names for every batch."""
     sees: tuple[str, ...] = ()
     """Names of those tensors, of one row for each sample, that `look` gets as well: `seen.prepared[name]`."""
+
+    encodes_split: bool = False
+    """Its state looks at images of the training split between steps: the trainer calls its `encode_with` once, with
+    what returns the features of samples, equal on all ranks and as validation has them."""
 
     def __post_init__(self) -> None:
         """Refuse a row that reads texts of no role."""
@@ -210,6 +216,13 @@ _ROWS: dict[str, Loss] = {
         texts=("summary", "long", "attributes"),
         begin=f"{_LEVELS}:begin_levels",
         look=f"{_LEVELS}:local_and_regions",
+    ),
+    "views": Loss(
+        f"{_VIEWS}:drawn_together",
+        section=Views,
+        begin=f"{_VIEWS}:view_centres",
+        prepare=f"{_VIEWS}:numbers_of_views",
+        encodes_split=True,
     ),
 }
 LOSSES = Table("medclip.losses", _ROWS)

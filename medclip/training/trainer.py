@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.build import build_clip
+from medclip.objectives.ranks import gather_values
 from medclip.progress import Progress, Silent
 from medclip.training.batches.loader import Batches, preflight
 from medclip.training.batches.order import Balance, Order, check_sources
@@ -159,6 +160,24 @@ class Trainer:
         self.computer = StepComputer(
             recipe, self.towers, call, self.tokenizer, self.preprocess, self.world, self.losses, bf16=bf16
         )
+        for loss in self.losses:
+            if loss.encodes_split:
+                loss.state.encode_with(self._encode)
+
+    @torch.no_grad()
+    def _encode(self, samples: Sequence[int]) -> Tensor:
+        """Return the image features of samples of the training split as validation has them, equal on all ranks."""
+        each = -(-len(samples) // self.world.size)  # all ranks have as many batches: towers may be spread over them
+        part = [samples[min(i, len(samples) - 1)] for i in range(self.world.rank * each, (self.world.rank + 1) * each)]
+        self.towers.eval()
+        features = []
+        for batch in self._still.chosen(part):
+            image_BD = self.computer.encode(batch).image_BD.float()
+            good_B = torch.from_numpy(batch.valid).to(image_BD.device)
+            features.append(torch.where(good_B[:, None], image_BD, 0))
+            batch.release()
+        training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
+        return gather_values(torch.cat(features), self.world.group)[: len(samples)]
 
     def _schedule(self) -> None:
         """Count the steps of the run, and make what tells the learning rate of each."""
@@ -516,6 +535,8 @@ class Trainer:
             max_bad_share=d.max_bad_share,
             **shared,
         )
+        if any(loss.encodes_split for _, loss, _ in losses_of(self.recipe)):
+            self._still = Batches(self.reader, still, max_bad_share=1.0, crew=data.crew, **shared)
         val = d.open_split(d.val_split) if d.val_split else None
         if val is None:
             return data, None

@@ -68,6 +68,11 @@ class Places:
         return make_shards(self._folder / "levels", columns=level_texts)
 
     @cached_property
+    def views(self) -> Path:
+        """Films of which each patient of the training split has four."""
+        return make_shards(self._folder / "views", columns=lambda i: {"patient": f"p{i // 4}"})
+
+    @cached_property
     def volumes(self) -> Path:
         return volume_shards(self._folder / "volumes")
 
@@ -195,6 +200,9 @@ KINDS = {
     "edit pairs": Kind(lambda places: tiny_recipe(places.pairs), ("objective.losses={edit_pairs: {}}",), stops=(3,)),
     "tokens aligned, words masked": Kind(
         _films, ("objective.losses={token_alignment: {hardest: 3}, masked_words: {}}", "train.micro_batch=3")
+    ),
+    "views": Kind(
+        lambda places: tiny_recipe(places.views), ("objective.losses={views: {object: patient, every: 2}}",), stops=(5,)
     ),
     "lens": Kind(_lens, stops=(1,)),
     "distilled from stored vectors": Kind(

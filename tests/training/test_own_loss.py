@@ -175,4 +175,5 @@ def test_losses_are_added_in_the_order_of_the_table(recipe: dict[str, Any]) -> N
         "masked_words",
         "distill",
         "levels",
+        "views",
     ]

@@ -31,6 +31,7 @@ AT_NIGHT = {
     "native",
     "changed_late",
     "tokens",
+    "views",
     "count_ddp_2",
     "count_ddp_7",
     "beside_ddp",
@@ -57,6 +58,7 @@ def _tonight(jobs: list[dict[str, Any]], prefix: str = "") -> list[dict[str, Any
 
 EXPERTS = ["model.experts={count: 3, share: 0.5}"]
 TOKENS = ["objective.losses={token_alignment: {hardest: 3}, masked_words: {share: 0.4}}"]
+VIEWS = ["objective.losses={views: {object: source, hard: 8, weight: 1}}"]
 NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
 
 
@@ -128,6 +130,8 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
         {"out": "native_fsdp", "overrides": [*NATIVE, *fsdp]},
         {"out": "tokens", "overrides": TOKENS},
         {"out": "tokens_fsdp", "overrides": [*TOKENS, *fsdp, *small]},
+        {"out": "views", "overrides": VIEWS},
+        {"out": "views_fsdp", "overrides": [*VIEWS, *fsdp, *small]},
         {"out": "experts", "overrides": EXPERTS},
         {"out": "experts_fsdp", "overrides": [*EXPERTS, *fsdp]},
         {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}", "data.verify=full"]},
@@ -156,6 +160,7 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
         run_recipe(plan, hidden, out=folder / "hidden_one")
     run_recipe(plan, NATIVE, out=folder / "native_one")
     run_recipe(plan, TOKENS, out=folder / "tokens_one")
+    run_recipe(plan, VIEWS, out=folder / "views_one")
     return folder
 
 
@@ -295,6 +300,13 @@ def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
 @pytest.mark.parametrize("name", _ways("tokens", "tokens_fsdp"))
 def test_tokens_teach_two_ranks_what_they_teach_one(runs: Path, name: str) -> None:
     assert _losses(runs / name) == pytest.approx(_losses(runs / "tokens_one"), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", _ways("views", "views_fsdp"))
+def test_two_ranks_draw_the_views_together_that_one_process_does(runs: Path, name: str) -> None:
+    one = _losses(runs / "views_one")
+    assert _losses(runs / name) == pytest.approx(one, abs=2e-4)
+    assert one[6] > _losses(runs / "one")[6] + 0.1
 
 
 def test_experts_of_sharded_ranks_learn_what_those_of_plain_ranks_learn(runs: Path) -> None:

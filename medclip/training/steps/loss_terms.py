@@ -279,6 +279,7 @@ class ActiveLoss(NamedTuple):
     prepare: Callable[[Any, Batch, int], Mapping[str, Tensor]] | None
     adds_up: bool
     sees: tuple[str, ...] = ()
+    encodes_split: bool = False
 
 
 def begin_losses(start: Start) -> tuple[ActiveLoss, ...]:
@@ -296,7 +297,7 @@ def _begun(start: Start, name: str, row: Loss, settings: Any) -> ActiveLoss:
     )
     assert terms is not None
     state = settings if begin is None else begin(start, settings)
-    return ActiveLoss(name, settings, state, terms, look, prepare, row.adds_up, row.sees)
+    return ActiveLoss(name, settings, state, terms, look, prepare, row.adds_up, row.sees, row.encodes_split)
 
 
 def image_weights(inputs: Inputs) -> Tensor:
