@@ -26,6 +26,7 @@ from medclip.training.checkpoints import state as store
 from medclip.training.checkpoints.export import export_pack
 from medclip.training.checkpoints.start import begin, tokenizer_folder
 from medclip.training.checkpoints.state import BackgroundSaver
+from medclip.training.losses import losses_of
 from medclip.training.ranks import Pace, World, allow_fast_products, choose_precision
 from medclip.training.recipe.compatibility import (
     adapters_of,
