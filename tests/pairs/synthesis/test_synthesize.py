@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.write import parquet_bytes
 from medclip.pairs.pile import read_pile
@@ -32,6 +34,7 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import Form, build_shards
 from medclip.text.captions.candidates import WeighedCaption
 from medclip.text.captions.record import CaptionRecord
+from tests.kits.audit_tables import audit_table
 from tests.kits.image_piles import context_of, pile_of
 from tests.kits.shards import KEY, write
 
@@ -326,3 +329,22 @@ def test_no_article_stands_behind_no_whichever_noun_is_drawn() -> None:
 def test_a_split_of_evaluation_is_refused_however_it_is_written(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="one of evaluation"):
         synthesize(Synthesis(shards, tmp_path / "no", steps(split="TEST")))
+
+
+def test_an_audit_counts_the_synthetic_samples_of_the_shards_that_the_command_wrote(
+    shards: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "synthesize.yaml"
+    asked.write_text("tail: {views: [object], coverage: 0.8}\n")
+    assert main(["pairs", "synthesize", str(shards), "--steps", str(asked), "--out", str(tmp_path / "out")]) == 0
+    written = pq.read_table(tmp_path / "out" / "synthesized.parquet").column("kind").to_pylist()
+    num_synthetic, folder = sum(map(bool, written)), tmp_path / "out" / "shards"
+    audit_table(40).to_csv(tmp_path / "scores.csv", index=False)
+    few = ["--by", "sex", "--num-resamples", "100", "--num-permutations", "100"]
+    audit = ["audit", str(tmp_path / "scores.csv"), "--training", str(folder), "--out", str(tmp_path / "audit")]
+    assert main([*audit, *few]) == 0
+    with (tmp_path / "audit" / "leakage.csv").open() as table:
+        (row,) = [row for row in csv.DictReader(table) if row["check"].startswith("synthetic samples")]
+    num_train = len(read_pile(folder, split="train"))
+    assert (int(row["found"]), int(row["tested"])) == (num_synthetic, num_train)
+    assert 0 < num_synthetic < num_train
