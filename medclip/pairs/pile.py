@@ -435,7 +435,7 @@ def _images_of_table(table: pa.Table, file: str, folder: Path, settings: Setting
 def _recordings_of_table(table: pa.Table, file: str, folder: Path, settings: Settings) -> ReadRecordings:
     def read(rows: Sequence[int]) -> Iterator[Recording | MedclipError]:
         files = table.column(file).take(np.asarray(rows, np.int64)).to_pylist()
-        jobs = [ReadJob(folder / (name or ""), Modality.ECG, stores="signals") for name in files]
+        jobs = [ReadJob(folder / (name or ""), Modality.ECG, _MAX_SIDE, stores="signals") for name in files]
         yield from map(_recording_of_result, read_rows(jobs, settings))
 
     return read
