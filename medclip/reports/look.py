@@ -170,8 +170,7 @@ def _groups(look: PileLook) -> list[tuple[str, str, list[tuple[Example, str, str
         for end, title in _ENDS.items():
             ones = [one for one in look.examples if (one.modality, one.end) == (modality, end)]
             cells = [
-                (one, "" if one.image is None else _drawn(one.image), figure(one.cosine, decimals=2))
-                for one in ones
+                (one, "" if one.image is None else _drawn(one.image), figure(one.cosine, decimals=2)) for one in ones
             ]
             if cells:
                 groups.append((_title(modality), title, cells))

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.packs.pack import load_model
 from medclip.pairs.looking.look_at_pile import _of_patients, look_at_pile
 from medclip.pairs.looking.pile_look import PileLook
-from medclip.models.packs.pack import load_model
 from medclip.pairs.pile import Pile, read_pile
 from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
 from medclip.progress import Silent
