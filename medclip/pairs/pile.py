@@ -1,7 +1,7 @@
 """A pile of image-text pairs, of shards or of a table, as columns: what steps of a selection look at.
 
-Rows are read once, in order; images, or ECG records in their place, stay where they are until a step asks for some. Five million captions of 150
-letters take 1.2 GB: columns of few values are numbers that point into a list.
+Rows are read once, in order; images, or ECG records in their place, stay where they are until a step asks for some.
+Five million captions of 150 letters take 1.2 GB: columns of few values are numbers that point into a list.
 """
 
 from __future__ import annotations
