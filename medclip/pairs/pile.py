@@ -1,7 +1,7 @@
 """A pile of image-text pairs, of shards or of a table, as columns: what steps of a selection look at.
 
-Records are read once, in order; images stay where they are until a step asks for some. Five million captions of 150
-letters take 1.2 GB: columns of few values are numbers that point into a list.
+Rows are read once, in order; images, or ECG records in their place, stay where they are until a step asks for some.
+Five million captions of 150 letters take 1.2 GB: columns of few values are numbers that point into a list.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,16 +22,20 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Table, TextForm
 from medclip.imaging.volume.voxels import middle_image
 from medclip.progress import Progress, Silent
-from medclip.sample import Kind, modality_of_name
+from medclip.sample import Kind, Modality, modality_of_name
 from medclip.settings import Settings
 from medclip.shards.folder import read_index
 from medclip.shards.reading.samples import ShardReader, no_split
-from medclip.shards.stored_data import decode
+from medclip.shards.stored_data import SIGNAL_FACTS, decode, decode_signal
 from medclip.shards.writing.exam_groups import ReadJob, ReadResult, read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from medclip.imaging.ecg.recording import Recording
+
+_T = TypeVar("_T")
 
 COLUMNS = ("key", "split", "patient", "modality", "source", "license", "text", "report")
 FACTS = ("width", "height", "num_slices", "burned_in", "synthetic")
@@ -39,6 +43,7 @@ FACTS = ("width", "height", "num_slices", "burned_in", "synthetic")
 said that letters are burned into the image, null where nothing is known; and whether it is no image of a patient."""
 
 ReadImages = Callable[[Sequence[int]], Iterable["NDArray[np.uint8] | MedclipError"]]
+ReadRecordings = Callable[[Sequence[int]], Iterable["Recording | MedclipError"]]
 _FEW_VALUED = ("split", "modality", "source", "license")
 _LONG = ("text", "report")
 """Columns that may hold more than 2 GB together."""
@@ -46,6 +51,8 @@ _PATHS, _CAPTIONS = ("file", "path"), ("caption", "captions", "text")
 _BATCH_ROWS = 1 << 16
 _MAX_SIDE = 1024
 """Longest side of images that are read of a table's files."""
+_TRIED = 8
+"""Files of a table of ECGs that are opened to see whether they are records, or images of sheets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +70,18 @@ class Pile:
     """Reads images by the numbers of rows: see `images`."""
     max_side: int | None = None
     """Longest side that stored images have: larger ones were made smaller. None where nothing was."""
+    read_recordings: ReadRecordings | None = None
+    """Reads ECG records by the numbers of rows, as shards store them; None for a pile that holds none."""
+
+    @property
+    def holds_records(self) -> bool:
+        """Whether its texts stand beside ECG records, and not beside images."""
+        return self.read_recordings is not None
+
+    def recordings(self, rows: Sequence[int]) -> Iterator[Recording | MedclipError]:
+        """Yield the ECG record of each of some rows; an error in the place of one that cannot be read."""
+        if self.read_recordings is not None:
+            yield from self.read_recordings(rows)
 
     def __len__(self) -> int:
         """Return N."""
@@ -201,7 +220,9 @@ def _shard_pile(folder: Place, split: str | None, progress: Progress) -> Pile:
     table = pa.concat_tables([*parts, _columns_of(waiting)]).unify_dictionaries()
     content = [index["tables"], [shard["sha256"] for shard in index["shards"]], index.get("foreign") is not None, split]
     max_side = (index.get("options") or {}).get("max_side")
-    return Pile(table, Path(str(folder)), digest_of(content), _images_of_shards(readers), max_side)
+    records = _of_shards(readers, _recording_of_shards) if readers[0].holds == "signals" else None
+    images = _of_shards(readers, _image_of_shards)
+    return Pile(table, Path(str(folder)), digest_of(content), images, max_side, records)
 
 
 def _rows_of_shards(reader: ShardReader) -> Iterator[dict[str, Any]]:
@@ -249,15 +270,17 @@ def _columns_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.table({n: c.dictionary_encode() if n in _FEW_VALUED else c for n, c in columns.items()})
 
 
-def _images_of_shards(readers: Sequence[ShardReader]) -> ReadImages:
+def _of_shards(
+    readers: Sequence[ShardReader], read_one: Callable[[ShardReader, int], _T]
+) -> Callable[[Sequence[int]], Iterator[_T | MedclipError]]:
     ends = np.cumsum([len(reader) for reader in readers])
 
-    def read(rows: Sequence[int]) -> Iterator[NDArray[np.uint8] | MedclipError]:
+    def read(rows: Sequence[int]) -> Iterator[_T | MedclipError]:
         for row in rows:
             number = int(np.searchsorted(ends, row, side="right"))
             reader = readers[number]
             try:
-                yield _image_of_shards(reader, int(row) - (int(ends[number]) - len(reader)))
+                yield read_one(reader, int(row) - (int(ends[number]) - len(reader)))
             except MedclipError as e:
                 yield e
 
@@ -271,6 +294,10 @@ def _image_of_shards(reader: ShardReader, i: int) -> NDArray[np.uint8]:
     if reader.holds == "volumes":
         return middle_image(reader.voxels(parts))
     return np.asarray(reader.images(parts)[0].convert("RGB"))
+
+
+def _recording_of_shards(reader: ShardReader, i: int) -> Recording:
+    return reader.recording(reader.members(i))
 
 
 def _table_pile(path: Path, split: str | None, images: Path | None, form: TextForm | None, settings: Settings) -> Pile:
@@ -303,7 +330,15 @@ def _table_pile(path: Path, split: str | None, images: Path | None, form: TextFo
         content = [hashlib.file_digest(stream, "sha256").hexdigest(), split]
     if form is not None and form != TextForm():
         content.append(form.encoding)
-    return Pile(table, path, digest_of(content), _images_of_table(table, str(file), images or path.parent, settings))
+    folder = images or path.parent
+    records = _recordings_of_table(table, str(file), folder, settings)
+    return Pile(
+        table,
+        path,
+        digest_of(content),
+        _images_of_table(table, str(file), folder, settings),
+        read_recordings=records if _are_records(table, records) else None,
+    )
 
 
 def _coded_column(read: Table, name: str) -> Any:
@@ -395,6 +430,31 @@ def _images_of_table(table: pa.Table, file: str, folder: Path, settings: Setting
         yield from map(_image_of_result, read_rows(jobs, settings))
 
     return read
+
+
+def _recordings_of_table(table: pa.Table, file: str, folder: Path, settings: Settings) -> ReadRecordings:
+    def read(rows: Sequence[int]) -> Iterator[Recording | MedclipError]:
+        files = table.column(file).take(np.asarray(rows, np.int64)).to_pylist()
+        jobs = [ReadJob(folder / (name or ""), Modality.ECG, _MAX_SIDE, stores="signals") for name in files]
+        yield from map(_recording_of_result, read_rows(jobs, settings))
+
+    return read
+
+
+def _are_records(table: pa.Table, read: ReadRecordings) -> bool:
+    """Return whether every row is of an ECG, and one of the first files is a record: others are images of sheets."""
+    if set(_compute().unique(table.column("modality")).to_pylist()) != {str(Modality.ECG)}:
+        return False
+    first = read(range(min(_TRIED, table.num_rows)))
+    return any(not isinstance(one, MedclipError) for one in first)
+
+
+def _recording_of_result(result: ReadResult) -> Recording | MedclipError:
+    if result.problem is not None:
+        return MedclipError(result.problem.reason, result.problem.message)
+    (stored,) = result.views
+    assert stored.facts is not None
+    return decode_signal(stored.image, stored.facts[SIGNAL_FACTS])
 
 
 def _image_of_result(result: ReadResult) -> NDArray[np.uint8] | MedclipError:

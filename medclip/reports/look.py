@@ -43,6 +43,8 @@ _WAYS = {
     "registered": "by registering: cropped or turned",
     "embedding": "by vectors of the pack",
 }
+_PNG = b"\x89PNG"
+_OF_RECORDS = "by equal bytes of the signal"
 _ENDS = {"worst": "Worst aligned", "best": "Best aligned", "drawn": "Drawn at random"}
 
 
@@ -117,14 +119,15 @@ def _count_rows(look: PileLook, column: str) -> tuple[list[tuple[str, ...]], int
 
 def _copies(look: PileLook) -> list[tuple[str, ...]]:
     copies = look.copies
-    rows = [("Show an image that another pair shows already", copies.num_copies)]
-    rows += [(f"… {_WAYS[way]}", num) for way, num in copies.by_way.items()]
+    thing, alike = look.thing, int((copies.alike_patients_N & ~copies.across_patients_N).sum())
+    rows = [(f"Show {look.a_thing} that another pair shows already", copies.num_copies)]
+    rows += [(f"… {_WAYS[way] if thing == 'image' else _OF_RECORDS}", num) for way, num in copies.by_way.items()]
     rows += [
-        ("Share their image with a pair that has another text", int(copies.other_text_N.sum())),
+        (f"Share their {thing} with a pair that has another text", int(copies.other_text_N.sum())),
         ("Share it with a pair of another patient", int(copies.across_patients_N.sum())),
-        ("Look like another patient’s", int((copies.alike_patients_N & ~copies.across_patients_N).sum())),
+        *([("Look like another patient’s", alike)] if thing == "image" else []),
         ("Share it with a pair of another split", int(copies.across_splits_N.sum())),
-        ("Have an image that cannot be read", sum(copies.unread.values())),
+        (f"Have {look.a_thing} that cannot be read", sum(copies.unread.values())),
     ]
     return [(name, number(num), percent_of(num, look.num_pairs)) for name, num in rows]
 
@@ -167,12 +170,15 @@ def _groups(look: PileLook) -> list[tuple[str, str, list[tuple[Example, str, str
         for end, title in _ENDS.items():
             ones = [one for one in look.examples if (one.modality, one.end) == (modality, end)]
             cells = [
-                (one, "" if one.image is None else image_uri(one.image, "jpeg"), figure(one.cosine, decimals=2))
-                for one in ones
+                (one, "" if one.image is None else _drawn(one.image), figure(one.cosine, decimals=2)) for one in ones
             ]
             if cells:
                 groups.append((_title(modality), title, cells))
     return groups
+
+
+def _drawn(image: bytes) -> str:
+    return image_uri(image, "png" if image.startswith(_PNG) else "jpeg")
 
 
 def _cosines_svg(modalities: Sequence[ModalityAlignment]) -> str:

@@ -261,3 +261,15 @@ def test_images_and_ecgs_do_not_go_together(recipe: dict[str, Any], shards: Path
 def test_what_is_done_to_images_is_not_done_to_ecgs(recipe: dict[str, Any]) -> None:
     with pytest.raises(MedclipError, match=r"augment\.rotate_deg is not done to ECGs"):
         load_recipe(recipe | {"augment": {"rotate_deg": 3}})
+
+
+def test_a_look_at_pairs_measures_records_by_a_pack_of_signals(shards: Path, run: Path, tmp_path: Path) -> None:
+    look = medclip.pairs.look(shards, tmp_path / "look", model=run / "pack", examples=2, workers=1)
+    assert look.alignment is not None
+    assert np.isfinite(look.alignment.cosine_N).all()
+    (ecg,) = look.alignment.modalities
+    assert (ecg.modality, ecg.pairs) == ("ecg", 12)
+    assert not look.copies.unread
+    (tmp_path / "t.csv").write_text("file,modality,caption\na.png,xray,A nodule.\n")
+    with pytest.raises(MedclipError, match="takes ECGs as signals, and these pairs are of images"):
+        medclip.pairs.look(tmp_path / "t.csv", tmp_path / "images", model=run / "pack", workers=1)

@@ -134,6 +134,11 @@ def find_copies(
     cautions = [limits.caution, crowds(links, patients)]
     if images.small_RHW is None and len(pile) > MOST_IMAGES:
         cautions.append(f"Copies that were cropped or turned were not looked for: more than {MOST_IMAGES:,} images.")
+    if pile.holds_records:
+        cautions = [
+            "ECG records are compared by the bytes of their signals alone: copies that were cut, filtered or resampled "
+            "were not looked for."
+        ]
     return Copies(
         links,
         len(spare),

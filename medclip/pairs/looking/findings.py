@@ -76,16 +76,22 @@ def _by_share(look: PileLook, num: int, text: str, bounds: tuple[float, float]) 
         yield Finding("bad" if share > bounds[1] else "wait", f"{_some(look, num)} {verb} {rest}", num)
 
 
+def _ways(look: PileLook, by_way: Mapping[str, int]) -> str:
+    """Name the ways of links; records have one alone."""
+    return by_reason(by_way) if look.thing == "image" else "equal bytes"
+
+
 def _evaluation(look: PileLook) -> Iterator[Finding]:
+    thing = look.a_thing
     for one in look.against:
         linked = int(one.to_drop_N.sum())
         if not linked:
-            text = f"No pair shows an image of {one.name} or is of one of its patients, as far as can be told."
+            text = f"No pair shows {thing} of {one.name} or is of one of its patients, as far as can be told."
             yield Finding("good", text)
             continue
         parts = []
         if num := int(one.has_image_N.sum()):
-            parts.append(f"{number(num)} by the image ({by_reason(one.by_way)})")
+            parts.append(f"{number(num)} by the {look.thing} ({_ways(look, one.by_way)})")
         if num := int(one.has_patient_N.sum()):
             parts.append(f"{number(num)} by the patient ({count(one.num_patients, 'patient')})")
         text = f"{_some(look, linked)} must not be trained on where {one.name} is an evaluation set: {list_of(parts)}."
@@ -93,24 +99,25 @@ def _evaluation(look: PileLook) -> Iterator[Finding]:
 
 
 def _copies(look: PileLook) -> Iterator[Finding]:
-    copies = look.copies
+    copies, thing = look.copies, look.a_thing
     if num := int(copies.across_patients_N.sum()):
-        text = f"In {_some(look, num)} an image stands that another patient’s pair shows, too: one of the two is wrong."
+        text = f"In {_some(look, num)} {thing} stands that another patient’s pair shows, too: one of the two is wrong."
         yield Finding("bad", text, num, rank=1)
     if num := int((copies.alike_patients_N & ~copies.across_patients_N).sum()):
         text = f"In {_some(look, num)} an image stands that looks like one of another patient: a copy, or two who look "
         text += "alike."
         yield Finding("wait", text, num)
     if copies.num_copies:
-        ways = by_reason(copies.by_way)
-        text = f"show an image that another pair shows already ({ways}). The step `deduplicate` drops them."
+        ways = _ways(look, copies.by_way)
+        text = f"show {thing} that another pair shows already ({ways}). The step `deduplicate` drops them."
         yield from _by_share(look, copies.num_copies, text, (0.0, 0.1))
     elif not copies.unread:
-        yield Finding("good", "No image stands in the pile twice, as far as pixels and hashes tell.")
+        by = "pixels and hashes" if look.thing == "image" else "the bytes of signals"
+        yield Finding("good", f"No {look.thing} stands in the pile twice, as far as {by} tell.")
     if num := sum(copies.unread.values()):
-        yield from _by_share(look, num, f"have an image that cannot be read: {by_reason(copies.unread)}.", (0.0, 0.01))
+        yield from _by_share(look, num, f"have {thing} that cannot be read: {by_reason(copies.unread)}.", (0.0, 0.01))
     else:
-        yield Finding("good", "Every image can be read.")
+        yield Finding("good", f"Every {look.thing} can be read.")
     yield from (Finding("wait", caution) for caution in copies.cautions)
 
 
@@ -119,7 +126,7 @@ def _splits(look: PileLook) -> Iterator[Finding]:
         text = f"{count(look.num_patients_in_splits, 'patient')} stand in more than one split."
         yield Finding("bad", text, look.num_patients_in_splits, rank=1)
     if num := int(look.copies.across_splits_N.sum()):
-        yield Finding("bad", f"In {_some(look, num)} an image stands that another split shows, too.", num, rank=1)
+        yield Finding("bad", f"In {_some(look, num)} {look.a_thing} stands that another split shows, too.", num, rank=1)
 
 
 def _alignment(look: PileLook) -> Iterator[Finding]:

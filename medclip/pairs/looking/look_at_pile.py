@@ -25,7 +25,7 @@ from medclip.pairs.looking.pile_look import CountRow, Example, PileLook
 from medclip.pairs.looking.texts import TextFacts, look_at_texts, texts_of
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.pack_vectors import encode_pile, pack_facts
+from medclip.pairs.selection.pack_vectors import encode_pile, need_input, pack_facts
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.shards.stored_data import encode
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from medclip.imaging.ecg.recording import Recording
     from medclip.models.model import Model
 
 PAGE, FACTS = "look.html", "look.json"
@@ -75,13 +76,15 @@ def look_at_pile(
         progress: Progress bar.
 
     Raises:
-        MedclipError: NOTHING_TO_DO for a pile without a pair; WRONG_USE for a pack without words; what `read_metadata`
-            raises.
+        MedclipError: NOTHING_TO_DO for a pile without a pair; WRONG_USE for a pack without words, or one that does not
+            take what the pile holds; what `read_metadata` raises.
     """
     if not len(pile):
         raise MedclipError(Reason.NOTHING_TO_DO, "there is no pair to look at.", where=pile.place)
     if model is not None and not model.has_text:
         raise no_words(model.name, ", which are compared with images here")
+    if model is not None:
+        need_input(model, pile)
     concepts = read_metadata(metadata)
     rng = np.random.default_rng(seed)
     patients_N, is_known_N = _patients(pile)
@@ -111,6 +114,7 @@ def look_at_pile(
         copies,
         alignment,
         pile.digest,
+        "record" if pile.holds_records else "image",
         keys=tuple(pile.cells("key")),
         out=out,
     )
@@ -218,7 +222,8 @@ def _examples(
     burned = _burned_in(pile)
     progress.stage("Examples", len(chosen))
     wanted = [row for _, row in chosen if thumbnails and row not in burned]
-    images = dict(zip(wanted, (_small(image) for image in pile.images(wanted)), strict=True)) if wanted else {}
+    shown = map(_sheet, pile.recordings(wanted)) if pile.holds_records else map(_small, pile.images(wanted))
+    images = dict(zip(wanted, shown, strict=True)) if wanted else {}
     examples = []
     for end, row in chosen:
         cosine = None if alignment is None else float(alignment.cosine_N[row])
@@ -247,6 +252,14 @@ def _burned_in(pile: Pile) -> frozenset[int]:
 
 def _small(image: NDArray[np.uint8] | MedclipError) -> bytes | None:
     return None if isinstance(image, MedclipError) else encode(fit(image, THUMBNAIL_PX), "jpeg", 70)
+
+
+def _sheet(recording: Recording | MedclipError) -> bytes | None:
+    """Draw a record as reports of runs do."""
+    from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
+    from medclip.imaging.ecg.twelve_leads import canonical
+
+    return None if isinstance(recording, MedclipError) else small_sheet_png(canonical(recording))
 
 
 def _beginning(text: str) -> str:

@@ -60,7 +60,7 @@ class Example:
     text: str
     """The beginning of its text."""
     image: bytes | None = None
-    """JPEG; None where it is left out or cannot be read."""
+    """JPEG, or the PNG of a drawn ECG; None where it is left out or cannot be read."""
     is_withheld: bool = False
     """Whether letters are burned into the image."""
 
@@ -84,10 +84,17 @@ class PileLook(Result):
     copies: Copies
     alignment: Alignment | None
     pile_digest: str = ""
+    thing: Literal["image", "record"] = "image"
+    """What texts stand beside: an image, or an ECG record."""
     findings: tuple[Finding, ...] = ()
     examples: tuple[Example, ...] = ()
     keys: tuple[str, ...] = ()
     out: Path | None = None
+
+    @property
+    def a_thing(self) -> str:
+        """What a text stands beside, with its article."""
+        return f"{'an' if self.thing == 'image' else 'a'} {self.thing}"
 
     @property
     def against(self) -> tuple[Against, ...]:
@@ -167,6 +174,7 @@ class PileLook(Result):
             "alignment": None
             if self.alignment is None
             else {"pack": self.alignment.pack, "modalities": [asdict(one) for one in self.alignment.modalities]},
+            "of": self.thing,
             "pile": self.pile_digest,
             "out": None if self.out is None else str(self.out),
         }

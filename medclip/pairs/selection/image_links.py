@@ -104,16 +104,22 @@ class AlikeAcross:
 
 
 def hash_images(pile: Pile, rows: NDArray[np.int64], progress: Progress, num_variants: int, small: bool) -> Images:
-    """Read and hash the images of rows."""
+    """Read and hash the images of rows; of ECG records the bytes alone, which have no look to compare."""
     small = small and len(rows) <= MOST_IMAGES
     digests, hashed, words, smalls = [], [], [], []
     unread: Counter[str] = Counter()
     progress.stage("Hashing images", len(rows))
     for start in range(0, len(rows), _READ_AT_ONCE):
-        for row, image in enumerate(pile.images(rows[start : start + _READ_AT_ONCE].tolist()), start):
+        part = rows[start : start + _READ_AT_ONCE].tolist()
+        for row, image in enumerate(pile.recordings(part) if pile.holds_records else pile.images(part), start):
             if isinstance(image, MedclipError):
                 unread[str(image.reason)] += 1
                 digests.append(b"")
+                continue
+            if not isinstance(image, np.ndarray):
+                digest = hashlib.sha256(repr((image.values_mv.shape, image.leads, image.sampling_hz)).encode())
+                digest.update(image.values_mv.tobytes())
+                digests.append(digest.digest())
                 continue
             digest = hashlib.sha256(repr(image.shape).encode())
             digest.update(image.tobytes())
@@ -252,7 +258,7 @@ def link_with(
         shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
     cosines: dict[str, float] = {}
-    if pool.model is not None and vectors_MD is not None:
+    if pool.model is not None and vectors_MD is not None and alike.cosines:
         their_vectors = encode_pile(pool.model, held_out, others, progress).vectors_MD
         for modality, cosine in alike.cosines.items():
             of = np.flatnonzero(pool.modalities_M == modality)

@@ -11,14 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.packs.pack import load_model
 from medclip.pairs.looking.look_at_pile import _of_patients, look_at_pile
 from medclip.pairs.looking.pile_look import PileLook
-from medclip.pairs.pile import Pile
+from medclip.pairs.pile import Pile, read_pile
 from medclip.pairs.selection.deduplicate import DeduplicateSettings, deduplicate
 from medclip.progress import Silent
 from medclip.reports.look import render_look
+from medclip.settings import Settings
 from tests.kits.image_piles import context_of, pile_of
 from tests.kits.leakage import Pixels, film, resized_jpeg
+from tests.kits.signal_shards import signal_shards, write_records
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,29 @@ def test_examples_are_of_one_patient_each() -> None:
     rows, patients_N = np.array([3, 2, 0, 1]), np.array([7, 7, 5, 5])
     assert _of_patients(rows, patients_N, 2) == [3, 0]
     assert _of_patients(rows, patients_N, 9) == [3, 0]
+
+
+def test_ecg_records_are_drawn_and_their_copies_are_counted_by_the_bytes_of_signals(tmp_path: Path) -> None:
+    names = write_records(tmp_path, 3)
+    (tmp_path / "again.hea").write_text((tmp_path / names[0]).read_text().replace("r000 ", "again ", 1))
+    rows = [f"{name},P{n},ecg,Sinus rhythm {n}." for n, name in enumerate([*names, "again.hea", "gone.hea"])]
+    (tmp_path / "t.csv").write_text("\n".join(["file,patient,modality,caption", *rows]) + "\n")
+    pile = read_pile(tmp_path / "t.csv", settings=Settings(workers=1))
+    look = looked(pile, tmp_path, num_examples=9)
+    assert look.thing == "record"
+    assert look.copies.num_copies == 1
+    assert np.flatnonzero(look.copies.across_patients_N).tolist() == [0, 3]
+    assert sum(look.copies.unread.values()) == 1
+    assert sum((one.image or b"").startswith(b"\x89PNG") for one in look.examples) == 4
+    page = (tmp_path / "out" / "look.html").read_text()
+    assert "data:image/png" in page
+    assert "by equal bytes of the signal" in page
+    assert "vectors of a pack, which link images that were changed, are left out" in page
+
+
+def test_a_pack_of_images_is_refused_beside_ecg_records(tmp_path: Path) -> None:
+    pile = read_pile(signal_shards(tmp_path, ("train",) * 2))
+    with pytest.raises(MedclipError, match="takes images, and these pairs are of ECG records") as error:
+        looked(pile, tmp_path, model=load_model("medclip-mini"))
+    assert error.value.reason is Reason.WRONG_USE
+    assert not (tmp_path / "out").exists()
