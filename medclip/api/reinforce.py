@@ -64,9 +64,9 @@ def reinforce(options: ReinforceOptions) -> ReinforceResult:
         Counts, and how much room it takes.
 
     Raises:
-        MedclipError: WRONG_USE for a teacher without a text tower, or of another modality; NOT_SUPPORTED_YET for shards
-            of volumes, ECGs or examinations; NOTHING_TO_DO where no sample has words; OUTPUT_IN_USE for a folder of
-            another call.
+        MedclipError: WRONG_USE for a teacher without a text tower, or of another modality, and for reinforced shards;
+            NOT_SUPPORTED_YET for shards of volumes, ECGs or examinations; NOTHING_TO_DO where no sample has words;
+            OUTPUT_IN_USE for a folder of another call.
 
     Example:
         >>> import medclip

@@ -101,6 +101,13 @@ def reinforce(what: Reinforcing, device: str = "cpu", progress: Progress | None 
     """Store what teachers say of a split; see `medclip.api.reinforce.reinforce`."""
     progress = progress or Silent()
     index = read_index(what.place)
+    if (index.get("options") or {}).get(REINFORCED):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "these are reinforced shards, which hold no images.",
+            where=what.place,
+            hint="Name the shards of their images.",
+        )
     with ShardReader(what.place, what.split, verify="full") as reader:
         if reader.holds != "images" or reader.holds_views:
             held = "examinations of several views" if reader.holds_views else STORED_WORDS[reader.holds]

@@ -107,7 +107,9 @@ def read_captions(source: Any) -> list[str]:
         texts = table.texts(column)
     texts = [" ".join(str(text).split()) for text in texts]
     if not any(texts):
-        raise MedclipError(Reason.NOTHING_TO_DO, "there is no caption to rank.", hint="Write one sentence a line.")
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, "there is no caption: all of them are blank.", hint="Write one sentence a line."
+        )
     return texts
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from medclip.objectives.levels import level_weights, levels_loss
+from medclip.objectives.pairs import Pairs
+from medclip.objectives.softened import softened_loss
 from tests.kits.objectives import check_golden, unit
 
 
@@ -43,3 +45,15 @@ def test_without_weight_regions_and_attributes_get_no_gradient() -> None:
     assert texts["A"].grad is None
     assert all(float(images[level].grad.abs().sum()) > 0 for level in "GL")  # type: ignore[union-attr]
     assert all(float(texts[level].grad.abs().sum()) > 0 for level in "ST")  # type: ignore[union-attr]
+
+
+def test_each_pair_leaves_out_the_samples_that_lack_its_own_text() -> None:
+    feature_BD = torch.nn.functional.normalize(torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(0)), dim=2)
+    images, texts = dict(zip("GLR", feature_BD[:3], strict=True)), dict(zip("STA", feature_BD[3:], strict=True))
+    pairs = {text: Pairs(valid_B=torch.arange(5) != n) for n, text in enumerate("STA")}
+    weights = level_weights(0.2, 0.3)
+    wanted = sum(
+        weight * softened_loss(images[of[0]], texts[of[1]], 10.0, 0.1, similarity=0.0, pairs=pairs[of[1]])
+        for of, weight in weights.items()
+    )
+    torch.testing.assert_close(levels_loss(images, texts, 10.0, 0.1, weights, pairs=pairs), wanted)

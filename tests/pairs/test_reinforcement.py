@@ -217,6 +217,12 @@ def test_a_teacher_without_words_or_of_another_modality_is_refused(films: Path, 
         reinforcement._refuse(model, ShardReader(films, "train"))  # type: ignore[arg-type]
 
 
+def test_reinforced_shards_are_not_reinforced_again(reinforced: Path, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="hold no images"):
+        medclip.pairs.reinforce(reinforced, tmp_path / "again", teachers=[teacher])
+    assert not (tmp_path / "again").exists()
+
+
 def test_scales_are_one_for_each_teacher(films: Path, reinforced: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(films)
     recipe["data"]["reinforced"] = str(reinforced)

@@ -20,7 +20,7 @@ class Views(Section):
     label: str | None = None
     """Task by whose labels the images of one object must agree, such as `chest_xray_findings`: a finding that one view
     shows and another does not is a true difference. None takes all images of an object."""
-    hard: float = Field(default=0.2, gt=0)
+    hard: float = Field(default=0.2, gt=0, allow_inf_nan=False)
     """Images of an object that are drawn: a share of them below 1, one at least; their number from 1 on."""
     neighbours: int = Field(default=5, ge=1)
     """Nearest other images by which one is weighed in the centre; all the others where there are fewer."""

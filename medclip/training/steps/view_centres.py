@@ -102,6 +102,14 @@ def view_centres(start: Start, settings: Views) -> ViewCentres:
         if None not in names and "" not in names:
             by_object[names].append(number)
     objects = [numbers for numbers in by_object.values() if len(numbers) > 1]
+    if not by_object:
+        named = list_of([*settings.object, *([] if settings.label is None else [f"a label of {settings.label!r}"])])
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"objective.losses.views: no sample says its {named}.",
+            where=reader.folder,
+            hint="Name what samples say in `object`, and in `label` a task of their labels.",
+        )
     if not objects:
         raise MedclipError(
             Reason.NOTHING_TO_DO,

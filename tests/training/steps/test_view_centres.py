@@ -79,6 +79,13 @@ def test_labels_that_differ_make_two_objects(patients: Path, tmp_path: Path) -> 
         ("{object: patien}", Reason.RECIPE_INVALID, "samples have no column 'patien'"),
         ("{object: key}", Reason.NOTHING_TO_DO, "by key each object has one view only"),
         ("{object: patient, hard: 5}", Reason.RECIPE_INVALID, "hard is 5, and no object has more than 4 views"),
+        ("{object: patient, hard: .inf}", Reason.RECIPE_INVALID, r"views\.hard"),
+        ("{object: laterality}", Reason.NOTHING_TO_DO, "no sample says its laterality"),
+        (
+            "{object: patient, label: others}",
+            Reason.NOTHING_TO_DO,
+            "no sample says its patient and a label of 'others'",
+        ),
         ("{object: patient, hard: 1.5}", Reason.RECIPE_INVALID, "a share below 1, or a whole number of images"),
         ("{object: patient, every: 0}", Reason.RECIPE_INVALID, "number of steps from 1 on"),
     ],
