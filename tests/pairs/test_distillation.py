@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,13 @@ def test_a_folder_of_images_without_words_is_asked_the_sentences_of_the_card(tea
     assert e.value.reason == Reason.OUTPUT_IN_USE
 
 
-def test_a_longer_training_comes_closer(films: Path, teacher: Path, tmp_path: Path) -> None:
-    pass
+def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: Path, tmp_path: Path) -> None:
+    cosines = [
+        result.agreement.cosine
+        for epochs in (1, 30)
+        if (result := medclip.models.distil(teacher, images=films, out=tmp_path / str(epochs), **HOW | {"epochs": epochs})).agreement
+    ]
+    assert cosines[1] > cosines[0] + 0.05
 
 
 def test_a_tower_that_is_not_there_is_refused_with_a_name_that_is(teacher: Path, films: Path, tmp_path: Path) -> None:
@@ -77,8 +83,6 @@ def test_a_tower_that_is_not_there_is_refused_with_a_name_that_is(teacher: Path,
 
 
 def test_a_card_without_tasks_needs_texts(teacher: Path, films: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(teacher, tmp_path / "silent")
     update_pack(tmp_path / "silent", card=pack_card(teacher).model_copy(update={"tasks": {}}))
     with pytest.raises(MedclipError, match="names no task") as e:
