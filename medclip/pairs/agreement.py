@@ -112,7 +112,7 @@ def measure_agreement(
     whose, notes = held.whose(places[0])
     patients_N = numbered(whose)
     tasks = {}
-    for name, card in teacher.card.tasks.items():
+    for name, card in student.card.tasks.items():
         if name not in task_names() or not load_task(name).has_words:
             continue
         answers = [_answers(model, of, name, card.classes) for model, of in zip(models, vectors, strict=True)]

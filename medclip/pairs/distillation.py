@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.evaluation.shard_split import MODALITY
 from medclip.files.output import claim_folder, claim_run, in_use, new_folder
 from medclip.models.merging.merge import merged_tasks
 from medclip.models.packs.card import training_hashes, training_patients
@@ -26,7 +27,9 @@ from medclip.pairs.reinforcement import Reinforcing, reinforce
 from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.shards.folder import INDEX, read_index
+from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
+from medclip.text.vocabulary.load import load_task, task_names
 from medclip.wording import count, figure, list_of
 
 if TYPE_CHECKING:
@@ -258,7 +261,13 @@ def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num:
     batch = max(2, min(_BATCH, num))
     warm = min(50, what.epochs * (num // batch) // 10)
     pretrained = _IMAGENET in what.tower
-    tasks = {name: task.model_dump(mode="json") for name, task in merged_tasks([teacher.card]).items()}
+    with ShardReader(shards, "train") as reader:
+        seen = set(map(str, reader.columns.modalities))
+    tasks = {  # not those of other modalities, nor which modality it is: the student has not learned them
+        name: task.model_dump(mode="json")
+        for name, task in merged_tasks([teacher.card]).items()
+        if name in task_names() and seen.intersection(map(str, load_task(name).modalities)) and name != MODALITY
+    }
     return {
         "name": what.out.name,
         "version": "1",
