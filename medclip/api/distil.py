@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from medclip.api.groups.asking import Pack
 from medclip.api.groups.reading import Limits
 from medclip.api.groups.running import Device, Machine, Overwriting, Recipe, Told, settings_of
-from medclip.options import argument, option, options
+from medclip.options import option, options
 from medclip.verbs import verb
 
 if TYPE_CHECKING:

@@ -72,7 +72,8 @@ def test_a_folder_of_images_without_words_is_asked_the_sentences_of_the_card(tea
 def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: Path, tmp_path: Path) -> None:
     cosines = []
     for epochs in (1, 30):
-        result = medclip.models.distil(teacher, images=films, out=tmp_path / str(epochs), **{**HOW, "epochs": epochs})
+        how: dict[str, Any] = {**HOW, "epochs": epochs}
+        result = medclip.models.distil(teacher, images=films, out=tmp_path / str(epochs), **how)
         assert result.agreement is not None
         cosines.append(result.agreement.cosine)
     assert cosines[1] > cosines[0] + 0.05
