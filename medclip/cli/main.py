@@ -145,6 +145,7 @@ COMMANDS = {
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
     "models merge": ("medclip.cli.models:merge", "Merge packs that began with the same weights into one."),
+    "models distil": ("medclip.cli.models:distil", "Teach a small image tower to answer as a pack does."),
     "models set-thresholds": (
         "medclip.cli.models:set_thresholds",
         "Write a copy of a pack whose card names thresholds.",

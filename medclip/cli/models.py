@@ -1,4 +1,4 @@
-"""`medclip models`: list, show, cite, verify, calibrate, merge, import and export model packs."""
+"""`medclip models`: list, show, cite, verify, calibrate, merge, distil, import and export model packs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.api import models as verbs
 from medclip.api.calibrate import calibrate as calibrate_verb
+from medclip.api.distil import distil as distil_verb
 from medclip.api.merge_packs import merge_packs as merge_verb
 from medclip.cli.derive import derive
 from medclip.errors import printable
@@ -440,6 +441,37 @@ def print_merged(merged: Any, as_json: bool, _: Any) -> None:
     print(f"Written: {_shown(merged.path)}, of {', '.join(printable(one) for one in merged.packs)}")
 
 
+def print_distilled(student: Any, as_json: bool, _: Any) -> None:
+    """Print whose student it is, how far both agree, and how much faster it is."""
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.wording import count, figure, interval
+
+    agreement = student.agreement
+    if as_json:
+        values = {name: getattr(student, name) for name in ("teacher", "tower", "num_train", "notes")}
+        _json({"folder": str(student.path), **values, "agreement": None if agreement is None else agreement.to_dict()})
+        return
+    print(f"{student.tower}, student of {printable(student.teacher)}, of {count(student.num_train, 'image')}.")
+    if agreement is not None:
+        rows = [
+            (
+                row["task"],
+                figure(row["agreement"], decimals=3),
+                interval(row["low"], row["high"], decimals=3),
+                figure(row["constant"], decimals=3),
+            )
+            for row in agreement.rows()
+        ]
+        if rows:
+            print_table(("task", "answers alike", "interval", "always the commonest"), rows)
+        images = count(agreement.num_images, "image")
+        print(f"Mean cosine {figure(agreement.cosine, decimals=3)} on {images} of the split {agreement.split}.")
+        print(f"It computes {agreement.speed_ratio:.2f} times as many images a second as its teacher.")
+    for note in student.notes:
+        print_paragraph("- ", note)
+    print(f"Written: {_shown(student.path)}")
+
+
 def _shown(path: Path) -> str:
     return printable(str(path))
 
@@ -472,6 +504,7 @@ cite = derive(verbs.cite, print_citations, exit_codes="0 printed")
 verify = derive(verbs.verify, print_verified, exit_codes="0 all as it should be")
 calibrate = derive(calibrate_verb, print_calibration, exit_codes="0 chosen")
 merge = derive(merge_verb, print_merged, exit_codes="0 merged")
+distil = derive(distil_verb, print_distilled, exit_codes="0 written")
 import_command = derive(verbs.import_model, print_imported, exit_codes="0 written")
 export = derive(verbs.export_model, print_exported, exit_codes="0 written")
 set_thresholds = derive(verbs.set_thresholds, print_thresholds, exit_codes="0 written")

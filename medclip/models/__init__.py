@@ -1,6 +1,6 @@
 """Towers, packs, cards, and as `medclip.models` what can be done to a pack; how a tower is trained is in `training`.
 
-`list`, `show`, `cite`, `verify`, `calibrate`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do what the
+`list`, `show`, `cite`, `verify`, `calibrate`, `distil`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do what the
 commands do, and are verbs of `medclip.api`; `load` and `load_hub` return a model. Type checkers find all names in
 `__init__.pyi`.
 """
@@ -12,6 +12,7 @@ from medclip.lazy import lazy_names
 __all__ = [  # they stand in __init__.pyi
     "calibrate",
     "cite",
+    "distil",
     "export",
     "import_",
     "list",
@@ -29,6 +30,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "calibrate": "medclip.api.calibrate:calibrate",
         "cite": "medclip.api.models:cite",
+        "distil": "medclip.api.distil:distil",
         "export": "medclip.api.models:export_model",
         "import_": "medclip.api.models:import_model",
         "list": "medclip.api.models:list_packs",

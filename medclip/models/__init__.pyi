@@ -5,6 +5,7 @@ may import them; this stub, which is never run, may name them, so that each has 
 """
 
 from medclip.api.calibrate import calibrate
+from medclip.api.distil import distil
 from medclip.api.merge_packs import merge_packs as merge
 from medclip.api.models import cite, presets, set_thresholds, show, verify
 from medclip.api.models import export_model as export
@@ -16,6 +17,7 @@ from medclip.models.packs.pack import load_model as load
 __all__ = [
     "calibrate",
     "cite",
+    "distil",
     "export",
     "import_",
     "list",

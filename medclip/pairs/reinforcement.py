@@ -232,7 +232,8 @@ def _texts_of(
     """Draw captions as training would; sentences of the file where the sample has none."""
     draws = [np.random.default_rng((what.seed, i, _TEXT, k)) for k in range(what.captions)]
     texts = [text for rng in draws if (text := drawing.caption(record, meta, rng).text)]
-    if (not texts or record.generic) and what.texts:
+    is_silent = not (record.labels or record.texts or record.report or record.candidates)
+    if (not texts or record.generic or is_silent) and what.texts:
         order = np.random.default_rng((what.seed, i, _SENTENCE)).permutation(len(what.texts))
         texts = [what.texts[n] for n in order[: what.captions].tolist()]
     return tuple(dict.fromkeys(texts))

