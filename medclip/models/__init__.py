@@ -1,8 +1,8 @@
 """Towers, packs, cards, and as `medclip.models` what can be done to a pack; how a tower is trained is in `training`.
 
-`list`, `show`, `cite`, `verify`, `calibrate`, `distil`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do what the
-commands do, and are verbs of `medclip.api`; `load` and `load_hub` return a model. Type checkers find all names in
-`__init__.pyi`.
+`list`, `show`, `cite`, `verify`, `calibrate`, `distil`, `merge`, `set_thresholds`, `presets`, `import_` and `export` do
+what the commands do, and are verbs of `medclip.api`; `load` and `load_hub` return a model. Type checkers find all names
+in `__init__.pyi`.
 """
 
 from __future__ import annotations

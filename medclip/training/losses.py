@@ -83,7 +83,7 @@ class Loss:
 
     def texts_read(self, settings: Any) -> tuple[str, ...]:
         """Return the roles that it reads with these settings: one that they have a switch for only where it is on."""
-        return tuple(role for role in self.texts if getattr(settings, role, True))
+        return tuple(role for role in self.texts if getattr(settings, role, True) is not False)
 
     @property
     def reads_words(self) -> bool:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import new_file
+from medclip.models.prototypes.tensor_file import save_tensors
 
 FILE_NAME = "home.safetensors"
 AXES = 16
@@ -101,15 +101,12 @@ def fit_home(
 
 def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
     """Write home.safetensors into a folder."""
-    from safetensors.numpy import save_file
-
     tensors, about = {}, {}
     for modality, home in sorted(homes.items()):
         values = (home.mean_D, home.axes_KD, home.variances_K, np.float64(home.rest), np.float64(home.limit))
         tensors |= {f"{modality}.{name}": np.array(value) for name, value in zip(_PARTS, values, strict=True)}
         about[modality] = {"source": home.source, "fitted": home.num_fitted, "held_out": home.num_held_out}
-    with new_file(folder / FILE_NAME) as draft:
-        save_file(tensors, draft, metadata={"homes": json.dumps(about)})
+    save_tensors(folder / FILE_NAME, tensors, {"homes": json.dumps(about)})
 
 
 def load_homes(folder: Path) -> Mapping[str, Home]:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import new_file
+from medclip.models.prototypes.tensor_file import save_tensors
 
 FILE_NAME = "open_set.safetensors"
 FEWEST = 8
@@ -88,8 +88,6 @@ class OpenSet:
 
     def save(self, folder: Path) -> None:
         """Write open_set.safetensors into a folder."""
-        from safetensors.numpy import save_file
-
         arrays = {"means": self.means_MD, "precision": self.precision_DD, "limits": self.limits_M}
         about = {"modalities": ",".join(self.modalities)}
         if self.other_means_KD is not None:
@@ -100,8 +98,7 @@ class OpenSet:
         if self.margins_M is not None:
             arrays["margins"] = self.margins_M
         tensors = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in arrays.items()}
-        with new_file(folder / FILE_NAME) as draft:
-            save_file(tensors, draft, metadata=about)
+        save_tensors(folder / FILE_NAME, tensors, about)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import new_file
 from medclip.models.packs.manifest import TEXT_FOLDER, WEIGHTS_NAME, hash_tensors, read_config, read_manifest
+from medclip.models.prototypes.tensor_file import save_tensors
 from medclip.text.tokenizers.clip import MARK
 from medclip.text.tokenizers.tokenizer import FILES
 from medclip.text.tokenizers.transformers_files import CONCH, MERGES, PIECES, WORDPIECE_VOCABULARY
@@ -64,11 +64,8 @@ def text_tower_digest(pack: Path) -> str:
 
 def save_sentence_vectors(pack: Path, sentences: Sequence[str], vectors_ND: NDArray[np.float32]) -> None:
     """Write sentence_vectors.safetensors into a pack that is sealed, and has to be sealed again."""
-    from safetensors.numpy import save_file
-
     about = {"sentences": json.dumps(list(sentences)), "text_tower": text_tower_digest(pack)}
-    with new_file(pack / FILE_NAME) as draft:
-        save_file({"vectors": np.ascontiguousarray(vectors_ND, np.float32)}, draft, metadata=about)
+    save_tensors(pack / FILE_NAME, {"vectors": np.ascontiguousarray(vectors_ND, np.float32)}, about)
 
 
 def load_sentence_vectors(pack: Path) -> dict[str, NDArray[np.float32]]:
