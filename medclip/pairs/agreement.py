@@ -115,8 +115,8 @@ def measure_agreement(
     for name, card in student.card.tasks.items():
         if name not in task_names() or not load_task(name).has_words:
             continue
-        answers = [_answers(model, of, name, card.classes) for model, of in zip(models, vectors, strict=True)]
-        tasks[name] = _agreement(*answers, patients_N)
+        first, second = (_answers(model, of, name, card.classes) for model, of in zip(models, vectors, strict=True))
+        tasks[name] = _agreement(first, second, patients_N)
     cosine = float((vectors[0] * vectors[1]).sum(axis=1).mean())
     named = int(patients_N.max()) + 1 if held.names_patients else None
     return Agreement(split, len(places[0]), named, cosine, tasks, _speed_ratio(models, timed)), notes

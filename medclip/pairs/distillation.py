@@ -304,7 +304,7 @@ def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num:
 def _write_student(what: Distilling, teacher: Model, place: Path, pack: Path, agreement: Agreement | None) -> None:
     """Copy the pack of the run, and say on its card whose student it is."""
     card = pack_card(pack)
-    origin = {STUDENT_OF: f"{teacher.name} {teacher.card.version} ({pack_digest(place)[:12]})"}
+    origin: dict[str, Any] = {STUDENT_OF: f"{teacher.name} {teacher.card.version} ({pack_digest(place)[:12]})"}
     if agreement is not None:
         origin["agreement"] = agreement.to_dict()
         note = f"Agreement with it was measured on {count(agreement.num_images, 'held-out image')}."
