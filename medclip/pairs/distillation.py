@@ -116,7 +116,12 @@ def distil(
     facts = {"pack": pack_digest(place), "images": str(Path(what.images).absolute()), "texts": list(texts)}
     claim_run(what.work, WHAT, facts | asked_for, NOTE)
 
-    shards = _shards_of(what, teacher, settings, progress)
+    try:
+        shards = _shards_of(what, teacher, settings, progress)
+    except MedclipError:
+        if [path.name for path in what.work.iterdir()] == [NOTE]:  # refused images are no reason to refuse the next
+            shutil.rmtree(what.work)
+        raise
     by_split = read_index(shards)["counts"]["by_split"]
     stored = reinforce(
         Reinforcing(

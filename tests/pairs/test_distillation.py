@@ -92,3 +92,10 @@ def test_a_card_without_tasks_needs_texts(teacher: Path, films: Path, tmp_path: 
     with pytest.raises(MedclipError, match="names no task") as e:
         medclip.models.distil(tmp_path / "silent", images=films, out=tmp_path / "nano", **HOW)
     assert "--texts" in (e.value.hint or "")
+
+
+def test_images_that_were_refused_leave_nothing_behind(teacher: Path, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MedclipError):
+        medclip.models.distil(teacher, images=tmp_path / "empty", out=tmp_path / "nano", **HOW)
+    assert not (tmp_path / "nano.work").exists()
