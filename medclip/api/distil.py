@@ -29,8 +29,8 @@ class DistilOptions(Told, Limits, Recipe, Pack, Overwriting, Machine, Device):
     tower: str = option("Image tower of the student, by its name in timm.", form="NAME", often=True)
     out: str | Path = option("Folder of the student's pack.", form="DIR", often=True, place=True)
     texts: str | Path | None = option(
-        "Text file of sentences, one a line (.txt), or a table with a column `caption`, for images without words. "
-        "Default: the sentences of the tasks of the pack's card.",
+        "Text file of sentences, one a line (.txt), or a table with a column `caption`: captions of samples without "
+        "words are drawn of them.",
         default=None,
         form="FILE",
         place=True,
@@ -40,7 +40,7 @@ class DistilOptions(Told, Limits, Recipe, Pack, Overwriting, Machine, Device):
     size: int | None = option(
         "Side of the student's images in pixels. Default: that of the pack.", default=None, least=32, form="PX"
     )
-    work: str | Path | None = option(
+    stages: str | Path | None = option(
         "Folder of the stages, with which the same call goes on after a stop. Default: OUT.work.",
         default=None,
         form="DIR",
@@ -79,7 +79,7 @@ def distil(options: DistilOptions) -> Distilled:
         options.images,
         options.tower,
         out,
-        Path(options.work) if options.work is not None else out.with_name(f"{out.name}.work"),
+        Path(options.stages) if options.stages is not None else out.with_name(f"{out.name}.work"),
         () if options.texts is None else tuple(filter(None, read_captions(options.texts))),
         options.augmentations,
         options.epochs,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from medclip.errors import MedclipError
+from medclip.objectives.pairs import Pairs
 from medclip.objectives.token_alignment import match_tokens, token_alignment_loss, token_scores
 from tests.kits.objectives import unit
 
@@ -130,6 +131,22 @@ def test_the_hardest_are_all_where_there_are_no_more_and_few_are_the_most_alike(
     torch.testing.assert_close(
         token_alignment_loss(patches, words, 9.0, hardest=1, image_BD=image, text_BD=text), expected
     )
+
+
+def test_another_positive_takes_the_place_of_none_of_the_hardest() -> None:
+    patches, words = _batch()
+    image, text = unit(4, 3, 5).float(), unit(4, 3, 6).float()
+    text[1], text[0] = image[0], image[1]  # of one study: each is the most alike to the other's image
+    pairs = Pairs(positive_BK=torch.tensor([[7], [7], [-1], [-1]]))
+    scores = torch.stack([token_scores(one, words) for one in patches[:, None]])
+    positive = torch.eye(4, dtype=torch.bool)
+    positive[0, 1] = positive[1, 0] = True
+    expected = torch.zeros(())
+    for s, alike in ((scores, image @ text.T), (scores.T, text @ image.T)):
+        hard = s.gather(1, alike.masked_fill(positive, -9).argmax(1, keepdim=True))
+        expected = expected + cross_entropy(9 * torch.cat([s.diagonal()[:, None], hard], 1), torch.zeros(4).long()) / 2
+    found = token_alignment_loss(patches, words, 9.0, hardest=1, image_BD=image, text_BD=text, pairs=pairs)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_text_without_words_takes_no_part() -> None:

@@ -157,6 +157,10 @@ def test_stored_vectors_of_other_images_or_pixels_are_refused(films: Path, reinf
     recipe["data"]["reinforced"] = str(films)
     with pytest.raises(MedclipError, match="hold no vectors of teachers"):
         run_recipe(recipe, out=tmp_path / "run")
+    recipe["data"] |= {"shards": str(reinforced), "reinforced": [], "val_split": None}
+    recipe["objective"] = {}
+    with pytest.raises(MedclipError, match="names reinforced shards, which hold no images"):
+        run_recipe(recipe, out=tmp_path / "run")
 
 
 def _first_loss(recipe: dict[str, Any], changes: tuple[str, ...], out: Path) -> float:

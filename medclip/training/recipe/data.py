@@ -10,7 +10,8 @@ from pydantic_core import PydanticKnownError
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.stores import place_of
-from medclip.shards.reading.reinforced import ReinforcedShards
+from medclip.shards.folder import read_index
+from medclip.shards.reading.reinforced import REINFORCED, ReinforcedShards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.shards.reading.shard_files import Verify
@@ -184,10 +185,20 @@ class Data(Section):
         """Open a split of the shards; of the training split what the selection keeps.
 
         Raises:
-            MedclipError: As `ShardReader`.
+            MedclipError: As `ShardReader`; RECIPE_INVALID for reinforced shards, which hold no images.
         """
         selection = self.read_kept() if split == self.train_split else None
-        return ShardReader(self.shards, split, verify=verify or self.verify, cache=self.cache, selection=selection)
+        reader = ShardReader(self.shards, split, verify=verify or self.verify, cache=self.cache, selection=selection)
+        stored = [folder for folder in reader.folders if (read_index(folder).get("options") or {}).get(REINFORCED)]
+        if stored:
+            reader.close()
+            raise MedclipError(
+                Reason.RECIPE_INVALID,
+                "data.shards names reinforced shards, which hold no images.",
+                where=stored[0],
+                hint="Name the shards of their images, and these in data.reinforced.",
+            )
+        return reader
 
     def open_reinforced(self, reader: ShardReader) -> ReinforcedShards | None:
         """Open what is stored beside the samples of the training split; None where the recipe names nothing.
