@@ -35,7 +35,7 @@ from medclip.models.towers.layers import recompute_activations
 from medclip.models.towers.table import ROTARY
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.batches.loader import Batch, used_columns
-from medclip.training.batches.sample_texts import RoleTexts
+from medclip.training.batches.sample_texts import ROLES, RoleTexts
 from medclip.training.ranks import World, choose_precision
 from medclip.training.recipe.schema import Recipe, load_recipe
 from medclip.training.steps.experts import ExpertsHook, place_experts
@@ -76,7 +76,7 @@ def role_texts(recipe: Recipe, texts: tuple[str, ...], encode: Any) -> dict[str,
             says = [(" ".join([text] * (12 if role.name == "long" else 1)) + f" {i}",) for i, text in enumerate(texts)]
         num, used = len(says[0]), 0
         tokens = np.zeros((size, num, 0), np.int32)
-        if role.name in ("negative", "long"):
+        if ROLES[role.name].is_encoded:
             tokens, used = encode([one[0] for one in says])
             tokens = tokens[:, None]
         made[role.name] = RoleTexts(tuple(says), tokens, used)

@@ -85,6 +85,25 @@ def test_the_layers_are_the_rooms_that_exist(pyproject: dict, repository: Path):
     assert named == there
 
 
+def test_what_only_developers_install_is_imported_where_its_absence_is_an_answer(repository: Path, pyproject: dict):
+    project = pyproject["project"]
+    names = {
+        extra: {re.split(r"[\[<>=]", line)[0].replace("-", "_") for line in lines}
+        for extra, lines in {"": project["dependencies"], **project["optional-dependencies"]}.items()
+    }
+    of_users = set[str]().union(*(of for extra, of in names.items() if extra not in ("dev", "notebooks")))
+    of_developers = (names["dev"] | names["notebooks"]) - of_users
+    assert "pandas" in of_developers
+    found = set()
+    for path in sorted((repository / "medclip").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if any(module.partition(".")[0] in of_developers for module in modules):
+                found.add(path.relative_to(repository).as_posix())
+    assert found == {"medclip/result.py", "medclip/slides/exchange.py"}  # to_pandas; beside anndata, which brings it
+
+
 def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
     extras = pyproject["project"]["optional-dependencies"]
     lines = [*pyproject["project"]["dependencies"], *(line for extra in extras.values() for line in extra)]

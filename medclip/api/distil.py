@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.groups.asking import Pack
+from medclip.api.groups.asking import Pack, TeacherTexts
 from medclip.api.groups.reading import Limits
 from medclip.api.groups.running import Device, Machine, Overwriting, Recipe, Told, settings_of
 from medclip.options import option, options
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @options
-class DistilOptions(Told, Limits, Recipe, Pack, Overwriting, Machine, Device):
+class DistilOptions(Told, TeacherTexts, Limits, Recipe, Pack, Overwriting, Machine, Device):
     """What `models distil` is asked."""
 
     images: str | Path = option(
@@ -28,13 +28,6 @@ class DistilOptions(Told, Limits, Recipe, Pack, Overwriting, Machine, Device):
     )
     tower: str = option("Image tower of the student, by its name in timm.", form="NAME", often=True)
     out: str | Path = option("Folder of the student's pack.", form="DIR", often=True, place=True)
-    texts: str | Path | None = option(
-        "Text file of sentences, one a line (.txt), or a table with a column `caption`: captions of samples without "
-        "words are drawn of them.",
-        default=None,
-        form="FILE",
-        place=True,
-    )
     augmentations: int = option("Number of augmentations of each image.", default=4, least=1)
     epochs: int = option("Number of epochs.", default=20, least=1, often=True)
     size: int | None = option(
@@ -71,7 +64,6 @@ def distil(options: DistilOptions) -> Distilled:
         >>> medclip.models.distil("medclip-mini", images="films", tower="fastvit_t8", out="nano")  # doctest: +SKIP
     """
     from medclip.pairs.distillation import Distilling, distil
-    from medclip.retrieval.caption_ranking import read_captions
 
     out = Path(options.out)
     what = Distilling(
@@ -80,7 +72,7 @@ def distil(options: DistilOptions) -> Distilled:
         options.tower,
         out,
         Path(options.stages) if options.stages is not None else out.with_name(f"{out.name}.work"),
-        () if options.texts is None else tuple(filter(None, read_captions(options.texts))),
+        options.sentences,
         options.augmentations,
         options.epochs,
         options.size,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medclip.api.groups.asking import TeacherTexts
 from medclip.api.groups.running import Device, Recipe, Told
 from medclip.options import argument, option, options
 from medclip.verbs import verb
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @options
-class ReinforceOptions(Told, Recipe, Device):
+class ReinforceOptions(Told, TeacherTexts, Recipe, Device):
     """What `pairs reinforce` is asked."""
 
     shards: str | Path = argument("Shards of one image a sample.", place=True)
@@ -35,13 +36,6 @@ class ReinforceOptions(Told, Recipe, Device):
     )
     augmentations: int = option("Number of augmentations of each image.", default=10, least=1, often=True)
     captions: int = option("Number of captions that are drawn of each sample.", default=3, least=1)
-    texts: str | Path | None = option(
-        "Text file of sentences, one a line (.txt), or a table with a column `caption`: captions of samples without "
-        "words are drawn of them.",
-        default=None,
-        form="FILE",
-        place=True,
-    )
     within: float | None = option(
         "Largest distance of an augmentation's cosine with the captions from the sample's best, such as 0.05; others "
         "are dropped.",
@@ -74,7 +68,6 @@ def reinforce(options: ReinforceOptions) -> ReinforceResult:
     """
     from medclip.errors import MedclipError, Reason
     from medclip.pairs.reinforcement import Reinforcing, reinforce
-    from medclip.retrieval.caption_ranking import read_captions
 
     named = options.teachers
     teachers = (named,) if isinstance(named, str | Path) else tuple(named)
@@ -86,7 +79,7 @@ def reinforce(options: ReinforceOptions) -> ReinforceResult:
         tuple(map(str, teachers)),
         options.augmentations,
         options.captions,
-        () if options.texts is None else tuple(filter(None, read_captions(options.texts))),
+        options.sentences,
         options.within,
         split=options.split,
         seed=options.seed,

@@ -465,7 +465,7 @@ def print_distilled(student: Any, as_json: bool, _: Any) -> None:
         if rows:
             print_table(("task", "answers alike", "interval", "always the commonest"), rows)
         images = count(agreement.num_images, "image")
-        print(f"Mean cosine {figure(agreement.cosine, decimals=3)} on {images} of the split {agreement.split}.")
+        print(f"Mean cosine {agreement.cosine} on {images} of the split {agreement.split}.")
         print(f"It computes {agreement.speed_ratio:.2f} times as many images a second as its teacher.")
     for note in student.notes:
         print_paragraph("- ", note)

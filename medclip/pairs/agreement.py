@@ -20,7 +20,7 @@ from medclip.progress import Progress
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
 from medclip.statistics.metrics.classification import numbered
-from medclip.statistics.resampling.resampled import interval_of, share
+from medclip.statistics.resampling.resampled import bounded, interval_of, share
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import ratios
 from medclip.statistics.resampling.weights import draw_weights
@@ -51,7 +51,7 @@ class Agreement:
     num_images: int
     num_patients: int | None
     """None where the shards do not say whose images they are."""
-    cosine: float
+    cosine: Estimate
     """Mean cosine between both vectors of an image."""
     tasks: Mapping[str, TaskAgreement]
     speed_ratio: float
@@ -72,7 +72,8 @@ class Agreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data for JSON."""
-        return {**vars(self), "tasks": self.rows()}
+        cosine = {"value": self.cosine.value, "low": self.cosine.low, "high": self.cosine.high}
+        return {**vars(self), "cosine": cosine, "tasks": self.rows()}
 
 
 def measure_agreement(
@@ -117,7 +118,8 @@ def measure_agreement(
             continue
         first, second = (_answers(model, of, name, card.classes) for model, of in zip(models, vectors, strict=True))
         tasks[name] = _agreement(first, second, patients_N)
-    cosine = float((vectors[0] * vectors[1]).sum(axis=1).mean())
+    point, drawn_B, patients = _means((vectors[0] * vectors[1]).sum(axis=1), patients_N)
+    cosine = interval_of(bounded(point, drawn_B, patients=patients, least=-1.0))
     named = int(patients_N.max()) + 1 if held.names_patients else None
     return Agreement(split, len(places[0]), named, cosine, tasks, _speed_ratio(models, timed)), notes
 
@@ -135,13 +137,18 @@ def _answers(model: Model, vectors_ND: NDArray[np.float32], name: str, classes: 
 def _agreement(
     teacher_NC: NDArray[np.int64], student_NC: NDArray[np.int64], patients_N: NDArray[np.int64]
 ) -> TaskAgreement:
-    equal_N = (teacher_NC == student_NC).mean(axis=1)
-    weights_PB = draw_weights(int(patients_N.max()) + 1, NUM_RESAMPLES, seed=0)
-    point, drawn = ratios(patients_N, weights_PB, equal_N[None], np.ones((1, len(equal_N))))
-    number, patients = float(len(equal_N)), effective_patients(patients_N)
-    estimate = interval_of(share(float(point[0]), drawn[0], cases=number, patients=patients))
+    equal_N, number = (teacher_NC == student_NC).mean(axis=1), float(len(teacher_NC))
+    point, drawn_B, patients = _means(equal_N, patients_N)
+    estimate = interval_of(share(point, drawn_B, cases=number, patients=patients))
     commonest = [np.bincount(column).max() / number for column in teacher_NC.T]
     return TaskAgreement(estimate, float(np.mean(commonest)))
+
+
+def _means(value_N: NDArray[np.floating], patients_N: NDArray[np.int64]) -> tuple[float, NDArray[np.float64], float]:
+    """Return the mean, that of each resample of patients, and the effective number of patients."""
+    weights_PB = draw_weights(int(patients_N.max()) + 1, NUM_RESAMPLES, seed=0)
+    point, drawn = ratios(patients_N, weights_PB, value_N[None].astype(np.float64), np.ones((1, len(value_N))))
+    return float(point[0]), drawn[0], effective_patients(patients_N)
 
 
 def _speed_ratio(models: Sequence[Model], images: Sequence[NDArray[np.uint8]]) -> float:

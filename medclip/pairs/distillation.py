@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.shard_split import MODALITY
-from medclip.files.output import claim_folder, claim_run, in_use, new_folder
+from medclip.files.output import claim_folder, claim_run, digest_of, in_use, new_folder
 from medclip.models.merging.merge import merged_tasks
 from medclip.models.packs.card import training_hashes, training_patients
-from medclip.models.packs.manifest import FILE_NAME, pack_digest
+from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest
 from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
 from medclip.pairs.agreement import Agreement, measure_agreement
@@ -30,7 +30,7 @@ from medclip.shards.folder import INDEX, read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.wording import count, figure, list_of
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -81,7 +81,7 @@ class Distilled(Result):
         if self.agreement is not None:
             facts |= {
                 "measured on": self.agreement.num_images,
-                "mean cosine": figure(self.agreement.cosine, decimals=3),
+                "mean cosine": str(self.agreement.cosine),
                 "images/s": f"{self.agreement.speed_ratio:.2f} times the teacher's",
             }
         return facts | {"folder": self.path, "notes": " ".join(self.notes)}
@@ -113,7 +113,7 @@ def distil(
             hint="Name a file of sentences, one a line: --texts FILE.",
         )
     asked_for = {name: getattr(what, name) for name in ("tower", "augmentations", "epochs", "size_px", "seed")}
-    facts = {"pack": pack_digest(place), "images": str(Path(what.images).absolute()), "texts": list(texts)}
+    facts = {"pack": pack_digest(place), "images": _state_of(Path(what.images)), "texts": list(texts)}
     claim_run(what.work, WHAT, facts | asked_for, NOTE)
 
     try:
@@ -178,9 +178,23 @@ def _check_teacher(teacher: Model) -> None:
         )
 
 
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+
+
+def _state_of(source: Path) -> str:
+    """Return what tells images from others that came to the same place: stages of those are no stages of these."""
+    if (source / INDEX).is_file():
+        return file_sha256(source / INDEX)
+    if not source.is_dir():
+        return file_sha256(source) if source.is_file() else str(source)
+    stats = [(str(path.relative_to(source)), path.stat()) for path in _files_in(source)]
+    return digest_of([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
 def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, progress: Progress) -> Path:
     """Return the shards: those that were named, or those of a table or a folder of images."""
-    import pandas as pd
+    import pyarrow as pa
 
     source, shards = Path(what.images), what.work / "shards"
     if (source / INDEX).is_file():
@@ -198,10 +212,11 @@ def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, prog
             where=source,
             hint="Name a table with the columns file, patient and modality.",
         )
-    files = sorted(p for p in source.rglob("[!.]*") if p.is_file())
+    files = _files_in(source)
     if not files:
         raise MedclipError(Reason.NOTHING_TO_DO, "the folder holds no files.", where=source)
-    table = pd.DataFrame({"file": [str(p.relative_to(source)) for p in files], "modality": str(modalities[0])})
+    names = [str(p.relative_to(source)) for p in files]
+    table = pa.table({"file": names, "modality": [str(modalities[0])] * len(names)})
     build_shards(table, shards, images=source, patient="file", settings=settings, progress=progress)
     return shards
 

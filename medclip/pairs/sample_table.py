@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medclip.errors import MedclipError
+from medclip.files.recognise.sniff import sniff
+from medclip.imaging.masks import read_mask
+from medclip.settings import Settings
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,16 +45,14 @@ def rows_by_sample(table: Table, path: Path) -> Iterator[tuple[str, Mapping[str,
 
 def mask_over(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | str:
     """Read a mask in the size of the stored image; a word where it cannot lie over it."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            # What was cropped while shards were built has other proportions than its mask.
-            if abs(width / height - shape[1] / shape[0]) > 1.5 / min(shape):
-                return "mask_of_other_shape"
-            least = 127 if opened.format == "JPEG" else 0  # as `imaging.masks.read_mask`: JPEG blurs edges
-            mask = opened.convert("L").resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        mask_HW = read_mask(path, sniff(path), Settings())
+    except (MedclipError, OSError):
         return "mask_unreadable"
-    return np.asarray(mask) > least
+    height, width = mask_HW.shape
+    # What was cropped while shards were built has other proportions than its mask.
+    if abs(width / height - shape[1] / shape[0]) > 1.5 / min(shape):
+        return "mask_of_other_shape"
+    return np.asarray(Image.fromarray(mask_HW).resize((shape[1], shape[0]), Image.Resampling.NEAREST))

@@ -46,7 +46,7 @@ def test_a_student_has_its_teachers_words_and_is_compared_with_it(films: Path, t
     assert result.agreement.speed_ratio > 0
     card = read_card(result.path)
     assert card.created_from["student_of"].startswith("tiny ")
-    assert card.created_from["agreement"]["cosine"] == result.agreement.cosine
+    assert card.created_from["agreement"]["cosine"]["value"] == result.agreement.cosine.value
     assert list(card.tasks) == [TASK]
     assert not card.tasks[TASK].metrics
     with pytest.raises(MedclipError, match="holds a model pack already"):
@@ -75,7 +75,7 @@ def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: P
         how: dict[str, Any] = {**HOW, "epochs": epochs}
         result = medclip.models.distil(teacher, images=films, out=tmp_path / str(epochs), **how)
         assert result.agreement is not None
-        cosines.append(result.agreement.cosine)
+        cosines.append(result.agreement.cosine.value)
     assert cosines[1] > cosines[0] + 0.05
 
 
@@ -99,3 +99,14 @@ def test_images_that_were_refused_leave_nothing_behind(teacher: Path, films: Pat
     with pytest.raises(MedclipError):
         medclip.models.distil(teacher, images=tmp_path / "empty", out=tmp_path / "nano", **HOW)
     assert not (tmp_path / "nano.work").exists()
+
+
+def test_stages_of_other_images_of_the_same_name_are_not_gone_on_with(teacher: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for i in range(12):
+        Image.effect_noise((48, 48), 40 + i).save(folder / f"{i}.png")
+    medclip.models.distil(teacher, images=folder, out=tmp_path / "nano", **HOW)
+    Image.effect_noise((48, 48), 90).save(folder / "3.png")
+    with pytest.raises(MedclipError, match="another distillation: the images differ"):
+        medclip.models.distil(teacher, images=folder, out=tmp_path / "nano", overwrite=True, **HOW)

@@ -89,6 +89,26 @@ class Questions(OwnWords, NamedTasks):
 
 
 @options
+class TeacherTexts:
+    """What teachers are asked of samples that have no words."""
+
+    texts: str | Path | None = option(
+        "Text file of sentences, one a line (.txt), or a table with a column `caption`: captions of samples without "
+        "words are drawn of them.",
+        default=None,
+        form="FILE",
+        place=True,
+    )
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The sentences; none where no file is named."""
+        from medclip.retrieval.caption_ranking import read_captions
+
+        return () if self.texts is None else tuple(filter(None, read_captions(self.texts)))
+
+
+@options
 class Templates:
     """How prompts are phrased."""
 
