@@ -6,13 +6,16 @@ around it are, how long its stroke is, how much of its box it fills, how thick i
 a logistic regression over 52,044 pieces of 300 images of three sets (brain_mri, cdd_cesm, the middle of films of
 nih_cxr), each with and without a word drawn in DejaVu at 2.5 to 7 % of its shorter side. Half of the patients of these
 sets took part. What was measured on others stands in the guide to rewriting (`docs/how-to/rewrite_captions.md`): white
-letters that a program drew are seen, while 15 % of films with a lead marker pass.
+letters that a program drew are seen, while 15 % of films with a lead marker pass. The pieces of that fit were cut by an
+earlier form of this file: `benchmarks/burned_letters.py --fit` gives weights of the same kind and other values, and
+measures what these see.
 
 Dark letters, letters below six pixels, and grey ones of films whose bones are as light are not seen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,12 +62,21 @@ def letter_boxes(image: NDArray[np.uint8]) -> tuple[Box, ...]:
     Returns:
         Boxes of pieces that are letters in shape, in pixels; one letter may have several.
     """
+    boxes: dict[Box, bool] = {}
+    for box, facts in pieces_of(image):
+        boxes[box] = boxes.get(box, False) or _WEIGHTS.constant + float(np.dot(_WEIGHTS[1:], facts)) > LEAST_SCORE
+    return tuple(box for box, is_letter in boxes.items() if is_letter)
+
+
+def pieces_of(image: NDArray[np.uint8]) -> Iterator[tuple[Box, tuple[float, ...]]]:
+    """Yield the box and the seven facts of each light piece of a letter's size, in the order of the weights; a box may
+    come several times. `benchmarks/burned_letters.py` fits the weights to them.
+    """
     from scipy import ndimage
 
     grey_HW = (image if image.ndim == 2 else image.max(axis=2)).astype(np.int16)
     short, lightest = min(grey_HW.shape), max(int(grey_HW.max()), 1)
     framed_HW = np.pad(grey_HW, _FRAME, "edge")
-    boxes: dict[Box, bool] = {}
     for size in dict.fromkeys(max(5, round(short * share) | 1) for share in _SIZES):
         top_HW = grey_HW - ndimage.grey_opening(grey_HW, size=(size, size))
         cuts = [top_HW > step for step in _STEPS]
@@ -75,17 +87,18 @@ def letter_boxes(image: NDArray[np.uint8]) -> tuple[Box, ...]:
             for number, place in enumerate(ndimage.find_objects(number_HW), 1):
                 box = Box(place[0].start, place[1].start, place[0].stop, place[1].stop)
                 tall, wide = box.height, box.width
-                if not (_LEAST_PX <= tall <= short * _MOST and 2 <= wide <= _WIDEST * tall) or boxes.get(box):
+                if not (_LEAST_PX <= tall <= short * _MOST and 2 <= wide <= _WIDEST * tall):
                     continue
                 piece_HW = np.pad(number_HW[place] == number, _FRAME)
                 if _FILL[0] <= piece_HW.sum() / (tall * wide) <= _FILL[1]:
                     part_HW = framed_HW[box.top : box.bottom + 2 * _FRAME, box.left : box.right + 2 * _FRAME]
-                    boxes[box] = _score(piece_HW, part_HW, tall, wide, lightest) > LEAST_SCORE
-    return tuple(box for box, is_letter in boxes.items() if is_letter)
+                    yield box, _facts(piece_HW, part_HW, tall, wide, lightest)
 
 
-def _score(piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, wide: int, lightest: int) -> float:
-    """Weigh one piece and the pixels around it: log odds that it is a letter."""
+def _facts(
+    piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, wide: int, lightest: int
+) -> tuple[float, ...]:
+    """Measure one piece and the pixels around it."""
     from scipy import ndimage
 
     depth_HW = np.asarray(ndimage.distance_transform_cdt(piece_HW, "taxicab"))
@@ -99,14 +112,12 @@ def _score(piece_HW: NDArray[np.bool_], grey_HW: NDArray[np.int16], tall: int, w
     spread = np.subtract(*np.percentile(core if len(core) > 4 else inside, (high, low)))
     uneven = np.subtract(*np.percentile(around, (75, 25)))
     area = int(piece_HW.sum())
-    w = _WEIGHTS
-    return float(
-        w.constant
-        + w.level * light / lightest
-        + w.spread * min(spread / contrast, 1)
-        + w.around * min(uneven / contrast, 1)
-        + w.length * np.log(area / max(0.8 * thickness, 1) / tall)
-        + w.fill * area / (tall * wide)
-        + w.thickness * thickness / tall
-        + w.contrast * np.log(contrast)
+    return (
+        light / lightest,
+        min(spread / contrast, 1),
+        min(uneven / contrast, 1),
+        float(np.log(area / max(0.8 * thickness, 1) / tall)),
+        area / (tall * wide),
+        thickness / tall,
+        float(np.log(contrast)),
     )
