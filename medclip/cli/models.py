@@ -466,7 +466,7 @@ def print_distilled(student: Any, as_json: bool, _: Any) -> None:
             print_table(("task", "answers alike", "interval", "always the commonest"), rows)
         images = count(agreement.num_images, "image")
         print(f"Mean cosine {agreement.cosine} on {images} of the split {agreement.split}.")
-        print(f"It computes {agreement.speed_ratio:.2f} times as many images a second as its teacher.")
+        print(f"Images a second: {agreement.speed_in_words}.")
     for note in student.notes:
         print_paragraph("- ", note)
     print(f"Written: {_shown(student.path)}")

@@ -55,7 +55,15 @@ class Agreement:
     """Mean cosine between both vectors of an image."""
     tasks: Mapping[str, TaskAgreement]
     speed_ratio: float
-    """Images a second of the student over those of the teacher: medians of rounds in turn, on this machine."""
+    """Images a second of the student over those of the teacher: median of rounds in turn, on this machine."""
+    speed_range: tuple[float, float]
+    """The least and the largest of these rounds."""
+
+    @property
+    def speed_in_words(self) -> str:
+        """The ratio with its range."""
+        low, high = self.speed_range
+        return f"{self.speed_ratio:.2f} times the teacher's ({low:.2f} to {high:.2f} in {_ROUNDS} rounds)"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each task."""
@@ -121,7 +129,7 @@ def measure_agreement(
     point, drawn_B, patients = _means((vectors[0] * vectors[1]).sum(axis=1), patients_N)
     cosine = interval_of(bounded(point, drawn_B, patients=patients, least=-1.0))
     named = int(patients_N.max()) + 1 if held.names_patients else None
-    return Agreement(split, len(places[0]), named, cosine, tasks, _speed_ratio(models, timed)), notes
+    return Agreement(split, len(places[0]), named, cosine, tasks, *_speed_ratio(models, timed)), notes
 
 
 def _answers(model: Model, vectors_ND: NDArray[np.float32], name: str, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -151,7 +159,7 @@ def _means(value_N: NDArray[np.floating], patients_N: NDArray[np.int64]) -> tupl
     return float(point[0]), drawn[0], effective_patients(patients_N)
 
 
-def _speed_ratio(models: Sequence[Model], images: Sequence[NDArray[np.uint8]]) -> float:
+def _speed_ratio(models: Sequence[Model], images: Sequence[NDArray[np.uint8]]) -> tuple[float, tuple[float, float]]:
     """Time both on the same images, in turn, so that a busy machine troubles both alike."""
     seconds: list[list[float]] = [[] for _ in models]
     for turn in range(_ROUNDS + 1):
@@ -160,4 +168,5 @@ def _speed_ratio(models: Sequence[Model], images: Sequence[NDArray[np.uint8]]) -
             model.encode_image(some)
             if turn:  # the first one warms up
                 of_model.append(time.perf_counter() - begin)
-    return median(seconds[0]) / median(seconds[1])
+    rounds = [of_teacher / of_student for of_teacher, of_student in zip(*seconds, strict=True)]
+    return median(rounds), (min(rounds), max(rounds))

@@ -82,7 +82,7 @@ class Distilled(Result):
             facts |= {
                 "measured on": self.agreement.num_images,
                 "mean cosine": str(self.agreement.cosine),
-                "images/s": f"{self.agreement.speed_ratio:.2f} times the teacher's",
+                "images/s": self.agreement.speed_in_words,
             }
         return facts | {"folder": self.path, "notes": " ".join(self.notes)}
 
