@@ -48,6 +48,11 @@ def rows(data: Path) -> Iterator[Row]:
         }
 
 
+def all_words(row: Row) -> str:
+    """Return all words of a row as one text, which losses of long texts read, and no other."""
+    return " ".join(row["captions"].split("\n"))
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,7 +61,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, help="so many rows of each source and stratum")
     arguments = parser.parse_args()
     root = arguments.data.resolve()
-    pile = [row | {"file": str(root / row["file"])} for row in rows(root)]
+    pile = [row | {"file": str(root / row["file"]), "long_captions": all_words(row)} for row in rows(root)]
     if arguments.few:
         pile = few_of(pile, arguments.few)
     write_rows(arguments.out, pile)
