@@ -12,7 +12,8 @@ left out, since a mean with them has no interval (the pelvis, of two); and runs 
 that `concept` runs last, as far as there is time, and three seeds are aimed at.
 
 After the tables were made: `MEASURED` and `SEEDS` say what was run (five arms, three seeds), and are what runs where
-nobody names others. Before, `SEEDS` had a fourth seed (3) and all of `ARMS` ran; that seed and `concept` never did.
+nobody names others. Before, `SEEDS` had a fourth seed (3) and all of `ARMS` ran; that seed never did, and `concept` ran
+a day later, compared with `none` alone.
 """
 
 from __future__ import annotations
