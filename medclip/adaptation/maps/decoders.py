@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medclip.imaging.masks import OUTSIDE
+from medclip.statistics.metrics.masks import dice_and_iou
 
 STEPS = 150
 BATCH = 16
@@ -110,15 +111,3 @@ def position_margin(labels_KLL: NDArray[np.uint8]) -> NDArray[np.float32]:
     mean = marked.sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
     dices = [np.mean([dice_and_iou(mean > t, m)[0] for m in marked]) for t in _THRESHOLDS]
     return (mean - _THRESHOLDS[int(np.argmax(dices))]).astype(np.float32)
-
-
-def dice_and_iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return Dice and intersection over union of two masks; both are 1 where neither has a pixel.
-
-    Example:
-        >>> dice_and_iou(np.array([True, True, False]), np.array([True, False, False]))
-        (0.6666666666666666, 0.5)
-    """
-    both, either = int((predicted & truth).sum()), int((predicted | truth).sum())
-    total = both + either
-    return (2 * both / total, both / either) if total else (1.0, 1.0)
