@@ -84,6 +84,14 @@ class Shown:
         out[inside] = of_part[of]
         return out
 
+    def to_mask(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Bring a map on the model's grid to a mask of the image: where it is above 0.
+
+        Args:
+            values: As `to_image` takes them; what the model was not shown is outside of the mask.
+        """
+        return np.nan_to_num(self.to_image(values), nan=-1.0) > 0
+
     def _placed(self, mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
         cut = np.zeros((self.part.height, self.part.width, 1), np.uint8)
         inside, of = self._overlap()

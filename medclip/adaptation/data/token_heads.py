@@ -83,8 +83,8 @@ def columns_of(heads: Mapping[str, tuple[Head, int]], dim: int) -> dict[str, sli
     columns, start = {}, dim
     for task, (head, num_classes) in heads.items():
         if takes_tokens(head):
-            columns[task] = slice(start, start + num_classes)
-            start += num_classes
+            end = start + getattr(head, "num_logits", num_classes)  # of a map those of all places
+            columns[task], start = slice(start, end), end
     return columns
 
 

@@ -176,10 +176,9 @@ def _answers(of: FeatureMaps, name: str, chosen: NDArray[np.int64], test: NDArra
 
 
 def _predicted(of: FeatureMaps, number: int, grid: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return a mask of the image's own pixels; what the model was not shown is background."""
     shown = of.images[number].shown
     assert shown is not None
-    return np.nan_to_num(shown.to_image(grid), nan=-1.0) > 0
+    return shown.to_mask(grid)
 
 
 def _score(of: FeatureMaps, number: int, grid: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:
