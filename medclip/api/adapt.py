@@ -25,7 +25,7 @@ from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.adaptation.data.table import TableSource
-    from medclip.adaptation.maps.learn import MapRun
+    from medclip.adaptation.maps.learn import MapAdaptation, MapRun
     from medclip.adaptation.run import AdaptRun
 
 

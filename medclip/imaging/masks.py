@@ -78,11 +78,15 @@ class Shown:
         Returns:
             float32 [height, width]; NaN where the model was shown nothing of the image.
         """
-        of_part = np.flip(self.placement.map_to_image(values), self.flipped)
+        of_part = np.flip(self.of_view(values), self.flipped)
         out = np.full((self.height, self.width), np.nan, np.float32)
         inside, of = self._overlap()
         out[inside] = of_part[of]
         return out
+
+    def of_view(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Bring a map on the model's grid to the pixels of the view, as the model was shown it: perhaps mirrored."""
+        return self.placement.map_to_image(values)
 
     def to_mask(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Bring a map on the model's grid to a mask of the image: where it is above 0.

@@ -13,7 +13,14 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Table, number_hint, number_in
 from medclip.shards.writing.table import UNCERTAIN
-from medclip.text.vocabulary.find_task import class_said, find_task, made_of_columns, made_of_masks, made_of_values, plain
+from medclip.text.vocabulary.find_task import (
+    class_said,
+    find_task,
+    made_of_columns,
+    made_of_masks,
+    made_of_values,
+    plain,
+)
 from medclip.text.vocabulary.task import Task
 
 PREFIX = "label:"

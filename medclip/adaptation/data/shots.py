@@ -183,7 +183,7 @@ def _there(unit: LabelledUnit) -> tuple[int, ...]:
     """Return the classes that a unit has."""
     if isinstance(unit.target, tuple):
         return tuple(c for c, value in enumerate(unit.target) if value == 1)
-    return (unit.target,) if isinstance(unit.target, int) else ()
+    return (unit.target,)
 
 
 def _needs(text: ClassText) -> list[_Need]:

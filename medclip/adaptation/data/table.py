@@ -47,10 +47,12 @@ class LabelledUnit:
     modality: Modality
     split: str | None
     """train, val or test; None where the table does not say."""
-    target: int | tuple[float | None, ...] | Path
-    """Class index (multi-class), 1, 0 and None (not known) for each class (multi-label), or the file of its mask."""
+    target: int | tuple[float | None, ...]
+    """Class index (multi-class), or 1, 0 and None (not known) for each class (multi-label); 0 where it has a mask."""
     file: str = ""
     """As the table writes it: what draws are ordered by, so that they depend on no machine and on no key."""
+    mask: Path | None = None
+    """File of its mask, where maps are learned."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,12 @@ def read_adapt_table(
         if target is not None:
             _check_modality(understood.text.task, kind, number, where)
             patient = keyed_hash("patient", patient, key)
-            units.append(LabelledUnit(number, base / file, patient, kind, split, target, file))
+            mask = target if isinstance(target, Path) else None
+            units.append(
+                LabelledUnit(
+                    number, base / file, patient, kind, split, 0 if isinstance(target, Path) else target, file, mask
+                )
+            )
     if not units:
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of the table has a label.", where=where)
     left = read.num_rows - len(numbers)

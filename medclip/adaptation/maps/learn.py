@@ -67,7 +67,7 @@ def fit_map_probe(
         raise MedclipError(Reason.WRONG_USE, f"a map is learned in at least one step, not in {steps}.")
     learned = train_head(train.features, train.maps.labels, train.chosen, seed=seed, steps=steps)
     rows, columns = train.features.shape[2:]
-    head = map_head(learned, (rows, columns))
+    head: Any = map_head(learned, (rows, columns))
     if not all(np.isfinite(array).all() for array in (head.weight_DC, head.bias_C)):
         raise MedclipError(Reason.NON_FINITE, "the head that was learned is not finite.", hint="Learn fewer steps.")
     size = sum(parameter.numel() for parameter in learned.parameters())
@@ -76,7 +76,7 @@ def fit_map_probe(
 
 @dataclass(frozen=True, eq=False)
 class TestedMap:
-    """An image that nothing was learned from, and what the head said of it; on the tower's grid, above 0 where it is."""
+    """An image that nothing was learned from, and what the head says of it on the tower's grid: above 0 where it is."""
 
     image: MaskedImage
     number: int
@@ -161,7 +161,8 @@ class MapAdaptation:
                 )
             self.progress.stage("Learning the map", 1)
             train = MapExamples(shots, chosen)
-            fitted = self.method.fit(self.base, self.table.text, train, None, seed=self.draw.init_seed, **options)
+            fit: Any = self.method.fit  # of maps from `MapExamples`
+            fitted = fit(self.base, self.table.text, train, None, seed=self.draw.init_seed, **options)
             position_LL = position_margin(np.array(shots.labels))
             self.progress.step(1)
             tested = self._test(Path(folder), modality, fitted, position_LL)
@@ -182,8 +183,8 @@ class MapAdaptation:
         notes = [*self.table.notes, *seen_by_base(self.base, listed)]
         if bad:
             notes.append(
-                f"{count(len(bad), 'shot')} could not be read ({by_reason(Counter(bad))}); the next patient, where there "
-                "was one, was taken instead."
+                f"{count(len(bad), 'shot')} could not be read ({by_reason(Counter(bad))}); the next patient, where "
+                "there was one, was taken instead."
             )
         if not good:
             notes.append("Nobody is tested on: the pack has no figures.")
@@ -247,8 +248,8 @@ class MapAdaptation:
         units = self.table.units
         rows = []
         for i in indices:
-            mask = units[i].target
-            assert isinstance(mask, Path)
+            mask = units[i].mask
+            assert mask is not None
             rows.append(Masked(units[i].number, units[i].path, mask, units[i].patient))
         self.progress.stage(stage, len(rows))
         return encode_maps({_PACK: self.base}, rows, modality, folder, self.settings, self.progress.step)

@@ -68,7 +68,8 @@ def map_head(learned: nn.Sequential, grid: tuple[int, int]) -> MapHead:
         learned: Head of `medclip.adaptation.maps.decoders.train_head`, in eval mode.
         grid: Rows and columns of the tower's grid.
     """
-    norm, line = learned
+    parts: Any = list(learned)
+    norm, line = parts
     scale_D = norm.weight / (norm.running_var + norm.eps).sqrt()
     of_class_CD = line.weight.flatten(1)
     less_CD = (of_class_CD[1:] - of_class_CD[:1]) * scale_D

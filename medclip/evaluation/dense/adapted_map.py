@@ -63,9 +63,7 @@ class MapFigures:
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the table that stands for the run."""
         every = {**self.figures, "dice of position alone": self.position, "dice less position": self.above_position}
-        return [
-            {"metric": name, "value": one.value, "low": one.low, "high": one.high} for name, one in every.items()
-        ]
+        return [{"metric": name, "value": one.value, "low": one.low, "high": one.high} for name, one in every.items()]
 
     def lines(self) -> tuple[str, ...]:
         """Return a table in plain text, and what has to be known beside it."""
@@ -133,9 +131,7 @@ def _scores(one: TestedMap) -> tuple[float, ...]:
     return (*dice_and_iou(predicted, truth), hit / lesions if lesions else np.nan, float(wrong > 0), of_position)
 
 
-def _mean(
-    values_N: NDArray[np.float64], patients_N: NDArray[np.int64], weights_PB: NDArray[np.integer]
-) -> Resampled:
+def _mean(values_N: NDArray[np.float64], patients_N: NDArray[np.int64], weights_PB: NDArray[np.integer]) -> Resampled:
     counted = ~np.isnan(values_N)
     points_R, drawn_RB = means(patients_N, weights_PB, [(counted, np.nan_to_num(values_N))])
     return bounded(float(points_R.mean()), drawn_RB.mean(axis=0), patients=effective_patients(patients_N))
@@ -143,5 +139,3 @@ def _mean(
 
 def _shown(one: Figure | Change) -> str:
     return estimate(one.value, one.low, one.high, decimals=2)
-
-
