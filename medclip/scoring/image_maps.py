@@ -80,7 +80,8 @@ class ImageMaps:
 
 def num_pieces(mask_HW: NDArray[np.bool_]) -> int:
     """Count the pieces of a mask that do not touch, by sides or corners."""
-    return int(np.max(ndimage.label(mask_HW, _TOUCHING)[0], initial=0))
+    labelled: Any = ndimage.label(mask_HW, _TOUCHING)
+    return int(labelled[1])
 
 
 def mask_png(mask_HW: NDArray[np.bool_]) -> bytes:

@@ -70,6 +70,8 @@ def encode_maps(
     folder: Path,
     settings: Settings,
     step: Callable[[int], None],
+    *,
+    levels: bool = False,
 ) -> FeatureMaps:
     """Read images with their masks, and encode each once by some towers of one preprocessing.
 
@@ -82,6 +84,7 @@ def encode_maps(
         folder: Folder for the arrays.
         settings: Limits and reading processes.
         step: Function called with the number of images that were read since the last call.
+        levels: Whether maps are of several depths of the towers, in the place of the last.
     """
     first = next(iter(models.values()))
     size = min(LABEL_PX, first.preprocess.size_px)
@@ -94,7 +97,7 @@ def encode_maps(
         numbers = [number for number, _ in waiting]
         batch = np.stack([image for _, image in waiting])
         for name, model in models.items():
-            seen = model.encode_tokens(batch)
+            seen = model.encode_tokens(batch, levels=levels)
             assert seen.grid is not None
             maps_BDhw = np.moveaxis(seen.tokens_BLD.reshape(len(batch), *seen.grid, -1), 3, 1)
             if name not in maps:

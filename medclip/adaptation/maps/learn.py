@@ -48,9 +48,16 @@ class MapExamples:
 
 
 def fit_map_probe(
-    base: Model, text: ClassText, train: MapExamples, val: MapExamples | None, *, seed: int, steps: int = STEPS
+    base: Model,
+    text: ClassText,
+    train: MapExamples,
+    val: MapExamples | None,
+    *,
+    seed: int,
+    steps: int = STEPS,
+    levels: bool = True,
 ) -> Fitted:
-    """Learn BatchNorm and a 1 x 1 convolution over the frozen tower's last feature map.
+    """Learn BatchNorm and a 1 x 1 convolution over the frozen tower's feature maps.
 
     Args:
         base: The loaded base model; not changed.
@@ -59,6 +66,7 @@ def fit_map_probe(
         val: Not used: settings are fixed.
         seed: Seed of the initial values and of the order of images.
         steps: Number of steps of up to 16 images.
+        levels: Whether maps of several depths are learned on (hypercolumns), or the last alone.
 
     Raises:
         MedclipError: NON_FINITE where the head says no numbers.
@@ -67,11 +75,11 @@ def fit_map_probe(
         raise MedclipError(Reason.WRONG_USE, f"a map is learned in at least one step, not in {steps}.")
     learned = train_head(train.features, train.maps.labels, train.chosen, seed=seed, steps=steps)
     rows, columns = train.features.shape[2:]
-    head: Any = map_head(learned, (rows, columns))
+    head: Any = map_head(learned, (rows, columns), levels=levels)
     if not all(np.isfinite(array).all() for array in (head.weight_DC, head.bias_C)):
         raise MedclipError(Reason.NON_FINITE, "the head that was learned is not finite.", hint="Learn fewer steps.")
     size = sum(parameter.numel() for parameter in learned.parameters())
-    return Fitted(head, size, {"steps": steps, "rate": RATE, "decoder": "linear"})
+    return Fitted(head, size, {"steps": steps, "rate": RATE, "levels": levels})
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +149,7 @@ class MapAdaptation:
                 be read; PATIENT_OVERLAP for a test image that is learned from under another name.
         """
         check_grid(self.base)
+        levels = bool(options.get("levels", True))
         units = self.table.units
         modalities = sorted({str(unit.modality) for unit in units})
         if len(modalities) > 1:
@@ -151,7 +160,7 @@ class MapAdaptation:
             )
         (modality,) = modalities
         with TemporaryFolder("maps") as folder:
-            drawn, shots, bad = self._shots(Path(folder), modality)
+            drawn, shots, bad = self._shots(Path(folder), modality, levels)
             chosen = np.arange(len(drawn))
             if not any((shots.labels[n] == 1).any() for n in chosen):
                 raise MedclipError(
@@ -190,7 +199,7 @@ class MapAdaptation:
             notes.append("Nobody is tested on: the pack has no figures.")
         return MapRun(adapted, good, len(units), tuple(notes), dict(sorted(problems.items())))
 
-    def _shots(self, folder: Path, modality: str) -> tuple[list[int], FeatureMaps, list[str]]:
+    def _shots(self, folder: Path, modality: str, levels: bool) -> tuple[list[int], FeatureMaps, list[str]]:
         """Draw and encode until every shot of the draw could be read."""
         unusable: dict[int, str] = {}
         while True:
@@ -211,7 +220,7 @@ class MapAdaptation:
             train = list(drawn.train)
             place = folder / f"shots{len(unusable)}"
             place.mkdir()
-            maps = self._encode("Reading the shots", train, modality, place)
+            maps = self._encode("Reading the shots", train, modality, place, levels)
             bad = {
                 i: str(image.problem.reason)
                 for i, image in zip(train, maps.images, strict=True)
@@ -230,7 +239,8 @@ class MapAdaptation:
             return ()
         place = folder / "test"
         place.mkdir()
-        maps = self._encode("Reading the test images", test, modality, place)
+        head: Any = fitted.head
+        maps = self._encode("Reading the test images", test, modality, place, head.levels)
         features = maps.maps.get(_PACK)
         tested = []
         for n, i in enumerate(test):
@@ -238,13 +248,12 @@ class MapAdaptation:
             if features is None or image.problem is not None:
                 margin = np.zeros((1, 1), np.float32)
             else:
-                head: Any = fitted.head
                 tokens_LD = features[n].reshape(features.shape[1], -1).T
                 margin = (tokens_LD @ head.weight_DC + head.bias_C)[:, 0].reshape(features.shape[2:])
             tested.append(TestedMap(image, unit.number, unit.patient, margin, position_LL))
         return tuple(tested)
 
-    def _encode(self, stage: str, indices: Sequence[int], modality: str, folder: Path) -> FeatureMaps:
+    def _encode(self, stage: str, indices: Sequence[int], modality: str, folder: Path, levels: bool) -> FeatureMaps:
         units = self.table.units
         rows = []
         for i in indices:
@@ -252,4 +261,5 @@ class MapAdaptation:
             assert mask is not None
             rows.append(Masked(units[i].number, units[i].path, mask, units[i].patient))
         self.progress.stage(stage, len(rows))
-        return encode_maps({_PACK: self.base}, rows, modality, folder, self.settings, self.progress.step)
+        step = self.progress.step
+        return encode_maps({_PACK: self.base}, rows, modality, folder, self.settings, step, levels=levels)

@@ -28,6 +28,8 @@ class MapHead(ArrayHead):
     rows: int
     """Of the tower's grid."""
     columns: int
+    levels: bool
+    """Whether tokens are of several depths (`medclip.models.towers.tokens.level_tokens`); else of the last map."""
     kind: ClassVar[str] = "map"
     takes: ClassVar[Literal["features", "tokens"]] = "tokens"
 
@@ -61,12 +63,13 @@ class MapHead(ArrayHead):
         return logits_X.reshape(len(self.bias_C), self.rows, self.columns)
 
 
-def map_head(learned: nn.Sequential, grid: tuple[int, int]) -> MapHead:
+def map_head(learned: nn.Sequential, grid: tuple[int, int], *, levels: bool) -> MapHead:
     """Write BatchNorm and 1 x 1 convolution of a head that was learned as one line.
 
     Args:
         learned: Head of `medclip.adaptation.maps.decoders.train_head`, in eval mode.
         grid: Rows and columns of the tower's grid.
+        levels: Whether it was learned on tokens of several depths.
     """
     parts: Any = list(learned)
     norm, line = parts
@@ -74,4 +77,4 @@ def map_head(learned: nn.Sequential, grid: tuple[int, int]) -> MapHead:
     of_class_CD = line.weight.flatten(1)
     less_CD = (of_class_CD[1:] - of_class_CD[:1]) * scale_D
     bias_C = (line.bias[1:] - line.bias[:1]) + less_CD @ (norm.bias / scale_D - norm.running_mean)
-    return MapHead(np.ascontiguousarray(less_CD.T.numpy()), bias_C.numpy(), *grid)
+    return MapHead(np.ascontiguousarray(less_CD.T.numpy()), bias_C.numpy(), *grid, levels)
