@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +21,7 @@ from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt, ad_hoc_task
 from medclip.text.vocabulary.task import Task
 from medclip.text.vocabulary.task_kinds import kind_named
-from medclip.wording import capital, list_of, number, percent
+from medclip.wording import capital, count, list_of, number, percent
 
 MOST_STUDIES = 5
 """Studies whose answers a terminal has; of more it would be full: the report and the table have them."""
@@ -500,6 +500,7 @@ def _answers_of(study: StudyData) -> dict[str, Any]:
         "files": study.files or numbered,
         "note": " ".join(filter(None, (study.note, study.failed_note))) or None,
         "answers": [row for task in study.tasks for row in _answers(task)],
+        "maps": [asdict(one) for one in study.maps],
     }
 
 
@@ -536,7 +537,12 @@ def answer_lines(study: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
           View: PA 80 % · AUROC 0.9 False
     """
     note = f" · {study['note']}" if study["note"] else ""
+    maps = [
+        f"  {one['title']}: {100 * one['share']:.1f} % of the image marked, in {count(one['num_pieces'], 'piece')}"
+        for one in study.get("maps", ())
+    ]
     yield f"Study {study['number']}: {study['modality']}, {study['files']}{note}", False
+    yield from ((line, False) for line in maps)
     before = ""
     for row in study["answers"]:
         figure = row["figure"] if row["task_title"] != before else None  # once for all classes of a task

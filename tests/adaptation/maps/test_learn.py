@@ -76,7 +76,9 @@ def test_an_equal_call_gives_equal_bytes(pack: Path, folder: Path, run: MapRun, 
 
 
 def test_the_last_map_alone_is_a_coarser_grid(pack: Path, folder: Path, run: MapRun) -> None:
-    last = medclip.adapt(folder / "table.csv", model=pack, shots=6, test_share=0.5, **(QUICK | {"overrides": ["levels=false"]}))
+    last = medclip.adapt(
+        folder / "table.csv", model=pack, shots=6, test_share=0.5, **(QUICK | {"overrides": ["levels=false"]})
+    )
     assert last.adapted.fitted.head.rows < run.adapted.fitted.head.rows
     assert last.adapted.fitted.settings["levels"] is False
 

@@ -43,9 +43,7 @@ def flood(mask: np.ndarray) -> list[set[tuple[int, int]]]:
 
 
 @given(MASKS, MASKS)
-def test_lesions_are_hit_missed_and_made_up_as_by_walking_over_pixels(
-    predicted: np.ndarray, truth: np.ndarray
-) -> None:
+def test_lesions_are_hit_missed_and_made_up_as_by_walking_over_pixels(predicted: np.ndarray, truth: np.ndarray) -> None:
     said, true = flood(predicted), flood(truth)
     hit = sum(any(one & other for other in said) for one in true)
     wrong = sum(not any(one & other for other in true) for one in said)
