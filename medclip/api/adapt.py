@@ -72,7 +72,7 @@ class AdaptOptions(
         "not black in a mask is the structure, which is called as the column is.",
         default=None,
         choices=("mask",),
-        often=True,
+        heading="How it learns",
     )
     shots: int = option(
         "Number of patients of each class to learn from, one file each.",

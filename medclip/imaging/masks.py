@@ -92,7 +92,7 @@ class Shown:
         """Bring a map on the model's grid to a mask of the image: where it is above 0.
 
         Args:
-            values: As `to_image` takes them; what the model was not shown is outside of the mask.
+            values: Map as `to_image` takes it; what the model was not shown is outside of the mask.
         """
         return np.nan_to_num(self.to_image(values), nan=-1.0) > 0
 

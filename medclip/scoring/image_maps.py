@@ -96,7 +96,7 @@ def outline_png(grid_hw: NDArray[np.float32], shown: Shown) -> bytes:
 
     Args:
         grid_hw: Map on the model's grid, above 0 where the structure is.
-        shown: Where the image lies in what the model was shown.
+        shown: Place of the image in what the model was shown.
 
     Returns:
         PNG, its longest side that of the report's small image; empty where nothing is marked.

@@ -185,7 +185,7 @@ def test_structures_make_a_map_that_words_cannot_ask() -> None:
         parse_task("kind: map\nmodality: endoscopy\n", short_name="polyps")
     with pytest.raises(MedclipError, match="no templates"):
         parse_task(
-            "kind: map\nmodality: ct\ntemplates: ['{}']\nclasses:\n  - {name: rib, prompts: [rib]}\n", short_name="x"
+            "kind: map\nmodality: ct\ntemplates: ['{}']\nclasses:\n  - {name: rib, prompts: [rib]}\n", short_name="ribs"
         )
 
 
