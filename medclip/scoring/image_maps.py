@@ -56,6 +56,7 @@ class ImageMaps:
             values_HW = shown.to_image(grid_hw)
             mask_HW = np.nan_to_num(values_HW, nan=-1.0) > 0
             area_px, row = int(mask_HW.sum()), item.files[0].id
+            decoded_px = area_px * shown.height * shown.width / mask_HW.size  # spacings are of pixels that are square
             yield (
                 MapRow(
                     row=row,
@@ -68,7 +69,9 @@ class ImageMaps:
                     map=map_name(row, question.task.name, name),
                     area_px=area_px,
                     share=round(area_px / mask_HW.size, 6),
-                    area_mm2=None if down_mm is None or across_mm is None else round(area_px * down_mm * across_mm, 3),
+                    area_mm2=None
+                    if down_mm is None or across_mm is None
+                    else round(decoded_px * down_mm * across_mm, 3),
                     num_pieces=num_pieces(mask_HW),
                     unseen=round(float(np.isnan(values_HW).mean()), 6),
                     model=self.model.name,

@@ -125,7 +125,7 @@ def test_an_outline_that_marks_nothing_is_not_drawn() -> None:
 
 
 def test_a_file_with_a_spacing_has_areas_in_square_millimetres(pack: Path, tmp_path: Path) -> None:
-    write_dicom(tmp_path / "in" / "film.dcm", 3, PixelSpacing=[0.5, 0.25])
+    write_dicom(tmp_path / "in" / "skin.dcm", 3, modality="XC", PixelSpacing=[0.5, 0.25])
     run = medclip.score(tmp_path / "in", model=pack, task=["square"], out=tmp_path / "out", **QUICK)
     assert run.maps is not None
     (row,) = run.maps.to_pylist()

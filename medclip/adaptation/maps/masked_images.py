@@ -45,7 +45,7 @@ class MaskedImage:
     def mask(self) -> NDArray[np.bool_]:
         """Return the mask of the image's own pixels."""
         assert self.shown is not None
-        height, width = self.shown.height, self.shown.width
+        height, width = self.shown.size
         bits = np.frombuffer(zlib.decompress(self.truth), np.uint8)
         return np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)
 

@@ -176,7 +176,8 @@ def _shown(view: View, preprocess: Preprocess) -> Shown:
     """Return where a view lies in what the model is shown."""
     from medclip.imaging.masks import shown_of
 
-    return shown_of(view, view.part_of or view.pixels.shape[:2], preprocess.placement(*view.pixels.shape[:2]))
+    size = view.stored_size or view.part_of or view.pixels.shape[:2]
+    return shown_of(view, size, preprocess.placement(*view.pixels.shape[:2]))
 
 
 def _reading(sample: Sample, source: Source, pixels: Images, small: bytes) -> Reading:
