@@ -269,6 +269,8 @@ class View:
     """Rows and columns of the image as decoded; None where nobody wrote it down."""
     flipped: tuple[int, ...] = ()
     """Axes along which that part was mirrored: 0 for rows, 1 for columns."""
+    stored_size: tuple[int, int] | None = None
+    """Rows and columns of the file, where the image as decoded has others because its pixels were made square."""
 
     @property
     def view_type(self) -> ViewType:

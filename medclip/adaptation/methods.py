@@ -151,6 +151,8 @@ class Method:
     """It learns steps of a scale: nothing for a task whose classes have no order."""
     takes: Literal["features", "tokens"] = "features"
     """"tokens" where its head takes them; `fit` reads those of its shots from `token_heads.ShotTokens(base, train)`."""
+    of_maps: bool = False
+    """It learns maps from masks, `train` being `medclip.adaptation.maps.learn.MapExamples`: nothing for labels."""
 
     @property
     def needs_pixels(self) -> bool:
@@ -239,6 +241,14 @@ _ROWS: dict[str, Method] = {
             of_steps=True,
             takes="tokens",
         ),
+        Method(
+            "map-probe",
+            "Probe of places",
+            "medclip.adaptation.maps.learn:fit_map_probe",
+            needs_words=False,
+            takes="tokens",
+            of_maps=True,
+        ),
         Method("tip", "Tip-Adapter", "medclip.adaptation.frozen.tip_adapter:fit_tip"),
         Method("tip-f", "Tip-Adapter-F", "medclip.adaptation.frozen.tip_adapter:fit_tip_f"),
         Method("clip-adapter", "CLIP-Adapter", "medclip.adaptation.frozen.clip_adapter:fit_clip_adapter"),
@@ -254,26 +264,42 @@ _ROWS: dict[str, Method] = {
 METHODS = Table("medclip.methods", _ROWS)
 
 
-DEFAULT, DEFAULT_WITHOUT_WORDS = "svd", "linear-probe"
-"""The method where none is named: of a pack with words, and of an image-only one."""
+DEFAULT, DEFAULT_WITHOUT_WORDS, DEFAULT_OF_MAPS = "svd", "linear-probe", "map-probe"
+"""The method where none is named: of a pack with words, of an image-only one, and for maps."""
 
 
 def without_words(*, ordered: bool = False) -> tuple[str, ...]:
     """Return the methods that an image-only pack can be adapted with; those that learn steps where there are any."""
-    return tuple(m.name for m in METHODS.values() if not m.needs_words and ordered >= m.of_steps)
+    return tuple(m.name for m in of_labels() if not m.needs_words and ordered >= m.of_steps)
 
 
-def choose_method(name: str | None, *, has_text: bool) -> Method:
+def of_labels() -> tuple[Method, ...]:
+    """Return the methods that learn from labels of images: all but those of maps."""
+    return tuple(m for m in METHODS.values() if not m.of_maps)
+
+
+def choose_method(name: str | None, *, has_text: bool, of_maps: bool = False) -> Method:
     """Return a method that fits a pack: the one named, or the default.
 
     Args:
         name: Method, one of `METHODS`; None for the default.
         has_text: Whether the pack understands words.
+        of_maps: Whether masks are learned from, and no labels.
 
     Raises:
-        MedclipError: WRONG_USE for another name, and for a method that needs words where the pack has none.
+        MedclipError: WRONG_USE for another name, for a method that needs words where the pack has none, and for one of
+            labels where masks are learned from, or the other way round.
     """
-    method = find_method(name or (DEFAULT if has_text else DEFAULT_WITHOUT_WORDS))
+    default = DEFAULT_OF_MAPS if of_maps else DEFAULT if has_text else DEFAULT_WITHOUT_WORDS
+    method = find_method(name or default)
+    if method.of_maps != of_maps:
+        learns = "maps from masks, which --map asks for" if method.of_maps else "from labels of images, not from masks"
+        fitting = [m.name for m in METHODS.values() if m.of_maps == of_maps]
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{method.title} ({method.name}) learns {learns}.",
+            hint=f"Methods here are: {', '.join(fitting)}.",
+        )
     if method.needs_words and not has_text:
         raise MedclipError(
             Reason.WRONG_USE,

@@ -228,6 +228,7 @@ class ImageAdapter:
         view, steps = self.render(decoded, facts, cropped=settings.policy.crop == "modality")
         height, width = decoded.pixels.shape[:2]
         view = replace(view, in_colour=decoded.in_colour, part_of=(height, width))
+        view = replace(view, stored_size=decoded.stored_size, spacing_mm=view.spacing_mm or decoded.spacing_mm)
         return Sample(
             self.modality,
             (view,),

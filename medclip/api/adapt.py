@@ -25,6 +25,7 @@ from medclip.verbs import verb
 
 if TYPE_CHECKING:
     from medclip.adaptation.data.table import TableSource
+    from medclip.adaptation.maps.learn import MapAdaptation, MapRun
     from medclip.adaptation.run import AdaptRun
 
 
@@ -60,11 +61,18 @@ class AdaptOptions(
     )
     method: str | None = option(
         "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, proportional-odds, coral, regression, "
-        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full. Default: svd; of an "
-        "image-only pack linear-probe.",
+        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full; of maps map-probe. "
+        "Default: svd; of an image-only pack linear-probe.",
         default=None,
         form="NAME",
         often=True,
+    )
+    map: str | None = option(
+        "Learn a map of the image, and no answer about it: mask, where --label names a column of mask files. What is "
+        "not black in a mask is the structure, which is called as the column is.",
+        default=None,
+        choices=("mask",),
+        heading="How it learns",
     )
     shots: int = option(
         "Number of patients of each class to learn from, one file each.",
@@ -102,21 +110,26 @@ class AdaptOptions(
 
 
 @verb(AdaptOptions)
-def adapt(options: AdaptOptions) -> AdaptRun:
+def adapt(options: AdaptOptions) -> AdaptRun | MapRun:
     """Adapt a model to a question of your own from a few labelled studies; `adapt compare` tells which way helps.
 
     Patients are divided first; shots are drawn from one side, and the other side is only scored. A file that cannot be
     read is counted and never stops it; the next patient of its class takes the place of such a shot. The new pack is
     used with `medclip score --model`.
 
+    With `map` the labels are masks: a head over the frozen tower's feature map learns where a structure is, from shots
+    of one image a patient, and `medclip score` with the new pack writes maps.
+
     Returns:
-        The run: `.adapted`, `.test`, `.notes`, and `.measured`, the figures on the test patients beside zero-shot.
+        The run: `.adapted`, `.test`, `.notes`, and `.measured`, the figures on the test patients beside zero-shot; with
+        `map` the figures stand beside those of the masks' mean.
 
     Raises:
         MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient
             or the bytes of a file are on two sides; NON_FINITE; those of `medclip.models.load` and of the method.
     """
     from medclip.adaptation.data.shots import divide, draw_shots
+    from medclip.adaptation.maps.learn import MapAdaptation
     from medclip.adaptation.methods import METHODS, choose_method
     from medclip.adaptation.pack.adapted_model import Draw
     from medclip.adaptation.pack.write_pack import check_places, write_pack
@@ -132,18 +145,20 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     from medclip.progress import Silent
 
     source, settings, key_file = source_of(options, options.order), settings_of(options), key_file_of(options)
+    source = replace(source, masks=options.map is not None)
     changes = {key.replace("-", "_"): value for key, value in read_overrides(options.overrides).items()}
     draw = Draw(options.shots, options.seed, options.init_seed)
     model = options.model
     base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
     has_text = understands_words(base) if isinstance(model, str | Path) else model.has_text
-    method = choose_method(options.method, has_text=has_text)
+    method = choose_method(options.method, has_text=has_text, of_maps=options.map is not None)
     if options.changes and method.name != "svd":
         raise MedclipError(
             Reason.WRONG_USE,
             f"--changes is about the singular values of svd; {method.name} has none.",
             hint="Leave it out.",
         )
+    progress = options.progress or Silent()
     out, checkpoint = (None if place is None else Path(place) for place in (options.out, options.checkpoint))
     check_places(out, checkpoint, base, method=method.name, draw=draw, options=changes, replace=options.overwrite)
     check_device(options.device)
@@ -159,8 +174,9 @@ def adapt(options: AdaptOptions) -> AdaptRun:
     division = divide(table.units, test_share=options.test_share)
     draw_shots(table.units, division, table.text, draw.shots, draw.seed)  # refused before a model is loaded
     loaded = load_model(model, device=options.device) if isinstance(model, str | Path) else model
+    if options.map is not None:
+        return _adapt_map(options, MapAdaptation(loaded, table, division, method, draw, settings, progress), changes)
     method.rehearse(loaded, table.text, changes)
-    progress = options.progress or Silent()
     adaptation = Adaptation(loaded, table, division, method, draw, settings, progress, embeddings, source.originals)
     run = adaptation.run(changes, options.num_threads)
     run = replace(run, measured=measure(run))
@@ -176,6 +192,22 @@ def adapt(options: AdaptOptions) -> AdaptRun:
         folder = write_pack(run.adapted, out, metrics=metrics, name=options.name, replace=options.overwrite)
         run = replace(run, folder=folder)
     return run
+
+
+def _adapt_map(options: AdaptOptions, adaptation: MapAdaptation, changes: dict[str, Any]) -> MapRun:
+    """Learn a map, measure it and write its pack."""
+    from medclip.adaptation.pack.write_pack import write_pack
+    from medclip.evaluation.dense.adapted_map import measure_map
+
+    run = adaptation.run(changes)
+    run = replace(run, measured=measure_map(run))
+    if options.checkpoint is not None:
+        run.adapted.save(options.checkpoint, replace=options.overwrite)
+    if options.out is None:
+        return run
+    metrics = {} if run.measured is None else run.measured.metrics
+    folder = write_pack(run.adapted, options.out, metrics=metrics, name=options.name, replace=options.overwrite)
+    return replace(run, folder=folder)
 
 
 def source_of(options: Any, order: str | Sequence[str] = ()) -> TableSource:

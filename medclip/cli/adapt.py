@@ -15,12 +15,13 @@ def print_adapted(run: Any, as_json: bool, _: Any) -> int:
     """Print the figures of an adapted pack."""
     from medclip.errors import printable
     from medclip.exit_codes import ExitCode
-    from medclip.reports.adaptation_text import adapt_json, adapt_text
+    from medclip.reports.adaptation_text import adapt_json, adapt_text, map_json, map_text
 
+    is_map = hasattr(run, "tested")
     if as_json:
-        print(json.dumps(adapt_json(run), indent=1, ensure_ascii=False))
+        print(json.dumps((map_json if is_map else adapt_json)(run), indent=1, ensure_ascii=False))
     else:
-        print("\n".join(map(printable, adapt_text(run).split("\n"))))
+        print("\n".join(map(printable, (map_text if is_map else adapt_text)(run).split("\n"))))
     return ExitCode.SOME_FAILED if run.problems else ExitCode.COMPLETE
 
 

@@ -46,7 +46,8 @@ def _print(run: Any, as_json: bool) -> None:
         print("This run was finished before; nothing was computed again.")
     from medclip.errors import printable
     from medclip.reports.score.report import headline
-    from medclip.runs.outputs.results import SCORES
+    from medclip.runs.outputs.results import MAP_TABLE, SCORES
+    from medclip.runs.rows import MAPS
 
     print(f"{headline(run.counts)}.")
     if run.shard is not None:
@@ -61,6 +62,8 @@ def _print(run: Any, as_json: bool) -> None:
         _print_unlearned(run)
         if run.counts["studies"]:
             print(f"Answers: {printable(str(run.folder / SCORES))}, and study by study in the report.")
+    if run.maps is not None:
+        print(f"Maps: {printable(str(run.folder / MAPS))}, a row for each in {MAP_TABLE}.")
     print(f"Report: {printable(str(run.report_path))}")
     if run.published is not None:
         print(f"Published: {printable(run.published)}")

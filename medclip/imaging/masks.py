@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,13 @@ class Shown:
     """Axes along which that part was mirrored."""
     placement: Placement
     """Where the part lies in the model's input."""
+    stored: tuple[int, int] | None = None
+    """Rows and columns of the file, where the image as decoded has others because its pixels were made square."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the file, and of masks of it."""
+        return self.stored or (self.height, self.width)
 
     def to_model(self, mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Bring a mask of the image into the model's input.
@@ -67,22 +74,35 @@ class Shown:
             model is shown no image.
         """
         inside = self._placed(np.ones((self.height, self.width), np.bool_))
-        return np.where(inside, self._placed(mask_HW), OUTSIDE).astype(np.uint8)
+        decoded_HW = sample_nearest(mask_HW, (self.height, self.width))
+        return np.where(inside, self._placed(decoded_HW), OUTSIDE).astype(np.uint8)
 
     def to_image(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Bring a map on the model's grid to the image's own pixels.
+        """Bring a map on the model's grid to the file's own pixels.
 
         Args:
             values: [rows, columns], evenly spread over the whole of the model's input.
 
         Returns:
-            float32 [height, width]; NaN where the model was shown nothing of the image.
+            float32 of `size`; NaN where the model was shown nothing of the image.
         """
-        of_part = np.flip(self.placement.map_to_image(values), self.flipped)
+        of_part = np.flip(self.of_view(values), self.flipped)
         out = np.full((self.height, self.width), np.nan, np.float32)
         inside, of = self._overlap()
         out[inside] = of_part[of]
-        return out
+        return sample_nearest(out, self.size)
+
+    def of_view(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Bring a map on the model's grid to the pixels of the view, as the model was shown it: perhaps mirrored."""
+        return self.placement.map_to_image(values)
+
+    def to_mask(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Bring a map on the model's grid to a mask of the image: where it is above 0.
+
+        Args:
+            values: Map as `to_image` takes it; what the model was not shown is outside of the mask.
+        """
+        return np.nan_to_num(self.to_image(values), nan=-1.0) > 0
 
     def _placed(self, mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
         cut = np.zeros((self.part.height, self.part.width, 1), np.uint8)
@@ -101,28 +121,44 @@ class Shown:
         )
 
 
+def sample_nearest(values_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Take the value of the nearest pixel at each pixel of an image of another size.
+
+    Example:
+        >>> sample_nearest(np.array([[1, 2]]), (2, 4)).tolist()
+        [[1, 1, 2, 2], [1, 1, 2, 2]]
+    """
+    if values_HW.shape == size:
+        return values_HW
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values_HW.shape, strict=True)
+    )
+    return values_HW[np.ix_(rows, columns)]
+
+
 def shown_of(view: View, size: tuple[int, int], placement: Placement) -> Shown:
     """Return where an image lies in what a model is shown of it.
 
     Args:
         view: View that the adapter made of the image.
-        size: Rows and columns of the image as decoded: those of its mask.
+        size: Rows and columns of its mask: those of the file.
         placement: Place of the view in the model's input.
 
     Raises:
         MedclipError: TABLE_INVALID for a mask of another size than its image.
     """
-    decoded = view.part_of or view.pixels.shape[:2]
-    if decoded != size:
+    height, width = view.part_of or view.pixels.shape[:2]
+    stored = view.stored_size or (height, width)
+    if stored != size:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"the mask has {size[0]} x {size[1]} pixels, and its image {decoded[0]} x {decoded[1]}.",
+            f"the mask has {size[0]} x {size[1]} pixels, and its image {stored[0]} x {stored[1]}.",
             hint="Store masks with the image's own pixels.",
         )
-    part = Box(0, 0, *size) if view.part is None else Box(*view.part)
+    part = Box(0, 0, height, width) if view.part is None else Box(*view.part)
     if view.pixels.shape[:2] != (part.height, part.width):
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
             "the adapter of this modality does not say which part of the image it shows, so that no mask can follow.",
         )
-    return Shown(*size, part, view.flipped, placement)
+    return Shown(height, width, part, view.flipped, placement, view.stored_size)

@@ -352,8 +352,12 @@ def _read_metaimage(path: Path, settings: Settings, *, grey: bool) -> Decoded:
         )
     steps: list[Step] = []
     array, coloured = _eight_bit_colour(_native(stored[:, :, :3]), steps, grey=grey)
+    size = array.shape[:2]
     if spacing is not None and spacing[0] != spacing[1]:
         shown = array if array.dtype == np.uint8 else array.astype(np.float32)
         squared, spacing = make_square(shown[None], spacing, spacing[0] / spacing[1], settings, steps)
         array = squared[0]
-    return Decoded(array, tuple(steps), "MetaImage", {}, spacing_mm=spacing, in_colour=coloured)
+    stored_size = None if array.shape[:2] == size else size
+    return Decoded(
+        array, tuple(steps), "MetaImage", {}, spacing_mm=spacing, in_colour=coloured, stored_size=stored_size
+    )

@@ -23,7 +23,7 @@ from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.card import Card
 from medclip.models.packs.words import no_words
 from medclip.models.towers.layers import fold_batch_norm
-from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, text_tokens, unpack_batch
+from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, level_tokens, text_tokens, unpack_batch
 from medclip.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -260,7 +260,12 @@ class Model:
         return np.concatenate(parts)
 
     def encode_tokens(
-        self, inputs: Images | str | Sequence[str], *, project: bool = False, batch_size: int | None = None
+        self,
+        inputs: Images | str | Sequence[str],
+        *,
+        project: bool = False,
+        batch_size: int | None = None,
+        levels: bool = False,
     ) -> Tokens[NDArray[Any]]:
         """Encode images into the tokens of their patches, or sentences into those of their words.
 
@@ -273,6 +278,8 @@ class Model:
             project: Whether each token is projected into the shared space, as if it had been pooled alone, so that it
                 can be compared with words. Class and register tokens are, too.
             batch_size: Images in one forward pass, in place of the model's own; another size may change the last bits.
+            levels: Whether tokens of images are what the tower sees of each place at several depths
+                (`medclip.models.towers.tokens.level_tokens`), in the place of the last.
 
         Returns:
             Tokens of N inputs, float32, with their mask and grids, and the vectors of unit norm that `encode_image`
@@ -303,7 +310,7 @@ class Model:
         parts = []
         for batch, num in self._batches(items, batch_size, "encode_tokens"):
             with torch.inference_mode():
-                seen = image_tokens(visual, batch, project=project)
+                seen = level_tokens(visual, batch) if levels else image_tokens(visual, batch, project=project)
             parts.append(self._arrays(seen, num))
         if not parts:
             raise MedclipError(Reason.WRONG_USE, "encode_tokens was given no image and no text.")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from medclip.adaptation.finetune.result import FinetuneResult
+from medclip.adaptation.maps.learn import MapRun
 from medclip.adaptation.run import AdaptRun
 from medclip.adaptation.towers.svd_report import Meaning
 from medclip.errors import printable
@@ -45,6 +46,44 @@ def adapt_text(run: AdaptRun) -> str:
         lines += ["", "What changed most in the image tower, and the sentences along which that moves the test images:"]
         lines += [line for change in run.changes for line in _change(change)]
     return "\n".join([*lines, "", f"Pack: {printable(str(run.folder))}"])
+
+
+def map_text(run: MapRun) -> str:
+    """Write a run that learned a map as lines."""
+    adapted = run.adapted
+    patients = len({shot.patient for shot in adapted.shots})
+    lines = [
+        f"{adapted.text.task.title}: a map, learned from masks",
+        f"Shots: {count(len(adapted.shots), 'image')} of {count(patients, 'patient')}; "
+        f"{adapted.title}: {count(adapted.fitted.num_trainable, 'number')} learned",
+        *(f"Note: {note}" for note in run.notes),
+    ]
+    if run.problems:
+        lines.append(f"Not read: {by_reason(run.problems)}")
+    if run.measured is not None:
+        lines += ["", *run.measured.lines()]
+    return "\n".join([*lines, "", f"Pack: {printable(str(run.folder))}"])
+
+
+def map_json(run: MapRun) -> dict[str, Any]:
+    """Write a run that learned a map as one JSON object."""
+    adapted = run.adapted
+    return {
+        "pack": str(run.folder),
+        "task": adapted.text.task.name,
+        "kind": adapted.text.kind,
+        "classes": list(adapted.text.names),
+        "method": adapted.method,
+        "base": asdict(adapted.base),
+        **asdict(adapted.draw),
+        "num_trainable": adapted.fitted.num_trainable,
+        "settings": dict(adapted.fitted.settings),
+        "num_files": run.num_images,
+        "shots_taken": [asdict(s) for s in adapted.shots],
+        "problems": dict(run.problems),
+        "notes": list(run.notes),
+        **({} if run.measured is None else run.measured.to_json()),
+    }
 
 
 def _change(change: Meaning) -> Iterator[str]:

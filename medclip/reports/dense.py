@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from medclip.adaptation.maps.decoders import BATCH, RATE, STEPS
 from medclip.evaluation.dense.figures import DenseFigures, share_of
-from medclip.evaluation.dense.probe import BATCH, RATE, STEPS
 from medclip.evaluation.zero_shot.suite_result import SuiteResult, SuiteStore
 from medclip.files.output import write_file
 from medclip.reports.html_page import Grid, Td, Tr, image_uri, render_page

@@ -189,6 +189,64 @@ class ExamRow:
 
 
 @dataclass(frozen=True)
+class MapRow:
+    """One structure in one image: how much of it the model marks. Which places, is in the file `map`."""
+
+    row: int
+    """Number of the image's file, as `FileRow.row`."""
+    file: str
+    """Its path, as `FileRow.path`, which the ledger has."""
+    study: str
+    patient: str | None
+    modality: str
+    task: str
+    class_: str
+    """Column `class`: the structure."""
+    map: str
+    """PNG of the file's own rows and columns, white where the structure is, relative to the folder of results."""
+    area_px: int
+    """Pixels of the file that are marked."""
+    share: float
+    """Of all pixels of the file."""
+    area_mm2: float | None
+    """None where the file states no spacing."""
+    num_pieces: int
+    """Marked pieces that do not touch each other."""
+    unseen: float
+    """Share of the file's pixels that the model was not shown, in which nothing can be marked."""
+    model: str
+    model_version: str
+
+
+MAPS = "maps"
+"""Folder of the maps of a run."""
+
+
+def map_name(row: int, task: str, class_: str) -> str:
+    """Return where a map lies in the folder of results; numbers and names of tasks alone, nothing of the file's name.
+
+    Example:
+        >>> map_name(12, "polyp", "polyp"), map_name(12, "chest", "left_lung")
+        ('maps/000012-polyp.png', 'maps/000012-chest-left_lung.png')
+    """
+    structure = task if task == class_ else f"{task}-{class_}"
+    return f"{MAPS}/{row:06}-{structure}.png"
+
+
+@dataclass(frozen=True)
+class MapImage:
+    """What the ledger keeps of a map beside its row."""
+
+    row: int
+    task: str
+    class_: str
+    png: bytes
+    """As `MapRow.map`."""
+    outline: bytes
+    """PNG with transparent ground: the outline over the report's small image."""
+
+
+@dataclass(frozen=True)
 class UnitRow:
     """What the ledger of `medclip embed` keeps of a unit beside its file's row."""
 
@@ -271,3 +329,6 @@ class ChunkResult:
     """Of the mammography examinations among the studies, in a run that asks them by their views."""
     efforts: tuple[tuple[int, Effort], ...] = ()
     """What reading each file took, by its number."""
+    maps: tuple[MapRow, ...] = ()
+    """Of images, in a run that asks where something is."""
+    map_images: tuple[MapImage, ...] = ()

@@ -46,6 +46,7 @@ from medclip.scoring.cautions import (
     word_notes,
 )
 from medclip.scoring.exam_scores import MEAN, ExamScores
+from medclip.scoring.image_maps import ImageMaps, map_questions
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, only_modality, score_named
 from medclip.text.vocabulary.own_words import Prompt, templates_of
@@ -140,6 +141,8 @@ def score_verb(
     }
     if exam := fusion_asked(pack, options):
         question["exam"] = exam
+    if of_maps := [one.task.name for one in map_questions(tasks)]:
+        question["maps"] = of_maps
     return Verb(
         stage="Reading and scoring",
         identity=question,
@@ -177,11 +180,15 @@ def study_scores(model: Any, tasks: tuple[AskedTask, ...], exam: str | None) -> 
 
 def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, model: Any) -> Answers:
     scores = study_scores(model, tasks, exam)
+    maps = ImageMaps(model, scores.scorer, map_questions(tasks))
     return Answers(
         infer=infer_of(model, pack.card, scores.scorer),
         refuse=scores.refuse,
         refuse_stranger=scores.refuse_stranger,
-        result=lambda work: work.result(scores=tuple(scores.rows(work)), withheld=scores.withheld),
+        result=lambda work: work.result(
+            scores=tuple(scores.rows(work)), withheld=scores.withheld, maps=tuple(maps.of_chunk(work))
+        ),
+        asks_where=bool(maps.questions),
         encoder=scores.scorer.encoder,
     )
 

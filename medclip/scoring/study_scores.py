@@ -116,6 +116,8 @@ class StudyScores:
             num_failed = sum(len(item.files) for item in failed)
             exams: dict[tuple[int, ...], ExamFeatures] = {}
             for question in self.tasks:
+                if question.task.rules.placed:  # `medclip.scoring.image_maps` answers these
+                    continue
                 fitting = [i for i in read if self.fits(question, modality, i.body_part, i.kind, stranger=i.stranger)]
                 if not fitting:
                     continue

@@ -288,6 +288,16 @@ class Scorer:
         vectors, scale = self.vectors(question, modality), self._model.logit_scale
         return class_logits(features_ND, vectors, question.task.kind, scale, question.calibration)
 
+    def map_grids(self, row_X: NDArray[np.float32], question: AskedTask) -> NDArray[np.float32]:
+        """Return the map that an image's row of `encoder` holds for a task: float32 [C, rows, columns], above 0 where.
+
+        Args:
+            row_X: Row of `encoder` of one image.
+            question: Task that is answered with a map.
+        """
+        head: Any = self._heads[question.task.name].head
+        return head.grids(row_X[self._columns[question.task.name]])
+
     def study(
         self, features_ND: NDArray[np.float32], question: AskedTask, modality: Modality | None = None
     ) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]:

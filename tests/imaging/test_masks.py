@@ -122,3 +122,18 @@ def test_masks_are_read_from_one_bit_from_bytes_and_from_numbers_of_instances(tm
         assert (read_mask(tmp_path / f"{name}.png", Format.PNG, Settings()) == mask).all(), name
     Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "blurred.jpg", quality=60)
     assert (read_mask(tmp_path / "blurred.jpg", Format.JPEG, Settings()) == mask).mean() > 0.99
+
+
+def test_pixels_that_were_made_square_go_back_to_those_of_the_file() -> None:
+    """A file of 30 x 40 pixels, each twice as high as wide, is decoded to 60 x 40."""
+    at_model = placement(60, 40, 64, "pad")
+    squared = Shown(60, 40, Box(0, 0, 60, 40), (), at_model, stored=(30, 40))
+    mask = np.zeros((30, 40), np.bool_)
+    mask[5:15, 10:30] = True
+    labels = squared.to_model(mask)
+    assert squared.size == (30, 40)
+    shown = (labels == 1).sum() / (labels != OUTSIDE).sum()
+    assert shown == pytest.approx(mask.mean(), abs=0.02)
+    back = squared.to_mask(np.where(labels == 1, 1.0, -1.0).astype(np.float32))
+    assert back.shape == mask.shape
+    assert (back != mask).sum() <= 40  # at most a pixel along the edge

@@ -14,6 +14,7 @@ import medclip
 from medclip import lazy
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.metrics.classification import PARTS
+from medclip.text.vocabulary.find_task import to_yaml
 from medclip.text.vocabulary.load import load_task, parse_task
 from medclip.text.vocabulary.task import VARIABLE
 from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, check_one_answer, kind_named, number_of_class
@@ -124,9 +125,9 @@ def test_the_probability_of_a_class_beside_others_is_the_same_by_the_rule_and_by
 
 
 def test_every_kind_is_measured_by_metrics_that_there_are() -> None:
-    assert {"multiclass", "multilabel", "ordinal", "risk"} == set(TASK_KINDS)
+    assert {"multiclass", "multilabel", "ordinal", "risk", "map"} == set(TASK_KINDS)
     for row in TASK_KINDS.values():
-        assert row.metrics
+        assert row.metrics or row.placed
         assert set(row.metrics) <= set(PARTS)
 
 
@@ -174,9 +175,23 @@ def test_years_alone_make_a_risk() -> None:
     assert np.array_equal(truth, [[0, np.nan], [np.nan, np.nan], [1, 1]], equal_nan=True)
 
 
+def test_structures_make_a_map_that_words_cannot_ask() -> None:
+    task = parse_task(
+        "kind: map\nmodality: endoscopy\nclasses:\n  - {name: polyp, prompts: [polyp]}\n", short_name="polyps"
+    )
+    assert (task.kind, task.has_words, task.rules.independent) == ("map", False, False)
+    assert parse_task(to_yaml(task)) == task
+    with pytest.raises(MedclipError, match="needs classes, the structures that it marks"):
+        parse_task("kind: map\nmodality: endoscopy\n", short_name="polyps")
+    with pytest.raises(MedclipError, match="no templates"):
+        parse_task(
+            "kind: map\nmodality: ct\ntemplates: ['{}']\nclasses:\n  - {name: rib, prompts: [rib]}\n", short_name="ribs"
+        )
+
+
 def test_a_kind_that_is_not_in_the_table_is_refused_with_those_that_are() -> None:
     with pytest.raises(
-        MedclipError, match=r"kind: is 'both', and must be multiclass, multilabel, ordinal or risk"
+        MedclipError, match=r"kind: is 'both', and must be multiclass, multilabel, ordinal, risk or map"
     ) as caught:
         parse_task(f"kind: both\n{GRADES}", short_name="haze")
     assert caught.value.reason is Reason.TABLE_INVALID

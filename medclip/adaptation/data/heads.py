@@ -23,6 +23,7 @@ HEADS = {
     "cocoop": "medclip.adaptation.prompts.cocoop:CoCoOpHead",
     "ranking": "medclip.adaptation.frozen.ranking_adapter:RankingHead",
     "ordinal": "medclip.adaptation.frozen.ordinal:OrdinalHead",
+    "map": "medclip.adaptation.maps.map_head:MapHead",
 }
 """Kind to class. A head of another kind is one file and one line here."""
 ENTRY_POINTS = "medclip.heads"

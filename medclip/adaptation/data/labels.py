@@ -13,7 +13,14 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cells import shown
 from medclip.files.tables.table import Table, number_hint, number_in
 from medclip.shards.writing.table import UNCERTAIN
-from medclip.text.vocabulary.find_task import class_said, find_task, made_of_columns, made_of_values, plain
+from medclip.text.vocabulary.find_task import (
+    class_said,
+    find_task,
+    made_of_columns,
+    made_of_masks,
+    made_of_values,
+    plain,
+)
 from medclip.text.vocabulary.task import Task
 
 PREFIX = "label:"
@@ -23,8 +30,8 @@ _FEWEST_EACH = 2
 _MANY = 12
 _MOST_SHOWN = 20
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-Target = int | tuple[float | None, ...] | None
-"""Class index; or 1, 0 and None for each class; None alone for a row that says nothing."""
+Target = int | tuple[float | None, ...] | Path | None
+"""Class index; or 1, 0 and None for each class; or the file of a mask; None alone for a row that says nothing."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,44 @@ def read_labels(
     if several:
         return _multilabel(table, columns, chosen, modalities, numbers)
     return _multiclass(table, columns, chosen, order, modalities, numbers, patients)
+
+
+def read_masks(
+    table: Table, labels: Sequence[str], base: Path, *, task: Task | str | Path | None, modalities: Sequence[str]
+) -> Labels:
+    """Understand a column that names files of masks.
+
+    Args:
+        table: The rows that are used.
+        labels: The column; a structure is called as it is, where no task says more.
+        base: Folder that relative files are relative to.
+        task: The task of the kind `map`, where it is not made of the column.
+        modalities: Modalities of the images.
+
+    Raises:
+        MedclipError: WRONG_USE for several columns, and for a task of another kind or of several structures;
+            TABLE_INVALID for a column that is not there; NOTHING_TO_DO where no row names a mask.
+    """
+    if len(labels) != 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a map is learned of one column of masks, not of {len(labels)}.",
+            hint="Name one with --label; a structure more is an adaptation more.",
+        )
+    column = table.need(labels[0], "--label names the column of mask files")
+    chosen = made_of_masks(column, modalities) if task is None else find_task(task)
+    if not chosen.rules.placed or len(chosen.classes) != 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the task {chosen.name} is not of the kind map with one structure.",
+            hint="Leave --task out: the structure is then called as the column is.",
+        )
+    cells = [cell.strip() for cell in table.texts(column)]
+    if not any(cells):
+        raise MedclipError(Reason.NOTHING_TO_DO, f"no row names a mask in {column!r}.", where=table.where)
+    empty = cells.count("")
+    notes = (f"Rows without a mask, which are not used: {empty}.",) if empty else ()
+    return Labels(class_text(chosen), tuple(base / cell if cell else None for cell in cells), notes)
 
 
 def _columns(table: Table, labels: Sequence[str]) -> list[str]:

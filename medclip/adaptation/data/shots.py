@@ -131,6 +131,8 @@ def draw_shots(
 
 def _shows_enough(text: ClassText, in_val: Sequence[int], in_train: Sequence[int]) -> bool:
     """Whether settings can be chosen: every class that is learned is there; of findings, one is there and absent."""
+    if text.rules.placed:
+        return False  # nothing is chosen
     if text.rules.one_answer:
         return all(n or not learned for n, learned in zip(in_val, in_train, strict=True))
     return any(present and absent for present, absent in zip(in_val[::2], in_val[1::2], strict=True))
@@ -185,6 +187,8 @@ def _there(unit: LabelledUnit) -> tuple[int, ...]:
 
 
 def _needs(text: ClassText) -> list[_Need]:
+    if text.rules.placed:
+        return [_Need("masks", lambda u: True, (0, 1))]
     if text.rules.one_answer:
         return [_Need(f"class {n}", lambda u, c=c: u.target == c, (c, 1)) for c, n in enumerate(text.names)]
     return [
@@ -253,7 +257,10 @@ def _next(
 
 
 def _need_classes(text: ClassText, units: Sequence[LabelledUnit], train: Sequence[int]) -> None:
-    if text.rules.one_answer:
+    if text.rules.placed:
+        if not train:
+            raise MedclipError(Reason.WRONG_USE, "no patient is left to learn from.", hint="Lower --test-share.")
+    elif text.rules.one_answer:
         present = {units[i].target for i in train}
         missing = [n for c, n in enumerate(text.names) if c not in present]
         if missing:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medclip.adaptation.data.class_text import ClassText
-from medclip.adaptation.data.labels import read_labels
+from medclip.adaptation.data.labels import read_labels, read_masks
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import parse_modality
 from medclip.files.pseudonyms import keyed_hash
@@ -48,9 +48,11 @@ class LabelledUnit:
     split: str | None
     """train, val or test; None where the table does not say."""
     target: int | tuple[float | None, ...]
-    """Class index (multi-class), or 1, 0 and None (not known) for each class (multi-label)."""
+    """Class index (multi-class), or 1, 0 and None (not known) for each class (multi-label); 0 where it has a mask."""
     file: str = ""
     """As the table writes it: what draws are ordered by, so that they depend on no machine and on no key."""
+    mask: Path | None = None
+    """File of its mask, where maps are learned."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class TableSource:
     folder: Path | None = None
     patient: str | None = None
     order: tuple[str, ...] = ()
+    masks: bool = False
+    """Whether the labels are files of masks."""
 
     def read(self, key: bytes, modality: Modality | None = None) -> AdaptTable:
         """Read it.
@@ -91,6 +95,7 @@ class TableSource:
             folder=self.folder,
             patient_from=self.patient,
             order=self.order,
+            masks=self.masks,
             key=key,
         )
 
@@ -109,6 +114,7 @@ def read_adapt_table(
     folder: Path | None = None,
     patient_from: str | None = None,
     order: Sequence[str] = (),
+    masks: bool = False,
     key: bytes,
 ) -> AdaptTable:
     """Read a table of labelled files.
@@ -125,6 +131,7 @@ def read_adapt_table(
             its own.
         order: Values of the column of labels from the lowest step of a scale to the highest; empty where they have no
             order, or the task has it.
+        masks: Whether the labels are one column of mask files, relative as the files are.
         key: Identity key.
 
     Raises:
@@ -164,21 +171,29 @@ def read_adapt_table(
         "Keep one row for each file.",
     )
     modalities = sorted({m for _, _, m, _ in rows})
-    understood = read_labels(
-        used,
-        labels,
-        task=task,
-        order=order,
-        modalities=modalities,
-        numbers=numbers,
-        patients=[patient for _, patient, _, _ in rows],
-    )
+    if masks:
+        understood = read_masks(used, labels, base, task=task, modalities=modalities)
+    else:
+        understood = read_labels(
+            used,
+            labels,
+            task=task,
+            order=order,
+            modalities=modalities,
+            numbers=numbers,
+            patients=[patient for _, patient, _, _ in rows],
+        )
     units = []
     for number, (file, patient, kind, split), target in zip(numbers, rows, understood.targets, strict=True):
         if target is not None:
             _check_modality(understood.text.task, kind, number, where)
             patient = keyed_hash("patient", patient, key)
-            units.append(LabelledUnit(number, base / file, patient, kind, split, target, file))
+            mask = target if isinstance(target, Path) else None
+            units.append(
+                LabelledUnit(
+                    number, base / file, patient, kind, split, 0 if isinstance(target, Path) else target, file, mask
+                )
+            )
     if not units:
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of the table has a label.", where=where)
     left = read.num_rows - len(numbers)

@@ -32,6 +32,11 @@ def takes_tokens(head: Head) -> bool:
     return getattr(head, "takes", "features") == "tokens"
 
 
+def takes_levels(head: Head) -> bool:
+    """Whether a head takes tokens of several depths of the tower."""
+    return bool(getattr(head, "levels", False))
+
+
 class AnsweringModel:
     """A model whose row of an image is its vector, and behind it what heads answer of its tokens.
 
@@ -50,9 +55,12 @@ class AnsweringModel:
         step = batch_size or self.batch_size
         rows = []
         for start in range(0, len(images), step):
-            tokens = self._model.encode_tokens(images[start : start + step], batch_size=step)
-            logits = [head.logits(tokens, self._model) for head in self._heads]  # pyright: ignore[reportArgumentType]
-            rows.append(np.concatenate([tokens.pooled_BD, *logits], axis=1, dtype=np.float32))
+            some, of = images[start : start + step], {}
+            for levels in dict.fromkeys(takes_levels(head) for head in self._heads):
+                of[levels] = self._model.encode_tokens(some, batch_size=step, levels=levels)
+            logits = [head.logits(of[takes_levels(head)], self._model) for head in self._heads]
+            pooled_BD = next(iter(of.values())).pooled_BD
+            rows.append(np.concatenate([pooled_BD, *logits], axis=1, dtype=np.float32))
         return np.concatenate(rows)
 
 
@@ -83,8 +91,8 @@ def columns_of(heads: Mapping[str, tuple[Head, int]], dim: int) -> dict[str, sli
     columns, start = {}, dim
     for task, (head, num_classes) in heads.items():
         if takes_tokens(head):
-            columns[task] = slice(start, start + num_classes)
-            start += num_classes
+            end = start + getattr(head, "num_logits", num_classes)  # of a map those of all places
+            columns[task], start = slice(start, end), end
     return columns
 
 

@@ -33,6 +33,8 @@ class Decoded(NamedTuple):
     were made square."""
     in_colour: bool = False
     """Whether the file shows colours, where `pixels` are but its luma; False where nobody looked."""
+    stored_size: tuple[int, int] | None = None
+    """Rows and columns of the file, where `pixels` have others because they were made square."""
 
 
 class Frames(NamedTuple):
@@ -45,6 +47,7 @@ class Frames(NamedTuple):
     headers: Mapping[str, Any]
     unit: str = "relative"
     spacing_mm: tuple[float, float] | None = None
+    stored_size: tuple[int, int] | None = None
 
 
 def check_size(width: int, height: int, settings: Settings) -> None:

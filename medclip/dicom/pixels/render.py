@@ -77,7 +77,15 @@ def read_dicom(
                 "read_frames many).",
             )
         frames = _read(dataset, stated, settings, mode, [frame or 0])
-    return Decoded(frames.pixels[0], frames.steps, frames.decoder, frames.headers, frames.unit, frames.spacing_mm)
+    return Decoded(
+        frames.pixels[0],
+        frames.steps,
+        frames.decoder,
+        frames.headers,
+        frames.unit,
+        frames.spacing_mm,
+        stored_size=frames.stored_size,
+    )
 
 
 def read_frames(
@@ -155,6 +163,7 @@ def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, fra
         elements = [elements_of(dataset, frame) for frame in frames]
         spacing, ratio = pixel_shape(dataset, header, elements[0].spacing_mm)
         pixels, unit = _made(stored, dataset, header, settings, mode, elements, steps)
+        size = pixels.shape[1:3]
         if mode == "display" and settings.policy.pixels.square_pixels:
             pixels, spacing = make_square(pixels, spacing, ratio, settings, steps)
     except MedclipError:
@@ -163,7 +172,8 @@ def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, fra
         raise MedclipError(Reason.TOO_LARGE, "the image does not fit into memory.") from None
     except Exception:
         raise MedclipError(Reason.CORRUPT, "the DICOM header's pixel description makes no sense.") from None
-    return Frames(pixels, tuple(steps), source.decoder, public_headers(header), unit, spacing)
+    stored_size = None if pixels.shape[1:3] == size else size
+    return Frames(pixels, tuple(steps), source.decoder, public_headers(header), unit, spacing, stored_size)
 
 
 def _made(

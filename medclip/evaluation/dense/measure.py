@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adaptation.maps.decoders import margins, position_margin, train_head
+from medclip.adaptation.maps.feature_maps import FeatureMaps, encode_maps
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.dense.figures import DenseCell, DenseExample, DenseFigures, Less
 from medclip.evaluation.dense.masked_set import MaskedSet, drawn_share, held_out
-from medclip.evaluation.dense.probe import dice_and_iou, margins, position_margin, train_head
-from medclip.evaluation.dense.towers import OTHER, PACK, POSITION, FeatureMaps, encode_maps
+from medclip.evaluation.dense.towers import OTHER, PACK, POSITION
 from medclip.files.temporary_folder import TemporaryFolder
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.statistics.estimate import DECIMALS, Change, Figure
 from medclip.statistics.metrics.classification import numbered
+from medclip.statistics.metrics.masks import dice_and_iou
 from medclip.statistics.resampling.resampled import Resampled, bounded, difference, interval_of
 from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import means
@@ -174,10 +176,9 @@ def _answers(of: FeatureMaps, name: str, chosen: NDArray[np.int64], test: NDArra
 
 
 def _predicted(of: FeatureMaps, number: int, grid: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return a mask of the image's own pixels; what the model was not shown is background."""
     shown = of.images[number].shown
     assert shown is not None
-    return np.nan_to_num(shown.to_image(grid), nan=-1.0) > 0
+    return shown.to_mask(grid)
 
 
 def _score(of: FeatureMaps, number: int, grid: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medclip.adaptation.maps.decoders import VERSION
+from medclip.adaptation.maps.feature_maps import check_grid
 from medclip.errors import MedclipError
 from medclip.evaluation.dense.figures import TITLES, DenseFigures
 from medclip.evaluation.dense.masked_set import MaskedSet
 from medclip.evaluation.dense.measure import Towers, measure_masks
-from medclip.evaluation.dense.probe import VERSION
-from medclip.evaluation.dense.towers import IMAGENET, OTHER, PACK, check_grid, same_tower
+from medclip.evaluation.dense.towers import IMAGENET, OTHER, PACK, same_tower
 from medclip.files.output import digest_of
 from medclip.files.temporary_folder import TemporaryFolder
 from medclip.models.packs.card import training_hashes

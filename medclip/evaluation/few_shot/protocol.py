@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, without_words
+from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, of_labels, without_words
 from medclip.errors import MedclipError, Reason
 from medclip.files.key_value import key_value, read_value
 
@@ -182,12 +182,12 @@ def make_protocol(
             option that cannot be read, or counts below one.
     """
     methods, shots, seeds = design.methods, design.shots, design.seeds
-    every = [m.name for m in METHODS.values() if not (design.quick and m.trains_towers) and ordered >= m.of_steps]
+    every = [m.name for m in of_labels() if not (design.quick and m.trains_towers) and ordered >= m.of_steps]
     names = every if methods is None else list(methods)
     if not has_text:
         names = [n for n in names if n in without_words(ordered=ordered)] if methods is None else names
-        for name in names:
-            choose_method(parse_variant(name).method, has_text=False)
+    for name in names:
+        choose_method(parse_variant(name).method, has_text=has_text)
     packs = packs or {}
     variants = {v.label: v for v in [*map(parse_variant, names), *packs.values()]}
     chosen = tuple(sorted(set(shots)))

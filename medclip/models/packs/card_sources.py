@@ -23,7 +23,15 @@ Verdict = Literal["holds across sources", "within its source only", "not testabl
 ALL = "all"
 """Key of a task whose classes are measured together."""
 METRIC_TITLES: Mapping[str, str] = MappingProxyType(
-    {"auroc": "AUROC", "macro_auroc": "AUROC, mean over classes", "balanced_accuracy": "balanced accuracy"}
+    {
+        "auroc": "AUROC",
+        "macro_auroc": "AUROC, mean over classes",
+        "balanced_accuracy": "balanced accuracy",
+        "dice": "Dice",
+        "iou": "IoU",
+        "lesion_sensitivity": "lesions hit",
+        "false_alarms": "images with a wrong piece",
+    }
 )
 """Printed names of a card's metrics; of others their keys."""
 NO_TITLES: Mapping[str, str] = MappingProxyType({})

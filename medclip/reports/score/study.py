@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -14,14 +14,14 @@ from medclip.reports.model_card import PrintedCard, modality_title, task_title, 
 from medclip.reports.score.hanging import HangingData, LevelData, collect_hanging, levels
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import STEPS, not_learned
-from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, Ranking, ScoreRow
+from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, MapRow, Ranking, ScoreRow
 from medclip.sample import Kind
 from medclip.text.captions.record import VIEW_TASK
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt, ad_hoc_task
 from medclip.text.vocabulary.task import Task
 from medclip.text.vocabulary.task_kinds import kind_named
-from medclip.wording import capital, list_of, percent
+from medclip.wording import capital, count, list_of, number, percent
 
 MOST_STUDIES = 5
 """Studies whose answers a terminal has; of more it would be full: the report and the table have them."""
@@ -61,6 +61,24 @@ class Thumbnail:
     """Base64 of a JPEG; empty where it is withheld."""
     mirrored: bool = False
     """It is shown as it hangs, with the chest wall on the right."""
+    outlines: tuple[str, ...] = ()
+    """Base64 of PNGs that lie over it: what was marked."""
+
+
+@dataclass(frozen=True)
+class MapData:
+    """What was marked in one image."""
+
+    title: str
+    image: str
+    """Label of the image; empty where the study has one only."""
+    share: float
+    area: str
+    """In square millimetres; empty where the file states no spacing."""
+    num_pieces: int
+    unseen: float
+    file: str
+    """Its PNG, relative to the page."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +162,7 @@ class StudyData:
     """It is of ECGs, whose thumbnails are sheets of twelve leads."""
     note: str = ""
     """What is wrong with its ECGs or stands out."""
+    maps: tuple[MapData, ...] = ()
 
 
 def file_label(row: FileRow, show_paths: bool) -> str:
@@ -178,7 +197,7 @@ def collect_study(
     files, scores = ledger.files_of(key), ledger.scores_of(key)
     sorting = [] if sort_by is None else [score for score in scores if score.task == sort_by.task]
     chosen = [score for score in sorting if sort_by and score.class_ in sort_by.classes]
-    exam, thumbnails = ledger.exam_of(key), []
+    exam, thumbnails, marked = ledger.exam_of(key), [], list(ledger.map_images(key))
     labels = {row.row: file_label(row, show_paths) for row in files}
     hanging = collect_hanging(ledger, exam, labels)
     columns = () if hanging is None else hanging.columns
@@ -186,16 +205,19 @@ def collect_study(
         kept = ledger.thumbnail(row.row)
         if kept is not None:  # of files that are read together the first has it
             data = base64.b64encode(kept.thumbnail).decode()
-            thumbnails.append(Thumbnail(_image_label(row, show_paths), data))
+            outlines = tuple(base64.b64encode(o).decode() for one, _, o in marked if one.row == row.row and o)
+            thumbnails.append(Thumbnail(_image_label(row, show_paths), data, outlines=outlines if data else ()))
     paths = [printable(row.path) for row in files] if show_paths else []
     return StudyData(
         number=number,
         key=key,
-        modality=modality_title(scores[0].modality),
+        modality=modality_title(scores[0].modality if scores else str(files[0].modality)),
         modality_note=_modality_note(files),
         grouping=_GROUPING.get(files[0].grouping or "", files[0].grouping or ""),
-        num_images=max(score.num_images for score in scores),
-        failed_note=_failed_note(len(files), scores[0].num_failed, ledger.files_of(key, "failed"), show_paths),
+        num_images=max((score.num_images for score in scores), default=len(files)),
+        failed_note=_failed_note(
+            len(files), scores[0].num_failed if scores else 0, ledger.files_of(key, "failed"), show_paths
+        ),
         thumbnails=tuple(thumbnails),
         without_image="" if thumbnails or hanging is not None else _files_label(files, show_paths),
         num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
@@ -217,11 +239,26 @@ def collect_study(
         ),
         hanging=hanging,
         is_record=all(row.kind == Kind.SIGNAL for row in files),
-        note=_flags_in_words(scores[0].note),
+        note=_flags_in_words(scores[0].note if scores else None),
+        maps=tuple(_map(one, tasks, card, labels if len(files) > 1 else {}) for one, _, _ in marked),
         rows=ranges([row.row for row in files]),
         files=list_of(paths, most=NAMED_FILES),
         sorted_by=sort_by.value_of({one.class_: one.probability for one in chosen}) if sort_by else None,
         sorted_caution=next((one.caution for one in chosen if one.caution), ""),
+    )
+
+
+def _map(row: MapRow, tasks: Mapping[str, Task], card: PrintedCard, labels: Mapping[int, str]) -> MapData:
+    title, classes = class_titles(tasks.get(row.task), row.task, card)
+    name = class_title(classes, row.class_)
+    return MapData(
+        title=title if title == name else f"{title}: {name}",
+        image=labels.get(row.row, ""),
+        share=row.share,
+        area="" if row.area_mm2 is None else f"{number(round(row.area_mm2))} mm²",
+        num_pieces=row.num_pieces,
+        unseen=row.unseen,
+        file=row.map,
     )
 
 
@@ -463,6 +500,7 @@ def _answers_of(study: StudyData) -> dict[str, Any]:
         "files": study.files or numbered,
         "note": " ".join(filter(None, (study.note, study.failed_note))) or None,
         "answers": [row for task in study.tasks for row in _answers(task)],
+        "maps": [asdict(one) for one in study.maps],
     }
 
 
@@ -499,7 +537,12 @@ def answer_lines(study: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
           View: PA 80 % · AUROC 0.9 False
     """
     note = f" · {study['note']}" if study["note"] else ""
+    maps = [
+        f"  {one['title']}: {100 * one['share']:.1f} % of the image marked, in {count(one['num_pieces'], 'piece')}"
+        for one in study.get("maps", ())
+    ]
     yield f"Study {study['number']}: {study['modality']}, {study['files']}{note}", False
+    yield from ((line, False) for line in maps)
     before = ""
     for row in study["answers"]:
         figure = row["figure"] if row["task_title"] != before else None  # once for all classes of a task

@@ -17,7 +17,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.output import disk_error, in_use
-from medclip.runs.rows import ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import ExamRow, FileRow, MapImage, MapRow, ScoreRow, Thumbnail, UnitRow
 
 ELSEWHERE = "Name another folder."
 _NO_ROOM_BYTES = 1_000_000
@@ -154,16 +154,17 @@ class Database:
                 raise
 
 
-FORMAT = 12
+FORMAT = 13
 """Raised when columns change."""
-BY_FILE = ("files", "thumbnails", "units")
+BY_FILE = ("files", "thumbnails", "units", "maps", "map_images")
 """Tables whose rows have the number of a file."""
 BY_STUDY = ("scores", "exams", "results")
 """Tables whose rows have the key of a study: they go when it is scored anew."""
-PLACED = ("scores", "exams")
-"""Those of them whose rows have a place in their study."""
+PLACED = ("scores", "exams", "maps", "map_images")
+"""Tables whose rows have a place: in their study, or among those that were written with them."""
 COMPUTED = ("files", "num_files", "note")
-NAMED = ("file",)
+NAMED = ("file", "map")
+"""Columns that name files, whose names may change until the tables are written."""
 
 
 def make_tables(db: Database) -> None:
@@ -179,6 +180,8 @@ def make_tables(db: Database) -> None:
             f"files ({_columns(FileRow, key='row')})",
             f"scores (place INTEGER NOT NULL, {_columns(ScoreRow, without=COMPUTED)})",
             f"exams (place INTEGER NOT NULL, {_columns(ExamRow, without=NAMED)})",
+            f"maps (place INTEGER NOT NULL, {_columns(MapRow, without=NAMED)})",
+            f"map_images (place INTEGER NOT NULL, {_columns(MapImage)})",
             f"thumbnails ({_columns(Thumbnail, key='row')})",
             f"units ({_columns(UnitRow, key='row')})",
             "numbers (id INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
@@ -192,6 +195,8 @@ def make_tables(db: Database) -> None:
             ("files", "study, status, reason"),  # counts read it alone: a row has a kilobyte, and there may be millions
             ("scores", "study"),
             ("exams", "study"),
+            ("maps", "row"),
+            ("map_images", "row"),
             ("numbers", "row"),
         )
         for index, column in indexed:

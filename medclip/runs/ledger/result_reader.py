@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from medclip.runs.ledger.database import COMPUTED, Database, column_name
-from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, Ranking, ScoreRow, Thumbnail, note_of
+from medclip.runs.rows import NAMED_FILES, ExamRow, FileRow, MapRow, Ranking, ScoreRow, Thumbnail, map_name, note_of
 from medclip.sample import Kind
 
 _Named = tuple[str, int, str | None]
@@ -31,6 +31,11 @@ _EXAM_NAMES = ", ".join(
 _SELECT_EXAMS = (
     f"SELECT {_EXAM_NAMES} FROM exams e LEFT JOIN files f ON f.row = e.row LEFT JOIN numbers n ON n.id = e.row"  # noqa: S608 - names of our own fields
 )
+_MAP_NAMES = ", ".join(
+    {"row": "n.row", "file": "f.path", "map": "''"}.get(field.name, f"m.{column_name(field.name)}")
+    for field in fields(MapRow)
+)
+_SELECT_MAPS = f"SELECT {_MAP_NAMES} FROM maps m JOIN files f ON f.row = m.row JOIN numbers n ON n.id = m.row"  # noqa: S608 - names of our own fields
 _SELECT_UNITS = (
     "SELECT n.row, f.study, u.grouped, u.patient, f.modality, f.kind, u.sha256, u.features, f.laterality, f.view, "
     "u.body_part, f.headers, u.burned_in, u.stranger, i.row, u.look FROM units u JOIN files f ON f.row = u.row "
@@ -99,6 +104,20 @@ class ResultReader:
         query = f"{_SELECT_EXAMS} WHERE e.study = ? ORDER BY place"
         return [ExamRow(*values) for values in self._db.execute(query, (study,))]
 
+    def maps(self) -> Iterator[MapRow]:
+        """Yield every row of a map, in the order of files."""
+        return map(_map_row, self._db.execute(f"{_SELECT_MAPS} ORDER BY n.row, m.place"))
+
+    def map_images(self, study: str | None = None) -> Iterator[tuple[MapRow, bytes, bytes]]:
+        """Yield rows of maps with their PNG and their outline, in the order of files; all, or those of a study."""
+        query = (
+            f"SELECT {_MAP_NAMES}, i.png, i.outline FROM maps m JOIN files f ON f.row = m.row "  # noqa: S608 - our own
+            "JOIN numbers n ON n.id = m.row JOIN map_images i ON (i.row, i.task, i.class) = (m.row, m.task, m.class) "
+            "WHERE ?1 IS NULL OR m.study = ?1 ORDER BY n.row, m.place"
+        )
+        for *values, png, outline in self._db.execute(query, (study,)):
+            yield _map_row(values), png, outline
+
     def files_of(self, study: str, status: str = "scored") -> list[FileRow]:
         """Return the files of one study that ended alike."""
         query = f"{_SELECT_FILES} WHERE f.study = ? AND f.status = ? ORDER BY n.row"
@@ -114,8 +133,8 @@ class ResultReader:
         """
         query = (
             "SELECT study FROM files f JOIN numbers n ON n.id = f.row WHERE status = 'scored' AND study IN "  # noqa: S608
-            f"(SELECT study FROM scores) GROUP BY study ORDER BY (SELECT {_RANKED} FROM {_RANKED_SCORES} "
-            "AND s.study = f.study) DESC, MIN(n.row) LIMIT ?3"
+            "(SELECT study FROM scores UNION SELECT study FROM maps) GROUP BY study ORDER BY "
+            f"(SELECT {_RANKED} FROM {_RANKED_SCORES} AND s.study = f.study) DESC, MIN(n.row) LIMIT ?3"
         )
         return [row[0] for row in self._db.execute(query, (*_ranked_by(by), limit))]
 
@@ -211,6 +230,11 @@ class ResultReader:
 
 def _file_row(values: tuple[Any, ...]) -> FileRow:
     return FileRow(*values)
+
+
+def _map_row(values: Sequence[Any]) -> MapRow:
+    row = MapRow(*values)
+    return replace(row, map=map_name(row.row, row.task, row.class_))
 
 
 def _score_row(values: tuple[Any, ...], named: _Named) -> ScoreRow:

@@ -11,7 +11,17 @@ from typing import Any
 from medclip.files.tables.write import batches
 from medclip.runs.ledger.database import BY_FILE, BY_STUDY, COMPUTED, NAMED, PLACED, Database, column_name
 from medclip.runs.ledger.input_rows import ADD_EFFORT, effort_values
-from medclip.runs.rows import DONE_FOR_GOOD, ChunkResult, ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import (
+    DONE_FOR_GOOD,
+    ChunkResult,
+    ExamRow,
+    FileRow,
+    MapImage,
+    MapRow,
+    ScoreRow,
+    Thumbnail,
+    UnitRow,
+)
 
 PACE = "pace"
 """Under which a ledger remembers it."""
@@ -67,6 +77,8 @@ class ResultWriter:
                 files=tuple(row for row in result.files if row.row not in self.settled),
                 thumbnails=tuple(row for row in result.thumbnails if row.row not in self.settled),
                 units=tuple(row for row in result.units if row.row not in self.settled),
+                maps=tuple(row for row in result.maps if row.row not in self.settled),
+                map_images=tuple(row for row in result.map_images if row.row not in self.settled),
             )
         ids = [row.row for row in result.files]
         with self._db.transaction():
@@ -85,6 +97,8 @@ class ResultWriter:
             self._insert("exams", ExamRow, result.exams)
             self._insert("thumbnails", Thumbnail, result.thumbnails)
             self._insert("units", UnitRow, result.units)
+            self._insert("maps", MapRow, result.maps)
+            self._insert("map_images", MapImage, result.map_images)
             self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
             self._db.executemany(
                 f"UPDATE inputs SET {ADD_EFFORT} WHERE id = ?",  # noqa: S608 - names of our own columns
@@ -177,11 +191,11 @@ class ResultWriter:
         self,
         table: str,
         row_type: type,
-        rows: Iterable[FileRow | ScoreRow | ExamRow | Thumbnail | UnitRow],
+        rows: Iterable[FileRow | ScoreRow | ExamRow | Thumbnail | UnitRow | MapRow | MapImage],
         places: Iterator[int] | None = None,
     ) -> None:
         has_place = table in PLACED
-        left_out = {"scores": COMPUTED, "exams": NAMED}.get(table, ())
+        left_out = {"scores": COMPUTED, "exams": NAMED, "maps": NAMED}.get(table, ())
         names = [field.name for field in fields(row_type) if field.name not in left_out]
         columns = ["place"] * has_place + [column_name(name) for name in names]
         marks = ", ".join("?" for _ in columns)

@@ -22,13 +22,15 @@ from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import write_as_csv, write_rows
 from medclip.runs.ledger.ledger import Ledger
-from medclip.runs.rows import NAMED_FILES, ChunkResult, ExamRow, FileRow, ScoreRow, note_of
+from medclip.runs.rows import MAPS, NAMED_FILES, ChunkResult, ExamRow, FileRow, MapRow, ScoreRow, note_of
 
 FILES = "files.parquet"
 SCORES = "scores.parquet"
 EXAM_SCORES = "exam_scores.parquet"
 """Only of a run that asks mammography examinations by their views."""
-CSV_OF = {FILES: "files.csv", SCORES: "scores.csv", EXAM_SCORES: "exam_scores.csv"}
+MAP_TABLE = "maps.parquet"
+"""Only of a run that asks where something is; the maps are in the folder `MAPS`."""
+CSV_OF = {FILES: "files.csv", SCORES: "scores.csv", EXAM_SCORES: "exam_scores.csv", MAP_TABLE: "maps.csv"}
 """The same tables for spreadsheets, where they are asked for."""
 RUN = "run.json"
 REPORT = "report.html"
@@ -39,7 +41,7 @@ EMBED = "embed"
 """What the identity of a run of `medclip embed` names as its command."""
 EMBEDDED = "embedded"
 """Status of a file in a folder of embeddings, where a scoring run has "scored"."""
-_TABLES = (FILES, SCORES, EXAM_SCORES)
+_TABLES = (FILES, SCORES, EXAM_SCORES, MAP_TABLE)
 _PAGE = re.compile(r"report(-([1-9]\d*|search))?\.html")
 
 
@@ -59,7 +61,18 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
     if run["options"].get("exam"):
         write_rows(folder / EXAM_SCORES, ExamRow, ledger.exams())
+    if run["options"].get("maps"):
+        _write_maps(ledger, folder)
     write_run(folder, run, ledger.counts())
+
+
+def _write_maps(ledger: Ledger, folder: Path) -> None:
+    """Write the table of maps, and each map as a PNG."""
+    with disk_errors(folder):
+        shutil.rmtree(folder / MAPS, ignore_errors=True)
+    for row, png, _ in ledger.map_images():
+        write_file(folder / row.map, png)
+    write_rows(folder / MAP_TABLE, MapRow, ledger.maps())
 
 
 def write_csv_tables(folder: Path) -> None:
@@ -94,7 +107,8 @@ def output_files(folder: Path) -> list[str]:
 
     Those that say that the others are complete come last: run.json is the last of all.
     """
-    images = sorted(path.relative_to(folder).as_posix() for path in (folder / REPORT_IMAGES).rglob("*"))
+    below = (path for name in (REPORT_IMAGES, MAPS) for path in (folder / name).rglob("*"))
+    images = sorted(path.relative_to(folder).as_posix() for path in below)
     names = (*_TABLES, *CSV_OF.values(), *EMBEDDING_TABLES, *images, *report_files(folder), NOTE, RUN)
     return [name for name in names if (folder / name).is_file()]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.result import Result
-from medclip.runs.outputs.results import EXAM_SCORES, FILES, REPORT, RUN, SCORES
+from medclip.runs.outputs.results import EXAM_SCORES, FILES, MAP_TABLE, REPORT, RUN, SCORES
 from medclip.text.vocabulary.own_words import AD_HOC
 
 if TYPE_CHECKING:
@@ -142,6 +142,12 @@ class ScoreRun(Result):
             return self._tables.get("exam_scores")
         path = self.folder / EXAM_SCORES
         return _read(path) if path.exists() else None
+
+    @property
+    def maps(self) -> pyarrow.Table | None:
+        """One row per image, task and structure, with the file of its map; None where no task asks for maps."""
+        path = self.folder / MAP_TABLE
+        return _read(path) if self._tables is None and path.exists() else None
 
     @property
     def table_rows_elsewhere(self) -> int:

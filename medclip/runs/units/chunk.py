@@ -31,7 +31,7 @@ from medclip.models.prototypes.home_images import home_distances
 from medclip.models.prototypes.open_set import typical
 from medclip.progress import Progress
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit
-from medclip.runs.rows import ChunkResult, ExamRow, FileRow, ScoreRow, Thumbnail, UnitRow
+from medclip.runs.rows import ChunkResult, ExamRow, FileRow, MapImage, MapRow, ScoreRow, Thumbnail, UnitRow
 from medclip.runs.units.problems import (
     guess_problem,
     in_colour,
@@ -68,6 +68,8 @@ class Answers:
     """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
     result: Callable[[ChunkWork], ChunkResult]
     """Makes what the ledger keeps of a finished chunk."""
+    asks_where: bool = False
+    """Whether maps are asked for, which need to know where the model is shown what."""
     encoder: Any = None
     """What encodes units in the place of the model: rows of its vectors, and answers behind them; None: the model."""
 
@@ -111,7 +113,8 @@ class Context:
 
     def job(self, item: Item) -> tuple[Any, ...]:
         """Return the arguments of one reading."""
-        return item.source_of_unit(), item.modality, self.model.preprocess, self.settings, self.looks, self.thumbnails
+        wishes = (self.looks, self.thumbnails, self.answers.asks_where)
+        return item.source_of_unit(), item.modality, self.model.preprocess, self.settings, *wishes
 
     def unread(self, item: Item) -> Problem | None:
         """Return why a unit's pixels are not even read: nothing could be done with them."""
@@ -268,6 +271,7 @@ class ChunkWork:
         scores: Sequence[ScoreRow | ExamRow] = (),
         units: Sequence[UnitRow] = (),
         withheld: Withheld = lambda modality, body_part, kind, is_stranger: None,
+        maps: Sequence[tuple[MapRow, MapImage]] = (),
     ) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
 
@@ -275,6 +279,7 @@ class ChunkWork:
             scores: The rows that were made of its studies, and of the views of those that are examinations.
             units: The rows that were made of its units.
             withheld: Function that returns what of the run a unit was not asked although it was scored, and why.
+            maps: The maps of its images.
         """
         keys = self.study_keys()
         files = tuple(
@@ -290,7 +295,10 @@ class ChunkWork:
         studies = tuple(row for row in scores if isinstance(row, ScoreRow))
         exams = tuple(row for row in scores if isinstance(row, ExamRow))
         efforts = tuple((file.id, effort) for item in self.items for file, effort in item.efforts())
-        return ChunkResult(files, studies, thumbnails, self.chunk.plan.state, tuple(units), exams, efforts)
+        of_maps, images = (tuple(part) for part in zip(*maps, strict=True)) if maps else ((), ())
+        return ChunkResult(
+            files, studies, thumbnails, self.chunk.plan.state, tuple(units), exams, efforts, of_maps, images
+        )
 
     def _read_copies(self, encoder: _Encoder) -> None:
         """Have a copy count where the image that it copies cannot be read; only decoders know what is cut."""

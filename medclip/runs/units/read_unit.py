@@ -19,13 +19,15 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
 from medclip.files.tables.cells import iso_week
+from medclip.sample import Kind
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
     from medclip.dicom.header.read import DicomHeader
     from medclip.imaging.geometry import Placement
+    from medclip.imaging.masks import Shown
     from medclip.models.inputs.preprocess import Images, Preprocess
-    from medclip.sample import Modality, Sample, Stamp
+    from medclip.sample import Modality, Sample, Stamp, View
     from medclip.settings import Settings
 
 
@@ -64,6 +66,10 @@ class Reading:
     states one."""
     look: bytes = b""
     """What the image is known again by (`medclip.imaging.perceptual_hash`), where that is asked for."""
+    shown: tuple[Shown, ...] = ()
+    """Where each view lies in what the model is shown, from its file on; where that is asked for."""
+    spacing_mm: tuple[float, float] | None = None
+    """Row and column spacing of the first view's pixels, where its file states one."""
 
 
 def inspect(path: Path, settings: Settings, hashed: tuple[Stamp, str] | None) -> FileFacts:
@@ -102,6 +108,7 @@ def read(
     settings: Settings,
     look: bool = False,
     small: bool = True,
+    where_shown: bool = False,
 ) -> Reading:
     """Read one unit through the adapter of its modality and bring it to the model's size.
 
@@ -112,6 +119,7 @@ def read(
         settings: Limits.
         look: Whether to keep what the image is known again by, too: some milliseconds.
         small: Whether to draw an ECG's small sheet, which takes three times as long as reading it.
+        where_shown: Whether to keep where each view lies in what the model is shown, for maps.
 
     Raises:
         MedclipError: Whatever the adapter refuses, or a model of volumes or ECGs; CHANGED where a file is not the one
@@ -143,6 +151,7 @@ def read(
     if preprocess.volume is not None:  # of clips the middle of the middle one, which is square
         seen = pixels[len(pixels) // 2][preprocess.volume.num_frames // 2]
         where = preprocess.placement(*seen.shape[:2])
+    shown = tuple(_shown(view, preprocess) for view in images) if where_shown and source.kind is Kind.IMAGE else ()
     known_by = None
     if look and modality is not None:
         known_by = look_of_views(pixels) if preprocess.shows_all else look_of(to_uint8(images[len(images) // 2]))
@@ -158,7 +167,17 @@ def read(
         view=first.position,
         coloured=first.in_colour or (modality is None and has_colours(to_uint8(first))),
         look=known_by.to_bytes() if known_by is not None else b"",
+        shown=shown,
+        spacing_mm=first.spacing_mm,
     )
+
+
+def _shown(view: View, preprocess: Preprocess) -> Shown:
+    """Return where a view lies in what the model is shown."""
+    from medclip.imaging.masks import shown_of
+
+    size = view.stored_size or view.part_of or view.pixels.shape[:2]
+    return shown_of(view, size, preprocess.placement(*view.pixels.shape[:2]))
 
 
 def _reading(sample: Sample, source: Source, pixels: Images, small: bytes) -> Reading:

@@ -75,6 +75,12 @@ def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
     return _made(columns[0] if len(columns) == 1 else "findings", "multilabel", modalities, classes)
 
 
+def made_of_masks(column: str, modalities: Sequence[str]) -> Task:
+    """Make a task of a column that names files of masks: one structure, called as the column is."""
+    wording = _words(column, "structure")
+    return _made(column, "map", modalities, [_class(key_of(wording) or "structure", wording)])
+
+
 def class_said(task: Task, value: str) -> TaskClass | None:
     """Find the class that a cell or a column's name means: by its name, title, SCP-ECG code or one of its wordings."""
     meant = plain(value)
@@ -118,7 +124,7 @@ def to_yaml(task: Task) -> str:
             if v not in ((), *_LEFT_OUT) and (k not in unsaid or v != unsaid[k])
         }
 
-    classes = [bare(c) for c in asdict(task)["classes"] if task.has_words]
+    classes = [bare(c) for c in asdict(task)["classes"] if not task.rules.timed]
     mapping = bare({**asdict(task), "modalities": tuple(str(m) for m in task.modalities), "classes": ()})
     mapping |= {"modalities": mapping.get("modalities", []), "classes": classes}
     return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)

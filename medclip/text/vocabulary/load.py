@@ -92,7 +92,7 @@ def filled(values: Any, name: str) -> Any:
     rules = TASK_KINDS.get(task["kind"]) if isinstance(task.get("kind"), str) else None
     task.setdefault("name", name)
     task.setdefault("title", _words(task["name"]).capitalize())
-    if "templates" not in task and not (rules is not None and rules.timed):
+    if "templates" not in task and not (rules is not None and (rules.timed or rules.placed)):
         task["templates"] = ["{}", *_templates(task.get("modalities"))]
     if isinstance(task.get("classes"), list):
         several = rules is not None and rules.independent

@@ -94,8 +94,8 @@ class Task:
 
     @property
     def has_words(self) -> bool:
-        """Whether the question can be asked in words; a risk is asked of a trained head only."""
-        return not self.rules.timed
+        """Whether the question can be asked in words; a risk and a map are asked of a trained head only."""
+        return not (self.rules.timed or self.rules.placed)
 
     @property
     def rules(self) -> TaskKind:

@@ -43,6 +43,8 @@ class TaskKind:
     """Of an image one class alone is true, whose name is the label."""
     timed: bool = False
     """Its classes are years by which an event has happened: words cannot ask that, a trained head can."""
+    placed: bool = False
+    """Its answer is a map of the image: words cannot ask that, a trained head can, and no study has one probability."""
     rivals: Target | None = None
     """(logits [S, C − 1] of the other classes): returns what a class competes with, so that its probability is
     1 / (1 + exp(rivals − logit)); None where no such rule is known, and `probabilities` is asked instead."""
@@ -55,7 +57,7 @@ class TaskKind:
     @property
     def independent(self) -> bool:
         """Whether each class is there or not, whatever is true of others: it is asked against its opposite."""
-        return not self.one_answer and not self.timed
+        return not (self.one_answer or self.timed or self.placed)
 
     def probabilities_of(self, logits_NC: NDArray[np.floating]) -> Any:
         """Turn logits into probabilities of the same type, [N, C]."""
@@ -217,6 +219,15 @@ def check_years(file: Any) -> None:
     _has_no_order(file)
 
 
+def check_structures(file: Any) -> None:
+    """Refuse lacking structures, and words."""
+    if not file.classes:
+        raise ValueError(f"a {file.kind} task needs classes, the structures that it marks")
+    if file.templates or file.none_prompts or file.horizons_years or any(c.negative_prompts for c in file.classes):
+        raise ValueError(f"a {file.kind} task is asked of a head, not of words: it has no templates and no denials")
+    _has_no_order(file)
+
+
 def _needs_words(file: Any) -> None:
     if file.horizons_years:
         raise ValueError("horizons_years belongs to risk tasks")
@@ -268,6 +279,15 @@ _ROWS: dict[str, TaskKind] = {
         timed=True,
         rivals=nothing_else,
         keys=("horizons_years",),
+    ),
+    "map": TaskKind(
+        "where in the image each of some structures is",
+        sigmoid_of_each,
+        each_class,
+        check_structures,
+        metrics=(),
+        labels="a column that names files of masks",
+        placed=True,
     ),
 }
 TASK_KINDS = Table("medclip.task_kinds", _ROWS)

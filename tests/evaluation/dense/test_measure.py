@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medclip.adaptation.maps.decoders import position_margin
 from medclip.evaluation.dense.measure import Towers, _answers, _figures, _mean
-from medclip.evaluation.dense.probe import position_margin
 from medclip.evaluation.dense.towers import PACK, POSITION
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights

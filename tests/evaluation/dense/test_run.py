@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import medclip
+from medclip.adaptation.maps import decoders
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.dense import probe
 from medclip.evaluation.dense import run as dense_run
 from medclip.evaluation.zero_shot.suite import load_suite
 from tests.kits.scoring import every_way, make_pack
@@ -70,7 +70,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(pack: Path, place: Path, tmp_path_factory: pytest.TempPathFactory) -> medclip.SuiteResult:
     out = tmp_path_factory.mktemp("out") / "dense"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "STEPS", 40)
+        patch.setattr(decoders, "STEPS", 40)
         return medclip.evaluate(place, model=pack, suite=place / "suite.yaml", out=out, **QUICK)
 
 

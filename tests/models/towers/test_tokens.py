@@ -18,7 +18,7 @@ from medclip.models.model import Model
 from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.merging_tower import pitome_tower, tome_tower
-from medclip.models.towers.tokens import Tokens, image_tokens, text_tokens, unpack_batch
+from medclip.models.towers.tokens import Tokens, image_tokens, level_tokens, text_tokens, unpack_batch
 from medclip.text.tokenizers.tokenizer import train_tokenizer
 
 TEXTS = {"vocab_size": 300, "context_length": 8, "embed_dim": 16, "text_width": 16, "text_heads": 2, "text_layers": 1}
@@ -166,6 +166,38 @@ def test_tokens_pooled_as_the_tower_does_are_its_vectors_and_each_has_its_place(
     assert seen.mask_BL.dtype == torch.bool
     assert seen.mask_BL.shape == seen.tokens_BLD.shape[:2]
     assert image_tokens(visual, inputs, pool=False).pooled_BD.shape == (2, 0)
+
+
+LEVELS: dict[str, tuple[tuple[int, ...], int]] = {  # grid and channels of all depths together
+    "timm ViT, mean": ((10, 10), 4 * 64),
+    "timm ViT, class token": ((10, 10), 4 * 64),
+    "timm ViT, attention": ((2, 2), 4 * 768),
+    "timm convolutional": ((8, 8), 32 + 48 + 64),
+    "timm windows, channels last": ((28, 28), 192 + 384 + 768),
+    "open_clip ViT": ((4, 4), 2 * 32),
+    "open_clip ViT, mean, norm behind": ((4, 4), 2 * 32),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@torch.inference_mode()
+def test_tokens_of_several_depths_have_the_finest_grid_and_the_same_vectors(name: str):
+    vision_cfg, words, shape, _, _ = TOWERS[name]
+    visual, inputs = clip_of(vision_cfg, words).visual, inputs_of(shape)
+    seen = level_tokens(visual, inputs)
+    torch.testing.assert_close(seen.pooled_BD, visual(inputs))
+    assert (seen.grid, seen.tokens_BLD.shape[2]) == LEVELS[name]
+    assert seen.tokens_BLD.shape[1] == math.prod(LEVELS[name][0])
+    moved = inputs.clone()
+    moved[:, :, : shape[1] // 4, : shape[2] // 4] += 3
+    changed = (level_tokens(visual, moved).tokens_BLD - seen.tokens_BLD).abs().mean(dim=(0, 2)).view(*LEVELS[name][0])
+    assert changed[0, 0] > 1.2 * changed[-1, -1]  # a token is of its own place
+
+
+def test_a_tower_without_depths_is_refused():
+    with pytest.raises(MedclipError, match="maps of several depths") as refused:
+        level_tokens(nn.Linear(2, 2), torch.zeros(1, 2))
+    assert refused.value.reason is Reason.NOT_SUPPORTED_YET
 
 
 @pytest.mark.parametrize("name", TOWERS)

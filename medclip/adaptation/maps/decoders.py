@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medclip.imaging.masks import OUTSIDE
+from medclip.statistics.metrics.masks import dice_and_iou
 
 STEPS = 150
 BATCH = 16
@@ -48,7 +49,12 @@ def segmentation_loss(logits_B2HW: Tensor, labels_BHW: Tensor) -> Tensor:
 
 
 def train_head(
-    maps_NDhw: NDArray[np.float32], labels_NLL: NDArray[np.uint8], rows: NDArray[np.int64], *, seed: int
+    maps_NDhw: NDArray[np.float32],
+    labels_NLL: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    *,
+    seed: int,
+    steps: int | None = None,
 ) -> Head:
     """Learn a head.
 
@@ -57,10 +63,12 @@ def train_head(
         labels_NLL: Masks on the model's side, see `FeatureMaps.labels`.
         rows: Images that are learned from.
         seed: Seed of the weights and of the order of images.
+        steps: Number of steps; `STEPS` where None.
 
     Returns:
         The head, in eval mode.
     """
+    steps = STEPS if steps is None else steps
     generator = torch.Generator().manual_seed(seed)
     head = Head(maps_NDhw.shape[1])
     bound = maps_NDhw.shape[1] ** -0.5
@@ -68,11 +76,11 @@ def train_head(
         for parameter in head[1].parameters():
             parameter.uniform_(-bound, bound, generator=generator)
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE * bound, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     size = labels_NLL.shape[1:]
     waiting = np.zeros(0, np.int64)
     with torch.enable_grad():
-        for _ in range(STEPS):
+        for _ in range(steps):
             if len(waiting) < min(BATCH, len(rows)):
                 order = torch.randperm(len(rows), generator=generator).numpy()
                 waiting = np.concatenate([waiting, rows[order]])
@@ -110,15 +118,3 @@ def position_margin(labels_KLL: NDArray[np.uint8]) -> NDArray[np.float32]:
     mean = marked.sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
     dices = [np.mean([dice_and_iou(mean > t, m)[0] for m in marked]) for t in _THRESHOLDS]
     return (mean - _THRESHOLDS[int(np.argmax(dices))]).astype(np.float32)
-
-
-def dice_and_iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return Dice and intersection over union of two masks; both are 1 where neither has a pixel.
-
-    Example:
-        >>> dice_and_iou(np.array([True, True, False]), np.array([True, False, False]))
-        (0.6666666666666666, 0.5)
-    """
-    both, either = int((predicted & truth).sum()), int((predicted | truth).sum())
-    total = both + either
-    return (2 * both / total, both / either) if total else (1.0, 1.0)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from medclip.evaluation.dense import probe
-from medclip.evaluation.dense.probe import (
+from medclip.adaptation.maps import decoders
+from medclip.adaptation.maps.decoders import (
     STEPS,
-    dice_and_iou,
     margins,
     position_margin,
     segmentation_loss,
     train_head,
 )
 from medclip.imaging.masks import OUTSIDE
+from medclip.statistics.metrics.masks import dice_and_iou
 
 SIDE = 24
 
@@ -41,7 +41,7 @@ def test_circles_are_learned_from_coordinates_in_less_than_200_steps() -> None:
 
 
 def test_the_same_seed_gives_the_same_head_and_another_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "STEPS", 5)
+    monkeypatch.setattr(decoders, "STEPS", 5)
     maps, labels = circles(6)
     first, again, other = (train_head(maps, labels, np.arange(6), seed=s)[1].weight for s in (1, 1, 2))  # pyright: ignore
     assert torch.equal(first, again)
