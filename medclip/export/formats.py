@@ -31,6 +31,8 @@ class Format:
     """A study without DICOM headers has none."""
     needs_map: bool = False
     """It is of a heat map, which the model draws."""
+    needs_masks: bool = False
+    """It is of what a pack of maps marked, and of no answer."""
     names_earlier: bool = False
     """It names those that it replaces: the target takes files of earlier results, as `earlier`."""
 
@@ -63,6 +65,15 @@ _ROWS: dict[str, Format] = {
         needs_header=True,
         needs_map=True,
         names_earlier=True,
+    ),
+    "seg": Format(
+        "DICOM SEG",
+        "study",
+        "medclip.export.segmentation:segmentation",
+        ".dcm",
+        about="masks of a pack that marks structures, as DICOM segmentations",
+        needs_header=True,
+        needs_masks=True,
     ),
     "fhir-r4b": Format(
         "FHIR R4B", "study", "medclip.export.fhir:fhir_r4b", ".json", names_earlier=True, fhir_version="4"

@@ -33,6 +33,9 @@ NO_UIDS = "a header without UIDs"
 SEVERAL_STUDIES = "files of several DICOM studies"
 SEVERAL_PATIENTS = "files of several patient IDs"
 NO_MAP = "no heat map"
+NO_MASK = "nothing that was asked for as a map"
+SEVERAL_SIZES = "images of several sizes or series, whose masks no one object holds"
+NO_ANSWER = "no answer but maps"
 UNFIT = "a header that cannot be copied"
 UNREAD = "an earlier result cannot be read"
 WAVEFORM = "waveforms, which an image library does not hold"
@@ -184,6 +187,12 @@ def encode_study(
         if form.needs_map and result.drawn is None:
             contents[name] = NO_MAP
             continue
+        if form.needs_masks != bool(result.masks) and (form.needs_masks or not result.answers):
+            contents[name] = NO_MASK if form.needs_masks else NO_ANSWER
+            continue
+        if form.needs_masks and len({_place_of(header) for header in headers.images}) > 1:
+            contents[name] = SEVERAL_SIZES
+            continue
         try:
             replaced = {"earlier": [path.read_bytes() for path in earlier[name]]} if earlier.get(name) else {}
         except OSError:
@@ -194,6 +203,10 @@ def encode_study(
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             contents[name] = UNFIT  # highdicom raises them of headers that break their standard
     return contents
+
+
+def _place_of(header: Dataset) -> tuple[Any, ...]:
+    return str(header.SeriesInstanceUID), header.get("Rows"), header.get("Columns")
 
 
 def _is_waveform(header: Dataset) -> bool:

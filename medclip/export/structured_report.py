@@ -177,8 +177,8 @@ def _group(answer: Answer, images: Sequence[Dataset], result: StudyResult, algor
             uid=hashed_uid("tracking", result.key, answer.task, answer.name, *place),
             identifier=f"{answer.task}:{answer.name}{f', {region.in_words}' if region else ''}",
         ),
-        finding_category=_concept(answer.question),
-        finding_type=_concept(answer.finding),
+        finding_category=coded_concept(answer.question),
+        finding_type=coded_concept(answer.finding),
         algorithm_id=hd.sr.AlgorithmIdentification(
             name=algorithm.name, version=algorithm.version, parameters=parameters, manufacturer="medclip"
         ),
@@ -213,11 +213,12 @@ def _evaluations(answer: Answer) -> Any:
         evaluations.append(hd.sr.QualitativeEvaluation(name=codes.DCM.ImageView, value=getattr(codes.cid4014, view)))
     if answer.decision is not None:
         value = codes.SCT.Positive if answer.decision.is_positive else codes.SCT.Negative
-        evaluations.append(hd.sr.QualitativeEvaluation(name=_concept(DECISION), value=value))
+        evaluations.append(hd.sr.QualitativeEvaluation(name=coded_concept(DECISION), value=value))
     return evaluations or None
 
 
-def _concept(coding: Coding) -> Any:
+def coded_concept(coding: Coding) -> Any:
+    """Return a concept as highdicom takes it."""
     import highdicom as hd
 
     return hd.sr.CodedConcept(value=coding.value, scheme_designator=coding.scheme, meaning=coding.meaning)

@@ -21,7 +21,7 @@ from medclip.models.packs.card_sources import caution_of
 from medclip.models.packs.words import card_cautions, prompt_cautions
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.outputs.score_run import UNLEARNED, Unlearned, not_learned
-from medclip.runs.rows import ChunkResult, ExamRow, FileRow, ScoreRow, note_of
+from medclip.runs.rows import ChunkResult, ExamRow, FileRow, MapRow, ScoreRow, note_of
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import AD_HOC, Prompt
 from medclip.wording import capital
@@ -144,6 +144,17 @@ class DrawnMap:
 
 
 @dataclass(frozen=True)
+class MarkedImage:
+    """What was marked in one image."""
+
+    file: str
+    """As `FileRow.path`."""
+    structure: Coding
+    png: bytes
+    """Mask of the file's own rows and columns."""
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """What is known of one study."""
 
@@ -161,6 +172,8 @@ class StudyResult:
     """As `ScoreRow.note`."""
     drawn: DrawnMap | None = None
     """None where no heat map was asked for, or there is none."""
+    masks: tuple[MarkedImage, ...] = ()
+    """Of its images, where the pack answers with maps."""
 
 
 def algorithm_of(ledger: Ledger) -> Algorithm:
@@ -178,6 +191,8 @@ class StudyRows:
     exams: Sequence[ExamRow]
     files: Sequence[FileRow]
     """Those that were scored, in the order of their names."""
+    maps: Sequence[tuple[MapRow, bytes]] = ()
+    """With the PNG of each."""
 
 
 def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
@@ -188,7 +203,8 @@ def read_result(ledger: Ledger, key: str, card: Any) -> StudyResult:
 
 def rows_of(ledger: Ledger, key: str) -> StudyRows:
     """Return the rows of one study of a complete ledger."""
-    return StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key))
+    maps = [(row, png) for row, png, _ in ledger.map_images(key)]
+    return StudyRows(ledger.scores_of(key), ledger.exam_of(key), ledger.files_of(key), maps)
 
 
 def cautions_of_run(ledger: Ledger, card: Any) -> dict[str, str]:
@@ -209,9 +225,15 @@ def committed_rows(result: ChunkResult) -> Iterator[StudyRows]:
     for file in sorted(result.files, key=lambda file: file.path.encode()):
         if file.status == "scored":
             files.setdefault(file.study, []).append(file)
+    images = {(one.row, one.task, one.class_): one.png for one in result.map_images}
+    maps: dict[str, list[tuple[MapRow, bytes]]] = {}
+    for marked in result.maps:
+        maps.setdefault(marked.study, []).append((marked, images[marked.row, marked.task, marked.class_]))
     for key, of_study in scores.items():
         note = note_of(file.headers for file in files.get(key, ()))
-        yield StudyRows([replace(row, note=note) for row in of_study], exams.get(key, ()), files.get(key, ()))
+        yield StudyRows(
+            [replace(row, note=note) for row in of_study], exams.get(key, ()), files.get(key, ()), maps.get(key, ())
+        )
 
 
 def result_of(
@@ -222,6 +244,10 @@ def result_of(
     `unlearned` are answers that are worth little, of studies of any modality.
     """
     scores, files = rows.scores, rows.files
+    if not scores:  # of a pack that answers with maps alone
+        marked = rows.maps[0][0]
+        masks = _masks(rows, card)
+        return StudyResult(marked.study, marked.patient, marked.modality, (), tuple(files), 0, None, masks=masks)
     first = scores[0]
     of_study = [
         _with_reason(_answer(row, card, row.against, cautions, decision=_decision(row, card)), not_learned(row.caution))
@@ -240,7 +266,18 @@ def result_of(
         tuple(files),
         first.num_failed,
         first.note,
+        masks=_masks(rows, card),
     )
+
+
+def _masks(rows: StudyRows, card: Any) -> tuple[MarkedImage, ...]:
+    names = {file.row: file.path for file in rows.files}
+    marked = []
+    for row, png in rows.maps:
+        _, title, codes = _words(row.task, row.class_, card)
+        structure = coding_of(f"{row.task}:{row.class_}", title or capital(row.class_.replace("_", " ")), codes)
+        marked.append(MarkedImage(names[row.row], structure, png))
+    return tuple(marked)
 
 
 def _with_reason(answer: Answer, reason: str) -> Answer:
