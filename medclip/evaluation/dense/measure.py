@@ -84,7 +84,9 @@ def measure_masks(
         for number, group in enumerate(groups):
             place = Path(folder) / str(number)
             place.mkdir()
-            parts.append(encode_maps(group, rows, str(part.modality), place, settings, progress.step))
+            parts.append(
+                encode_maps(group, rows, str(part.modality), place, settings, progress.step, levels=part.levels)
+            )
         return _measured(towers, masked, parts, num_resamples, settings, progress)
 
 
@@ -137,6 +139,7 @@ def _measured(
     model = towers.models[PACK]
     grid = next(iter(first.maps.values())).shape[2:]
     notes = [part.note] if part.note else []
+    notes += ["The head reads maps of several depths."] if part.levels else []
     notes += [f"Not read: {by_reason(counts)}."] if counts else []
     figures = DenseFigures(
         id=part.id,

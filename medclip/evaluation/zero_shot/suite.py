@@ -242,6 +242,8 @@ class MasksFile(_Part):
     """Shares of the training images whose masks are learned from, in rising order."""
     seeds: int = Field(default=3, ge=1, le=20)
     """Draws of these images, each with weights of its own to start from."""
+    levels: bool = False
+    """Whether a head reads maps of several depths of the tower (hypercolumns), or the last alone."""
     note: str = ""
     """What a reader of the figures must know."""
 
