@@ -220,6 +220,12 @@ def score_named(tasks: Sequence[AskedTask], sort_by: str) -> Ranking:
             f"studies cannot be sorted by {name!r}, which is no task of this run.",
             hint=f"Did you mean {' or '.join(map(repr, classes))}?" if classes else hint,
         )
+    if question.task.rules.placed:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the task {name} is answered with maps, which studies cannot be sorted by.",
+            hint="Sort the table maps.parquet by its share or its area.",
+        )
     if not colon and len(question.names) == 1:
         return Ranking(name, question.names)
     if not colon and len(question.steps) > 1:

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 import medclip
+from medclip.errors import MedclipError
 from medclip.imaging.geometry import Box, Placement
 from medclip.imaging.masks import Shown
 from medclip.runs.ledger.ledger import Ledger
@@ -138,3 +139,12 @@ def test_pieces_that_touch_at_a_corner_are_one() -> None:
     mask = np.zeros((6, 6), np.bool_)
     mask[0, 0] = mask[1, 1] = mask[5, 5] = True
     assert num_pieces(mask) == 2
+
+
+def test_what_needs_one_probability_a_study_refuses_maps(run: medclip.ScoreRun, pack: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="answered with maps"):
+        medclip.runs.report(run.folder, sort_by="square")
+    write_squares(tmp_path / "in", 2)
+    embedded = medclip.embed(tmp_path / "in", model=pack, out=tmp_path / "vectors", **QUICK)
+    with pytest.raises(MedclipError, match="takes tokens of images"):
+        medclip.score(embedded.folder, model=pack, task=["square"], out=tmp_path / "out")
