@@ -22,7 +22,7 @@ from medclip.models.packs.card import training_hashes, training_patients
 from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest, read_config
 from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
-from medclip.models.towers.table import architecture_of
+from medclip.models.towers.table import TOWERS, architecture_of, tower_named
 from medclip.pairs.agreement import Agreement, measure_agreement
 from medclip.pairs.reinforcement import Reinforcing, reinforce
 from medclip.progress import Progress, Silent
@@ -35,6 +35,8 @@ from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+    from medclip.models.packs.card import Card
+    from medclip.sample import Modality
     from medclip.settings import Settings
 
 NOTE, WHAT = "distil.json", "distillation"
@@ -64,6 +66,8 @@ class Distilling:
     """Size of the student's images; that of the pack where None."""
     seed: int = 0
     device: str = "cpu"
+    modality: Modality | None = None
+    """Of the images of a folder, where the pack knows several."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,19 +111,17 @@ def distil(
     _check_tower(what.tower)
     teacher = load_model(place, device=what.device)
     _check_teacher(teacher)
-    texts = what.texts or tuple(task_sentences(teacher.card))
-    if not texts:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"the card of {teacher.name} names no task of whose sentences a student could be taught.",
-            hint="Name a file of sentences, one a line: --texts FILE.",
-        )
-    asked_for = {name: getattr(what, name) for name in ("tower", "augmentations", "epochs", "size_px", "seed")}
-    facts = {"pack": pack_digest(place), "images": _state_of(Path(what.images)), "texts": list(texts)}
-    claim_run(what.work, WHAT, facts | asked_for, NOTE)
+    if not what.texts:
+        _check_sentences(teacher, teacher.card)
+    _check_modality(what, teacher)
+    names = ("tower", "augmentations", "epochs", "size_px", "seed", "modality")
+    facts = {"pack": pack_digest(place), "images": _state_of(Path(what.images)), "texts": list(what.texts)}
+    claim_run(what.work, WHAT, facts | {name: getattr(what, name) for name in names}, NOTE)
 
     try:
         shards = _shards_of(what, teacher, settings, progress)
+        card = card_of_images(teacher, shards)
+        texts = what.texts or _check_sentences(teacher, card)
     except MedclipError:
         if [path.name for path in what.work.iterdir()] == [NOTE]:  # refused images are no reason to refuse the next
             shutil.rmtree(what.work)
@@ -140,7 +142,7 @@ def distil(
     start = what.work / "start"
     if not start.is_dir():
         write_start(what, teacher, start)
-    recipe = recipe_of(what, teacher, shards, start, stored.num_samples)
+    recipe = recipe_of(what, teacher, card, shards, start, stored.num_samples)
     pack = run_recipe(recipe, out=what.work / "run", progress=progress).pack
     if pack is None:
         raise MedclipError(
@@ -158,16 +160,30 @@ def distil(
 
 def _check_tower(name: str) -> None:
     """Refuse a tower that nobody can build, before anything is read."""
+    import open_clip
     import timm
 
-    from medclip.models.towers.table import TOWERS, tower_named
-
-    if tower_named(name) is None and not timm.is_model(name):
+    known = open_clip.list_models()
+    if tower_named(name) is None and name not in known and not timm.is_model(name):
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no image tower named {name!r}.",
-            hint=did_you_mean(name, [*timm.list_models(), *TOWERS]) or "Name a tower of timm, such as fastvit_t8.",
+            hint=did_you_mean(name, [*timm.list_models(), *known, *TOWERS])
+            or "Name a tower of timm or open_clip, such as fastvit_t8 or MobileCLIP2-S0.",
         )
+
+
+def _section_of(name: str, size_px: int) -> dict[str, Any]:
+    """Return the `vision_cfg` of a tower: of an open_clip architecture, a row of `TOWERS` or a tower of timm."""
+    import open_clip
+
+    from medclip.models.towers.build import image_section
+
+    if config := open_clip.get_model_config(name):
+        return {**config["vision_cfg"], "image_size": size_px}
+    section = image_section(name, size_px)
+    of_timm = {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
+    return section | (of_timm if "timm_model_name" in section else {})
 
 
 def _check_teacher(teacher: Model) -> None:
@@ -178,6 +194,54 @@ def _check_teacher(teacher: Model) -> None:
             f"{teacher.name} does not take square images, and a student does.",
             hint="Name a pack of images, all of one size.",
         )
+
+
+def _check_sentences(teacher: Model, card: Card) -> tuple[str, ...]:
+    """Return the sentences of a card's tasks, and refuse a card that has none."""
+    if texts := tuple(task_sentences(card)):
+        return texts
+    of_images = "" if card is teacher.card else " of these images"
+    raise MedclipError(
+        Reason.WRONG_USE,
+        f"the card of {teacher.name} names no task{of_images} of whose sentences a student could be taught.",
+        hint="Name a file of sentences, one a line: --texts FILE.",
+    )
+
+
+def _check_modality(what: Distilling, teacher: Model) -> None:
+    """Refuse a folder of images of which nothing says of what kind they are, and a modality that is said twice."""
+    source, known = Path(what.images), teacher.card.modalities
+    is_folder = source.is_dir() and not (source / INDEX).is_file()
+    if what.modality is not None and not is_folder:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "--modality is of a folder of images; a table and shards say it of each image.",
+            hint="Leave it out.",
+        )
+    if is_folder and (len(known) != 1 if what.modality is None else what.modality not in known):
+        is_other = what.modality is not None
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"these images are said to be {what.modality}, and {teacher.name} knows {list_of(known)}."
+            if is_other
+            else f"nothing says of which modality these images are; {teacher.name} knows {list_of(known)}.",
+            where=source,
+            hint="Name one that the pack knows."
+            if is_other
+            else "Say it: --modality M; or name a table with the columns file, patient and modality.",
+        )
+
+
+def card_of_images(teacher: Model, shards: Path) -> Card:
+    """Return the teacher's card with the tasks alone that are of the modalities of the images learned from."""
+    with ShardReader(shards, "train") as reader:
+        seen = set(map(str, reader.columns.modalities))
+    tasks = {
+        name: task
+        for name, task in teacher.card.tasks.items()
+        if name in task_names() and seen.intersection(map(str, task.modalities or load_task(name).modalities))
+    }
+    return teacher.card.model_copy(update={"tasks": tasks})
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -206,19 +270,11 @@ def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, prog
     if not source.is_dir():
         build_shards(source, shards, settings=settings, progress=progress)
         return shards
-    modalities = teacher.card.modalities
-    if len(modalities) != 1:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"nothing says of which modality these images are; {teacher.name} knows {list_of(modalities)}.",
-            where=source,
-            hint="Name a table with the columns file, patient and modality.",
-        )
     files = _files_in(source)
     if not files:
         raise MedclipError(Reason.NOTHING_TO_DO, "the folder holds no files.", where=source)
     names = [str(p.relative_to(source)) for p in files]
-    table = pa.table({"file": names, "modality": [str(modalities[0])] * len(names)})
+    table = pa.table({"file": names, "modality": [str(what.modality or teacher.card.modalities[0])] * len(names)})
     build_shards(table, shards, images=source, patient="file", settings=settings, progress=progress)
     return shards
 
@@ -246,7 +302,7 @@ def write_start(what: Distilling, teacher: Model, folder: Path) -> None:
 
     from medclip.models.interchange.load_start import load_start
     from medclip.models.interchange.start_trunk import read_trunk, start_trunk
-    from medclip.models.towers.build import build_clip, image_section, image_tower_weights, start_image_tower
+    from medclip.models.towers.build import build_clip, image_tower_weights, start_image_tower
     from medclip.settings import Settings
 
     begun, old = load_start(teacher.path), teacher.preprocess
@@ -255,9 +311,7 @@ def write_start(what: Distilling, teacher: Model, folder: Path) -> None:
     if start_of_tower == _TEACHER:
         of_images = {**begun.config["vision_cfg"], "image_size": size}
     else:
-        of_images = image_section(what.tower, size)
-        if "timm_model_name" in of_images:
-            of_images |= {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
+        of_images = _section_of(what.tower, size)
     config = {**begun.config, "custom_text": True, "vision_cfg": of_images}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(what.seed)
@@ -304,12 +358,13 @@ def write_start(what: Distilling, teacher: Model, folder: Path) -> None:
     )
 
 
-def recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num: int) -> dict[str, Any]:
+def recipe_of(what: Distilling, teacher: Model, card: Card, shards: Path, start: Path, num: int) -> dict[str, Any]:
     """Return the recipe of a student's training.
 
     Args:
         what: Number of epochs, seed and folders.
         teacher: Pack that teaches.
+        card: Card with the tasks that are of the images (`card_of_images`).
         shards: Images, beside which the answers are stored in `what.work`.
         start: Pack that `write_start` wrote.
         num: Number of samples of the training split.
@@ -317,13 +372,7 @@ def recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num: 
     batch = max(2, min(_BATCH, num))
     warm = min(50, what.epochs * (num // batch) // 10)
     is_pretrained = _start_of_tower(what, teacher) is not None
-    with ShardReader(shards, "train") as reader:
-        seen = set(map(str, reader.columns.modalities))
-    tasks = {  # not those of other modalities, nor which modality it is: the student has not learned them
-        name: task.model_dump(mode="json")
-        for name, task in merged_tasks([teacher.card]).items()
-        if name in task_names() and seen.intersection(map(str, load_task(name).modalities)) and name != MODALITY
-    }
+    tasks = {name: task.model_dump(mode="json") for name, task in merged_tasks([card]).items() if name != MODALITY}
     return {
         "name": what.out.name,
         "version": "1",

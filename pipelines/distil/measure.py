@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,7 +40,7 @@ from medclip.models.packs.pack import find_pack, load_model
 from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.models.prototypes.sentence_vectors import task_sentences
 from medclip.models.towers.build import image_tower_weights, start_image_tower
-from medclip.pairs.distillation import Distilling, recipe_of, write_start
+from medclip.pairs.distillation import Distilling, card_of_images, recipe_of, write_start
 from medclip.pairs.reinforcement import Reinforcing, reinforce
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import numbered
@@ -58,6 +59,11 @@ class Study:
     scale: str
     teacher: Model
 
+    @cached_property
+    def card(self) -> Any:
+        """The teacher's card, of the tasks of these images."""
+        return card_of_images(self.teacher, self.shards)
+
     @property
     def shards(self) -> Path:
         """The images, as pipelines/mini makes them."""
@@ -75,7 +81,7 @@ class Study:
         cost = self.run / "reinforced.json"
         if not cost.is_file():
             begin = time.perf_counter(), time.process_time()
-            texts = tuple(task_sentences(self.teacher.card))
+            texts = tuple(task_sentences(self.card))
             stored = reinforce(
                 Reinforcing(
                     str(self.shards),
@@ -102,13 +108,11 @@ class Study:
         """Return the recipe of a run."""
         scale, num = SCALES[self.scale], self.reinforced()["num_samples"]
         start = self.start(arm.start)
-        recipe = recipe_of(self.what(seed), self.teacher, self.shards, start, num)
+        recipe = recipe_of(self.what(seed), self.teacher, self.card, self.shards, start, num)
         if not arm.taught:
             plain = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-            of_text = {"lock_text": True}
             recipe |= {part: plain[part] for part in ("augment", "objective")}
             recipe["objective"].pop("text_teacher")
-            recipe["model"] |= of_text
             recipe["data"] = {k: v for k, v in plain["data"].items() if k != "cache_mb"} | recipe["data"]
             recipe["data"].pop("reinforced")
             taken = ("batch_size", "lr", "image_lr_factor", "weight_decay", "warmup_steps", "ema")
@@ -125,7 +129,7 @@ def _write_from_imagenet(own: Path, other: Path) -> None:
     """Copy a start with the trunk from ImageNet and a new projection behind it; the words stay."""
     from safetensors.torch import load_file, save_file
 
-    from medclip.models.packs.manifest import WEIGHTS_NAME, read_config, seal
+    from medclip.models.packs.manifest import WEIGHTS_NAME, read_config, read_manifest, seal
     from medclip.models.towers.build import build_clip
 
     shutil.copytree(own, other)
@@ -134,7 +138,7 @@ def _write_from_imagenet(own: Path, other: Path) -> None:
     start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     state = load_file(own / WEIGHTS_NAME)
     save_file(state | {k: v for k, v in model.state_dict().items() if k.startswith("visual.")}, other / WEIGHTS_NAME)
-    seal(other)
+    seal(other, read_manifest(other).preprocessing)
 
 
 def asked_of(card: Any, split: Split) -> dict[str, Any]:

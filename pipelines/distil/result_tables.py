@@ -84,6 +84,12 @@ def tasks_measured(
     return {task: averaged(parts) for task, parts in by_task.items()}
 
 
+def by_seed(one: Resampled) -> list[float]:
+    """Return the figure of each seed."""
+    assert one.runs_SI is not None
+    return np.round(one.runs_SI.ravel(), 4).tolist()
+
+
 def _rows(rows: Mapping[str, Sequence[str]], head: Sequence[str]) -> str:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())]) + "\n"
@@ -154,7 +160,9 @@ def write_tables(run: Path) -> str:
         _rows(
             {n: [in_words(plain(interval_of(chief[m][n]))) for m in MEASURES] for n in runs}, ["", *MEASURES.values()]
         ),
-        _rows({f"{a} less {b}": [_change(apart[m][a, b]) for m in MEASURES] for a, b in pairs}, ["", *MEASURES.values()]),
+        _rows(
+            {f"{a} less {b}": [_change(apart[m][a, b]) for m in MEASURES] for a, b in pairs}, ["", *MEASURES.values()]
+        ),
         *([] if to_teacher is None else [f"The bar, at most {-BAR:.2f} below the teacher: {verdict(to_teacher)}.\n"]),
         _rows(tasks, ["task", *runs]),
         costs(results, read(run / "reinforced.json")) if {"distil", "warm"} <= set(results) else "",
@@ -165,7 +173,7 @@ def write_tables(run: Path) -> str:
         m: {
             "figures": {name: plain(interval_of(one)) for name, one in of.items()},
             "differences": {f"{a} less {b}": plain(apart[m][a, b]) for a, b in pairs},
-            "by seed": {name: np.round(one.runs_SI, 4).ravel().tolist() for name, one in of.items() if name in ARMS},
+            "by seed": {name: by_seed(of[name]) for name in results},
         }
         for m, of in chief.items()
     }

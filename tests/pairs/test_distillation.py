@@ -8,17 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import medclip
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs.card import read_card
+from medclip.models.interchange.load_start import load_start
+from medclip.models.packs.card import TaskCard, read_card
+from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import pack_card, update_pack
+from medclip.models.prototypes.sentence_vectors import task_sentences
+from medclip.pairs.distillation import Distilling, write_start
+from medclip.shards.reading.reinforced import ReinforcedShards
+from medclip.shards.reading.samples import ShardReader
 from medclip.training.loop import run_recipe
 from tests.kits.training import make_shards, tiny_recipe
 
 TASK = "chest_xray_findings"
-HOW: dict[str, Any] = {"tower": "test_efficientnet", "augmentations": 2, "epochs": 1}
+HOW: dict[str, Any] = {"tower": "test_resnet", "augmentations": 2, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +84,60 @@ def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: P
         assert result.agreement is not None
         cosines.append(result.agreement.cosine.value)
     assert cosines[1] > cosines[0] + 0.05
+
+
+def test_a_student_with_its_teachers_tower_begins_with_it_at_another_size(
+    films: Path, teacher: Path, tmp_path: Path
+) -> None:
+    config = read_config(teacher)["model_cfg"]["vision_cfg"]
+    what = Distilling(teacher, films, config["timm_model_name"], tmp_path, tmp_path, size_px=48)
+    write_start(what, medclip.models.load(teacher), tmp_path / "start")
+    begun, old = (load_start(place).model.state_dict() for place in (tmp_path / "start", teacher))
+    assert [name for name in old if not torch.equal(begun[name], old[name])] == []
+    assert read_config(tmp_path / "start")["model_cfg"]["vision_cfg"]["image_size"] == 48
+
+
+def test_a_student_may_have_a_tower_of_open_clips(films: Path, teacher: Path, tmp_path: Path) -> None:
+    what = Distilling(teacher, films, "MobileCLIP2-S0", tmp_path, tmp_path, size_px=64)
+    write_start(what, medclip.models.load(teacher), tmp_path / "start")
+    student = load_start(tmp_path / "start").model.eval()
+    dim = read_config(teacher)["model_cfg"]["embed_dim"]
+    assert student.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, dim)  # type: ignore[operator]
+
+
+def test_a_folder_is_of_the_modality_that_is_said_where_the_pack_knows_several(tmp_path: Path) -> None:
+    folder, pack = tmp_path / "films", "medclip-mini"
+    folder.mkdir()
+    for i in range(12):
+        Image.effect_noise((48, 48), 40 + i).save(folder / f"{i}.png")
+    with pytest.raises(MedclipError, match="nothing says of which modality") as e:
+        medclip.models.distil(pack, images=folder, out=tmp_path / "nano", **HOW)
+    assert "--modality" in (e.value.hint or "")
+    with pytest.raises(MedclipError, match="said to be oct"):
+        medclip.models.distil(pack, images=folder, modality="oct", out=tmp_path / "nano", **HOW)
+    assert not (tmp_path / "nano.work").exists()
+    result = medclip.models.distil(pack, images=folder, modality="xray", size=64, out=tmp_path / "nano", **HOW)
+    assert set(pack_card(result.path).tasks) == {"chest_xray_findings", "chest_xray_view"}
+    with ShardReader(tmp_path / "nano.work" / "shards", "train") as reader:
+        stored = ReinforcedShards(ShardReader(tmp_path / "nano.work" / "reinforced", "train"), reader)
+        texts = {text for i in range(len(reader)) for text in stored[i].texts}
+    assert texts <= set(task_sentences(pack_card(result.path)))
+
+
+def test_a_modality_beside_shards_is_refused(films: Path, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="is of a folder of images"):
+        medclip.models.distil(teacher, images=films, modality="xray", out=tmp_path / "nano", **HOW)
+
+
+def test_images_of_which_the_card_has_no_task_need_texts(teacher: Path, films: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "other"
+    shutil.copytree(teacher, pack)
+    tasks = {"brain_mri_tumour": TaskCard(classes=("glioma", "meningioma"))}
+    update_pack(pack, card=pack_card(teacher).model_copy(update={"tasks": tasks}))
+    with pytest.raises(MedclipError, match="names no task of these images") as e:
+        medclip.models.distil(pack, images=films, out=tmp_path / "nano", **HOW)
+    assert "--texts" in (e.value.hint or "")
+    assert not (tmp_path / "nano.work").exists()
 
 
 def test_a_tower_that_is_not_there_is_refused_with_a_name_that_is(teacher: Path, films: Path, tmp_path: Path) -> None:
