@@ -247,9 +247,6 @@ def main(arguments: list[str]) -> None:
         return {"scores": scores_of(model, teacher.card, split)}
 
     size, epochs = SCALES[args.scale].size_px, SCALES[args.scale].epochs
-    keep("teacher", lambda: measured(teacher))
-    keep("shrunk", lambda: measured(at_size(teacher, size)))
-    keep("speed", lambda: speeds({"teacher": teacher, "student": at_size(teacher, size)}))
     study.reinforced()
     for seed in args.seeds:
         for name in args.arms:
@@ -262,6 +259,9 @@ def main(arguments: list[str]) -> None:
                 return measured(load_model(pack)) | {"arm": name, "seed": seed, "cpu_s": spent, "epochs": epochs}
 
             keep(f"{name}_{seed}", run)
+    keep("teacher", lambda: measured(teacher))
+    keep("shrunk", lambda: measured(at_size(teacher, size)))
+    keep("speed", lambda: speeds({"teacher": teacher, "student": at_size(teacher, size)}))
     if args.split == "test":
         print(result_tables.write_tables(args.run))
 
