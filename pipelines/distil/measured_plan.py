@@ -5,8 +5,8 @@ most 0.02 below it in the mean over the tasks of the teacher's card? And is it b
 without the teacher?
 
 The student is the teacher's own tower at a smaller size, chosen by speed alone on 3 December 2026 (one thread, in
-turns, medians of five rounds, times the images/s of 192 px): at batches of 4, as `medclip` encodes on a CPU, 144 px 2.2,
-128 px 2.9, 112 px 3.4, 104 px 3.5, 96 px 4.2; at 32, 112 px 6.1. **One image at a time 112 px is 1.9 times as fast, and
+turns, medians of five rounds, times the images/s of 192 px): at batches of 4, as `medclip` encodes on a CPU, 144 px
+2.2, 128 px 2.9, 112 px 3.4, 104 px 3.5, 96 px 4.2; at 32, 112 px 6.1. **One image at a time 112 px is 1.9 times as fast, and
 no size below reaches 3**: calls of the hundred layers weigh as much as the pixels. 112 px is the largest that keeps 3
 at batches of 4; the least of its rounds was 3.2.
 
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 TEACHER = "medclip-mini"
-"""EfficientNet-Lite0 at 192 px. Students learn from its own training patients; what it was tested on they are tested on."""
+"""EfficientNet-Lite0 at 192 px. Students learn from its own training patients, and are tested on its test patients."""
 
 
 @dataclass(frozen=True)

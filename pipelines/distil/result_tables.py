@@ -41,7 +41,8 @@ def within_sources(
     """Measure the area of pairs within a source, mean over runs, as the card has it for findings."""
     positive_N, patients_N = np.array(labels["targets"]) == 1, np.array(labels["patients"], np.int64)
     sources_N = np.array(labels["sources"])
-    both = [rows for s in sorted(set(labels["sources"])) if len(set(positive_N[rows := sources_N == s].tolist())) == 2]
+    each = [sources_N == source for source in sorted(set(labels["sources"]))]
+    both = [rows for rows in each if len(set(positive_N[rows].tolist())) == 2]
     weights = np.concatenate([np.ones((len(weights_PB), 1)), weights_PB], axis=1)
 
     def counted(rows_N: NDArray[np.bool_]) -> NDArray[np.float64]:
