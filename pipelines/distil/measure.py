@@ -40,8 +40,9 @@ from medclip.models.packs.pack import find_pack, load_model
 from medclip.models.prototypes.class_vectors import class_vectors, score_features
 from medclip.models.prototypes.sentence_vectors import task_sentences
 from medclip.models.towers.build import image_tower_weights, start_image_tower
-from medclip.pairs.distillation import Distilling, card_of_images, recipe_of, write_start
+from medclip.pairs.distillation import Distilling, card_of_images, recipe_of
 from medclip.pairs.reinforcement import Reinforcing, reinforce
+from medclip.pairs.student_start import write_start
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import numbered
 from medclip.text.vocabulary.load import load_task
@@ -99,7 +100,8 @@ class Study:
         """Return the pack that an arm begins with: the teacher's tower, or that tower from ImageNet."""
         own, other = self.run / "start_teacher", self.run / "start_imagenet"
         if not own.is_dir():
-            write_start(self.what(0), self.teacher, own)
+            scale = SCALES[self.scale]
+            write_start(self.teacher, own, tower=scale.tower, size_px=scale.size_px)
         if kind == "imagenet" and not other.is_dir():
             _write_from_imagenet(own, other)
         return own if kind == "teacher" else other

@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import medclip
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.card import TaskCard, read_card
-from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import pack_card, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
-from medclip.pairs.distillation import Distilling, write_start
 from medclip.shards.reading.reinforced import ReinforcedShards
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.loop import run_recipe
@@ -84,25 +80,6 @@ def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: P
         assert result.agreement is not None
         cosines.append(result.agreement.cosine.value)
     assert cosines[1] > cosines[0] + 0.05
-
-
-def test_a_student_with_its_teachers_tower_begins_with_it_at_another_size(
-    films: Path, teacher: Path, tmp_path: Path
-) -> None:
-    config = read_config(teacher)["model_cfg"]["vision_cfg"]
-    what = Distilling(teacher, films, config["timm_model_name"], tmp_path, tmp_path, size_px=48)
-    write_start(what, medclip.models.load(teacher), tmp_path / "start")
-    begun, old = (load_start(place).model.state_dict() for place in (tmp_path / "start", teacher))
-    assert [name for name in old if not torch.equal(begun[name], old[name])] == []
-    assert read_config(tmp_path / "start")["model_cfg"]["vision_cfg"]["image_size"] == 48
-
-
-def test_a_student_may_have_a_tower_of_open_clips(films: Path, teacher: Path, tmp_path: Path) -> None:
-    what = Distilling(teacher, films, "MobileCLIP2-S0", tmp_path, tmp_path, size_px=64)
-    write_start(what, medclip.models.load(teacher), tmp_path / "start")
-    student = load_start(tmp_path / "start").model.eval()
-    dim = read_config(teacher)["model_cfg"]["embed_dim"]
-    assert student.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, dim)  # type: ignore[operator]
 
 
 def test_a_folder_is_of_the_modality_that_is_said_where_the_pack_knows_several(tmp_path: Path) -> None:
