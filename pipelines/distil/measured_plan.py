@@ -57,6 +57,8 @@ answers. `alone` has of the teacher its words and nothing else."""
 UNTRAINED = ("teacher", "shrunk")
 """The teacher at 192 px, and at the student's size, as it is."""
 COMPARED = (("distil", "teacher"), ("distil", "warm"), ("distil", "alone"), ("distil", "shrunk"), ("warm", "teacher"))
+TESTED = (("distil", "warm"), ("distil", "alone"))
+"""The two comparisons whose p-values are adjusted (Bonferroni), which is an interval of 97.5 %."""
 MEASURES = {"balanced_accuracy": "mean over tasks", "macro_auroc": "the same as areas"}
 """As the card has it: balanced accuracy of tasks of one true class, and of findings the area of pairs within a source;
 the mean over a task's findings, then over the twelve tasks. Beside it the same with areas, class against rest."""

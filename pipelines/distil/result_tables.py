@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from measured_plan import ARMS, BAR, COMPARED, MEASURES, NUM_RESAMPLES, UNTRAINED
+from measured_plan import ARMS, BAR, COMPARED, MEASURES, NUM_RESAMPLES, TESTED, UNTRAINED
 from measuring import in_words, plain
 from numpy.typing import NDArray
 
@@ -108,6 +108,11 @@ def verdict(one: Difference) -> str:
     return "met, with its whole interval" if one.low >= BAR else "met by the value, not shown: the interval crosses it"
 
 
+def _tested(name: str, other: str, one: Difference) -> str:
+    """Write the p of a comparison, adjusted for how many there are in the plan."""
+    return f"{name} less {other}: p = {min(1.0, len(TESTED) * one.p):.2g}, adjusted for {len(TESTED)} comparisons.\n"
+
+
 def costs(results: Mapping[str, Mapping[int, Any]], reinforced: Mapping[str, Any]) -> str:
     """Write what reinforcing and training cost, in processor time of one thread."""
     taught, plainly = (results[name] for name in ("distil", "warm"))
@@ -164,6 +169,7 @@ def write_tables(run: Path) -> str:
         _rows(
             {f"{a} less {b}": [_change(apart[m][a, b]) for m in MEASURES] for a, b in pairs}, ["", *MEASURES.values()]
         ),
+        *[_tested(a, b, apart[first][a, b]) for a, b in pairs if (a, b) in TESTED],
         *([] if to_teacher is None else [f"The bar, at most {-BAR:.2f} below the teacher: {verdict(to_teacher)}.\n"]),
         _rows(tasks, ["task", *runs]),
         costs(results, read(run / "reinforced.json")) if {"distil", "warm"} <= set(results) else "",
