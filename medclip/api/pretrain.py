@@ -48,10 +48,10 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
 
     After the last step the pack is measured on the split `data.test_split` of its shards, where they have one: the
     tasks of its labels in words (those of a supervised part by its head), and retrieval, with patients of training left
-    out; with `objective.losses.views` also what views of one thing became, re-identification among it, beside the pack
-    that the run began with. The figures are in the pack's card and in the report. A run that is stopped before it has measured does so when
-    it is called again. A recipe that reads no words (`objective: masked`) gives an image tower alone, which is asked
-    nothing.
+    out; with `objective.losses.views` also what became of views of one thing, re-identification among it, beside the
+    pack that the run began with. The figures are in the pack's card and in the report. A run that is stopped before it
+    has measured does so when it is called again. A recipe that reads no words (`objective: masked`) gives an image
+    tower alone, which is asked nothing.
 
     On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
     weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.

@@ -201,8 +201,8 @@ def _same_patients(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         then = "" if before is None else f", by the model that the run began with {percent(before['value'])}"
         yield Finding(
             "wait",
-            f"On the test split, {percent(after['value'])} of the images find an image of the same patient first{then}, "
-            f"and at random {percent(after['chance'])} would: vectors of this model are personal data.",
+            f"On the test split, {percent(after['value'])} of images find an image of the same patient first{then}; "
+            f"at random {percent(after['chance'])} would: vectors of this model are personal data.",
         )
 
 

@@ -1,7 +1,7 @@
 """What is compared, by what, and how often: fixed before the first figure of a test patient was seen.
 
-Two sets, two arms, three seeds. `without` is the recipe as it is; `with` adds the loss `views`, all its settings as they
-are by default. Both begin with medclip-mini and see the same 2,048 samples.
+Two sets, two arms, three seeds. `without` is the recipe as it is; `with` adds the loss `views`, all its settings as
+they are by default. Both begin with medclip-mini and see the same 2,048 samples.
 
 `breasts` (cdd_cesm): a thing is a breast of a woman, its views are CC and MLO. `sites` (nih_cxr and kermany_cxr): a
 thing is what a film is labelled, pneumonia or none, and the films of two sites are its views. Test patients of
