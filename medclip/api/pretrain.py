@@ -15,9 +15,11 @@ from medclip.verbs import verb
 from medclip.wording import count
 
 if TYPE_CHECKING:
+    from medclip.evaluation.shard_split import OfVectors
     from medclip.models.model import Model
     from medclip.models.packs.card import SplitFigures
     from medclip.progress import Progress
+    from medclip.shards.reading.samples import ShardReader
     from medclip.training.recipe.schema import Recipe, RecipeSource
     from medclip.training.result import PretrainResult
     from medclip.training.steps.masked_pixels import MaskedPart
@@ -46,9 +48,10 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
 
     After the last step the pack is measured on the split `data.test_split` of its shards, where they have one: the
     tasks of its labels in words (those of a supervised part by its head), and retrieval, with patients of training left
-    out. The figures are in the pack's card and in the report. A run that is stopped before it has measured does so when
-    it is called again. A recipe that reads no words (`objective: masked`) gives an image tower alone, which is asked
-    nothing.
+    out; with `objective.losses.views` also what became of views of one thing, re-identification among it, beside the
+    pack that the run began with. The figures are in the pack's card and in the report. A run that is stopped before it
+    has measured does so when it is called again. A recipe that reads no words (`objective: masked`) gives an image
+    tower alone, which is asked nothing.
 
     On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
     weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
@@ -148,7 +151,9 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
                 "progress": progress,
             }
             figures = (
-                measure_split(model, reader, drawing, start=_start(recipe), **common)
+                measure_split(
+                    model, reader, drawing, start=_start(recipe), of_vectors=_view_figures(recipe, reader), **common
+                )
                 if answers
                 else measure_hidden(model, _masked_part(recipe, model, pack.parent / MASKED), reader, drawing, **common)
             )
@@ -166,6 +171,18 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
             if progress is not None:
                 progress.note(str(error))
             return None
+
+
+def _view_figures(recipe: Recipe, reader: ShardReader) -> OfVectors | None:
+    """Return what measures views of one thing where the recipe draws them together; else None."""
+    settings = recipe.objective.losses.get("views")
+    if settings is None:
+        return None
+    from medclip.auditing.checks.embeddings.view_figures import known_views, view_figures
+
+    return lambda vectors_ND, rows_N, patients: view_figures(
+        known_views(reader, settings, rows_N, patients), vectors_ND
+    )
 
 
 def _masked_part(recipe: Recipe, model: Model, weights: Path) -> MaskedPart:

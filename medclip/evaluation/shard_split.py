@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -139,6 +139,9 @@ MODALITY = "modality"
 RETRIEVAL = "retrieval"
 WITHIN = "macro_auroc_within"
 """Areas by source."""
+VIEWS = "views"
+OfVectors = Callable[[NDArray[np.float32], NDArray[np.int64], Sequence[Hashable]], tuple[dict[str, Any], list[str]]]
+_WHEN = {"zero_shot": "After training", "start": "Before"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +170,7 @@ def measure_split(
     workers: int = 2,
     num_resamples: int = NUM_RESAMPLES,
     progress: Progress | None = None,
+    of_vectors: OfVectors | None = None,
 ) -> SplitFigures:
     """Measure a model on a split of shards, patient by patient.
 
@@ -187,6 +191,8 @@ def measure_split(
         workers: Threads that read and decode.
         num_resamples: Resamples of patients.
         progress: Progress bar of the images.
+        of_vectors: Function that returns figures of the vectors alone, "views", and sentences; it is called of each
+            model's with the numbers of the samples and their patients.
 
     Returns:
         The figures, as a card holds them.
@@ -216,6 +222,11 @@ def measure_split(
         figures, more = figures | in_words, [*more, *unmeasured]
     if model.has_text and len(first.facts) > 1:
         figures[RETRIEVAL] = _retrieval(encoded, whose, num_resamples)
+    if of_vectors is not None:
+        rows = held.rows[first.places]
+        of_each = {rival: of_vectors(one.images_ND, rows, whose) for rival, one in encoded.items()}
+        figures[VIEWS] = _side_by_side({rival: one for rival, (one, _) in of_each.items()})
+        more += [f"{_WHEN[rival]}: {sentence}" for rival, (_, notes_of) in of_each.items() for sentence in notes_of]
     return SplitFigures(
         split=reader.split,
         shards=hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
@@ -531,6 +542,16 @@ def _rivals(estimates: Mapping[str, Estimate], chance: float | None, size: Mappi
         at_random = {} if chance is None else {"chance": round(chance, DECIMALS)}
         written[rival] = values | at_random | dict(size)
     return _by_rival(written)
+
+
+def _side_by_side(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Put figures of the same names of several models side by side; one that a model lacks is left out."""
+    joint: dict[str, Any] = {}
+    for name, node in figures["zero_shot"].items():
+        nodes = {rival: of[name] for rival, of in figures.items() if name in of}
+        if len(nodes) == len(figures):
+            joint[name] = _by_rival(nodes) if "value" in node else _side_by_side(nodes)
+    return joint
 
 
 def _by_rival(figures: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -47,6 +47,12 @@ _TRAINING_METRICS = {
     "text_to_image_r1": "Texts that find their image first (R@1)",
     "text_to_image_r5": "Texts that find their image among five (R@5)",
     "text_to_image_r10": "Texts that find their image among ten (R@10)",
+    "spread": "Distance between views of one thing, over that to other things",
+    "distance": "Distance between views of one thing (1 − cosine)",
+    "recall_across_views": "Views that find another view of their thing first (R@1)",
+    "re_identification": "Images that find an image of the same patient first (CMC@1)",
+    "linkage": "Pairs of one patient that are linked at a false positive rate of 0.001",
+    "probe": "Read by a linear probe (AUROC)",
 }
 RIVALS = ("zero_shot", "start")
 """Last words of a metric that name whose figure it is: of the run's own model, of the one it began with."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import printable
-from medclip.evaluation.shard_split import RETRIEVAL
+from medclip.evaluation.shard_split import RETRIEVAL, VIEWS
 from medclip.files.output import write_file
 from medclip.models.packs.card import Card, SplitFigures
 from medclip.reports.drawings import BAD, FIRST, INK, SECOND, SOFT, dress, themed_svg
@@ -194,7 +194,11 @@ def _test(held: SplitFigures | None) -> Iterator[tuple[str, str, dict[str, str]]
                 "images": number(measured.get("num_images")),
                 "patients": number(measured.get("num_patients")) if has_patients else "–",
             }
-            yield "Retrieval" if task == RETRIEVAL else task_title(task), metric_title(name), numbers
+            yield (
+                {RETRIEVAL: "Retrieval", VIEWS: "Views of one thing"}.get(task) or task_title(task),
+                metric_title(name),
+                numbers,
+            )
 
 
 def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:

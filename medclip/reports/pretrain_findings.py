@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.evaluation.hidden_pixels import MASKED_ERROR, MASKED_GAIN
-from medclip.evaluation.shard_split import RETRIEVAL
+from medclip.evaluation.shard_split import RETRIEVAL, VIEWS
 from medclip.reports.model_card import metric_title, task_title
 from medclip.training.recipe.schema import Recipe
 from medclip.wording import by_reason, count, figure, interval, list_of, number, percent, real
@@ -169,7 +169,10 @@ def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> 
         yield Finding(
             "wait", "No test split was measured: the figures below are of images that settings were chosen with."
         )
-    with_chance = [row for row in of_run if row["chance"] is not None and row["low"] is not None]
+    yield from _same_patients(rows)
+    with_chance = [
+        row for row in of_run if row["chance"] is not None and row["low"] is not None and row["task"] != VIEWS
+    ]
     if errors := [row for row in with_chance if row["metric"] == MASKED_ERROR and row["value"] >= row["chance"]]:
         yield Finding("bad", f"On the test split, no better than a guess without a model: {_with_chance(errors)}.")
     with_chance = [row for row in with_chance if row["metric"] != MASKED_ERROR]
@@ -187,6 +190,20 @@ def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> 
         )
     if unsure:
         yield Finding("wait", f"On the test split, intervals hold what chance gives: {_with_chance(unsure)}.")
+
+
+def _same_patients(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield how often an image finds another of its patient, where views of one thing were drawn together."""
+    of_metric = {row["metric"]: row for row in rows if row["task"] == VIEWS}
+    after = of_metric.get("re_identification zero_shot") or of_metric.get("re_identification")
+    if after is not None and after["chance"] is not None:
+        before = of_metric.get("re_identification start")
+        then = "" if before is None else f", by the model that the run began with {percent(before['value'])}"
+        yield Finding(
+            "wait",
+            f"On the test split, {percent(after['value'])} of images find an image of the same patient first{then}; "
+            f"at random {percent(after['chance'])} would: vectors of this model are personal data.",
+        )
 
 
 def _filled(filled: Sequence[Reconstruction], rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

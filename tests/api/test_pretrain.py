@@ -17,7 +17,7 @@ from medclip.models.packs.pack import pack_card, verify_pack
 from medclip.shards.reading.samples import ShardReader
 from tests.kits.pages import lines_of
 from tests.kits.progress import Recorded
-from tests.kits.training import make_shards, masked_recipe, tiny_recipe
+from tests.kits.training import NUM_TRAIN, make_shards, masked_recipe, tiny_recipe
 
 ROW = {"source": "made here", "license": "CC0", "patient": "p", "modality": "xray", "names_patient": True}
 
@@ -210,3 +210,24 @@ def test_a_run_without_words_is_measured_on_what_it_learned(tmp_path: Path) -> N
     assert "Squared error of hidden pixels" in result.report.read_text()
     again = medclip.pretrain(recipe, out=tmp_path / "run")
     assert again.test == result.test
+
+
+def test_a_run_that_draws_views_together_says_what_became_of_them_and_of_privacy(
+    result: medclip.PretrainResult, tmp_path: Path
+) -> None:
+    def columns(i: int) -> dict[str, str]:
+        return {"view": "PA" if i % 3 else "AP", **({"patient": f"p{i // 4}"} if i < NUM_TRAIN else {})}
+
+    shards = make_shards(tmp_path / "films", num_test=48, columns=columns)
+    views = ["objective.losses={views: {object: patient}}", f"model.start={result.pack}", "train.max_steps=1"]
+    run = medclip.pretrain(tiny_recipe(shards), out=tmp_path / "run", overrides=views)
+    of_views = {row["metric"]: row for row in run.test if row["task"] == "views"}
+    names = {"spread", "distance", "recall_across_views", "re_identification", "linkage", "probe projection"}
+    assert set(of_views) == {f"{name} {whose}" for name in names for whose in ("start", "zero_shot")}
+    assert of_views["spread zero_shot"]["value"] != of_views["spread start"]["value"]
+    assert any(note.startswith("After training: re-identification, ") for note in run.test_notes)
+    assert run.report is not None
+    lines = lines_of(run.report.read_text(encoding="utf-8"))
+    assert any("of the same patient first, by the model that the run began with" in line for line in lines)
+    assert not any("no better than chance" in line and "Distance between views" in line for line in lines)
+    assert any("Views that find another view of their thing first (R@1)" in line for line in lines)

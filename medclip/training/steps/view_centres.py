@@ -98,7 +98,7 @@ def view_centres(start: Start, settings: Views) -> ViewCentres:
     data = start.recipe.data
     reader = data.open_split(data.train_split)
     by_object: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for number, names in enumerate(_objects(reader, settings)):
+    for number, names in enumerate(objects_of(reader, settings)):
         if None not in names and "" not in names:
             by_object[names].append(number)
     objects = [numbers for numbers in by_object.values() if len(numbers) > 1]
@@ -129,7 +129,7 @@ def view_centres(start: Start, settings: Views) -> ViewCentres:
     return ViewCentres(settings, objects, keys, start.dim).to(start.device)
 
 
-def _objects(reader: ShardReader, settings: Views) -> Iterator[tuple[object, ...]]:
+def objects_of(reader: ShardReader, settings: Views) -> Iterator[tuple[object, ...]]:
     """Yield what each sample shows; a sample is read, without its pixels, where samples.parquet does not say it."""
     for number, row in enumerate(reader.rows):
         cells: dict[str, object] = dict(row)
