@@ -222,7 +222,10 @@ def evaluate_suite(
         beside = None if out is None else out / COMPARED / other_identity["model_digest"]
         result_of_other, _, other_tables = measured(other.model, other_identity, beside, of_other, False)
         parts = [labelled.part for labelled in labelled_sets]
-        compared = compare_packs(parts, tables, other_tables, result_of_other, num_resamples=num_resamples)
+        by_group = chosen.average == "groups"
+        compared = compare_packs(
+            parts, tables, other_tables, result_of_other, num_resamples=num_resamples, by_group=by_group
+        )
         result = replace(result, compared=compared)
     if masked_sets:
         result = _with_masks(result, asked_pack, other, other_identity, masked_sets, store, measuring, probing)

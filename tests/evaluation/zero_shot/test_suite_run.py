@@ -165,6 +165,40 @@ def test_class_folders_of_a_set_with_a_split_are_noted(pack: Path, place: Path, 
     assert any("Class folders name no split: all images are measured, not only 'test'" in n for n in chests.notes)
 
 
+THREE_SETS = SUITE.replace("title: Two small sets", "title: Three small sets\naverage: groups") + """\
+  - id: eyes_again
+    group: eyes
+    folder: eyes
+    modality: fundus
+    classes:
+      - {name: clear, prompts: [hazy retina]}
+      - {name: hazy, prompts: [clear retina, sharp vessels]}
+"""
+
+
+def test_where_groups_weigh_alike_the_average_is_over_their_means(pack: Path, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(THREE_SETS)
+    result = evaluate_suite(pack, tmp_path / "suite.yaml", place, compare=pack, **QUICK)
+    value = {one.id: one.value for one in result.sets}
+    # by hand: each image of the eyes is right with the one wording or with the other, so their mean is one half
+    assert value["eyes"] + value["eyes_again"] == pytest.approx(1, abs=1e-4)
+    assert value["chests"] != pytest.approx(0.5, abs=0.01)
+    assert result.average == pytest.approx((0.5 + value["chests"]) / 2, abs=1e-4)
+    assert result.compared.mean.own.value == pytest.approx(result.average, abs=1e-4)
+    lines = list(result.lines())
+    assert f"Average over the means of 2 of 2 groups, of 3 of 3 sets (accuracy): {100 * result.average:.2f} %." in lines
+    (tmp_path / "suite.yaml").write_text(THREE_SETS.replace("average: groups\n", ""))
+    by_sets = evaluate_suite(pack, tmp_path / "suite.yaml", place, **QUICK)
+    assert by_sets.average == pytest.approx((1 + value["chests"]) / 3, abs=1e-4)
+
+
+def test_a_group_of_which_nothing_is_here_weighs_nothing(pack: Path, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(THREE_SETS)
+    result = evaluate_suite(pack, tmp_path / "suite.yaml", place, dataset=["eyes", "eyes_again"], **QUICK)
+    assert result.average == pytest.approx(0.5, abs=1e-4)
+    assert any("1 of 2 groups, of 2 of 3 sets" in line for line in result.lines())
+
+
 def test_an_incomplete_average_is_said_to_be_no_match_for_the_published_one(pack: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("benign", "malignant")):
         image(tmp_path / "breast_us" / name / "a.png", n)
