@@ -303,11 +303,7 @@ def _sentences(
     total, num_asked = len(suite.sets), len(suite.sets) + len(suite.texts) + len(suite.masks)
     if average is not None and total > 1:
         metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
-        over = f"{num_measured} of {total} sets"
-        if suite.average == "groups":
-            num_groups = sum(any(s.group == group.id and s.value is not None for s in sets) for group in suite.groups)
-            over = f"the means of {num_groups} of {len(suite.groups)} groups, of {over}"
-        yield f"Average over {over} ({metrics}): {100 * average:.2f} %."
+        yield f"Average over {_averaged(suite, sets)} ({metrics}): {100 * average:.2f} %."
     if suite.published is not None:
         published = suite.published
         head = f"Published for {published.model}: {published.average:.2f} % over all {total} sets"
@@ -343,6 +339,14 @@ def _sentences(
         width = max(len(m.id) for m in missing)
         for m in missing:
             yield f"  {m.id:{width}}  {list_of(m.looked_for, 'or')}"
+
+
+def _averaged(suite: SuiteFile, sets: Sequence[SetResult]) -> str:
+    groups = [s.group for s in sets if s.value is not None]
+    over = f"{len(groups)} of {len(suite.sets)} sets"
+    return (
+        over if suite.average == "sets" else f"the means of {len(set(groups))} of {len(suite.groups)} groups, of {over}"
+    )
 
 
 def _table(result: SuiteResult) -> Iterator[str]:

@@ -134,11 +134,10 @@ def find_copies(
     cautions = [limits.caution, crowds(links, patients)]
     if images.small_RHW is None and len(pile) > MOST_IMAGES:
         cautions.append(f"Copies that were cropped or turned were not looked for: more than {MOST_IMAGES:,} images.")
-    if pile.holds_records:
-        cautions = [
-            "ECG records are compared by the bytes of their signals alone: copies that were cut, filtered or resampled "
-            "were not looked for."
-        ]
+    if pile.is_record().any():
+        by_bytes = "ECG records are compared by the bytes of their signals alone: copies that were cut, filtered or "
+        by_bytes += "resampled were not looked for."
+        cautions = [by_bytes] if pile.is_record().all() else [*cautions, by_bytes]
     return Copies(
         links,
         len(spare),

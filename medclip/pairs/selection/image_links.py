@@ -20,7 +20,7 @@ from medclip.imaging.near_duplicates import Chance, Limits, measure_chance, near
 from medclip.imaging.perceptual_hash import FINE_WORDS, ImageHashes, look_of
 from medclip.imaging.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.pairs.pile import Pile
-from medclip.pairs.selection.pack_vectors import encode_pile
+from medclip.pairs.selection.pack_vectors import encode_pile, takes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +111,7 @@ def hash_images(pile: Pile, rows: NDArray[np.int64], progress: Progress, num_var
     progress.stage("Hashing images", len(rows))
     for start in range(0, len(rows), _READ_AT_ONCE):
         part = rows[start : start + _READ_AT_ONCE].tolist()
-        for row, image in enumerate(pile.recordings(part) if pile.holds_records else pile.images(part), start):
+        for row, image in enumerate(pile.looks(part), start):
             if isinstance(image, MedclipError):
                 unread[str(image.reason)] += 1
                 digests.append(b"")
@@ -156,6 +156,8 @@ def link_inside(pool: Pool, least_cosine: float, progress: Progress, seed: int) 
 
     distinct = np.flatnonzero(first_M[images.rows_R] == images.rows_R)
     rows, hashes = images.rows_R[distinct], images.variants[0].take(distinct)
+    if vectors_MD is not None and not np.isfinite(vectors_MD[rows, 0]).all():
+        vectors_MD = None  # a pack of signals says nothing of images
     unit = None if vectors_MD is None else vectors_MD[rows]
     chance = measure_chance(hashes, codes_M[rows], vectors_ND=unit)
     limits = Limits() if chance is None else chance.limits(len(rows) * (len(rows) - 1) // 2)
@@ -258,7 +260,7 @@ def link_with(
         shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
     cosines: dict[str, float] = {}
-    if pool.model is not None and vectors_MD is not None and alike.cosines:
+    if pool.model is not None and vectors_MD is not None and alike.cosines and takes(pool.model, held_out).any():
         their_vectors = encode_pile(pool.model, held_out, others, progress).vectors_MD
         for modality, cosine in alike.cosines.items():
             of = np.flatnonzero(pool.modalities_M == modality)
