@@ -175,7 +175,7 @@ def test_what_is_alike_in_the_pile_does_not_hide_an_image_of_evaluation(
     alike[7] = theirs[3] + 0.15 / 8 * rng.standard_normal(64)  # 0.989: below the limit of the pile itself
     alike /= np.linalg.norm(alike, axis=1, keepdims=True)
     vectors = {130: alike.astype(np.float32), 100: theirs.astype(np.float32)}
-    monkeypatch.setattr(deduplication, "load_pack", lambda *_: "a pack")
+    monkeypatch.setattr(deduplication, "load_pack", lambda *_: SimpleNamespace(preprocess=SimpleNamespace(signal=None)))
     monkeypatch.setattr(deduplication, "pack_facts", lambda _: {})
     for module in (deduplication, image_links):
         monkeypatch.setattr(module, "encode_pile", lambda _, pile, *__: SimpleNamespace(vectors_MD=vectors[len(pile)]))
