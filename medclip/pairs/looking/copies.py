@@ -24,6 +24,7 @@ from medclip.pairs.selection.image_links import (
     hash_images,
     link_inside,
     link_with,
+    spread,
 )
 
 if TYPE_CHECKING:
@@ -191,8 +192,7 @@ def _against(pool: Pool, alike: Any, inside: Links, held_out: Pile, key: bytes |
 
 
 def _with_copies(is_in_N: NDArray[np.bool_], inside: Links) -> NDArray[np.bool_]:
-    """Add the rows that are linked to rows which are in."""
-    spread_N = is_in_N.copy()
-    spread_N[inside.one_K[is_in_N[inside.other_K]]] = True
-    spread_N[inside.other_K[is_in_N[inside.one_K]]] = True
-    return spread_N
+    """Add the copies of rows which are in."""
+    with_copies_N = is_in_N.copy()
+    with_copies_N[spread(is_in_N, inside)[0]] = True
+    return with_copies_N
