@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot import suite_run as suites
+from medclip.evaluation.zero_shot import set_run
 from medclip.imaging.geometry import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
@@ -290,7 +290,7 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
     evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "b", **QUICK)
     first = [(tmp_path / "a" / name).read_bytes() for name in names]
     assert [(tmp_path / "b" / name).read_bytes() for name in names] == first
-    monkeypatch.setattr(suites, "_measure", None)
+    monkeypatch.setattr(set_run, "_measure", None)
     evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "a", **QUICK)
     assert [(tmp_path / "a" / name).read_bytes() for name in names] == first
 
@@ -300,7 +300,7 @@ def test_a_run_that_was_stopped_keeps_the_sets_that_were_done(
 ) -> None:
     whole = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "whole", **QUICK)
     measured = []
-    real = suites._measure
+    real = set_run._measure
 
     def stops(run, labelled):
         measured.append(labelled.part.id)
@@ -308,7 +308,7 @@ def test_a_run_that_was_stopped_keeps_the_sets_that_were_done(
             raise KeyboardInterrupt
         return real(run, labelled)
 
-    monkeypatch.setattr(suites, "_measure", stops)
+    monkeypatch.setattr(set_run, "_measure", stops)
     with pytest.raises(KeyboardInterrupt):
         evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out" / "evaluate.json").exists()
@@ -326,8 +326,8 @@ def test_a_set_whose_data_changed_is_measured_again(
     evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     image(data / "eyes" / "clear" / "new.png", 77)
     measured = []
-    real = suites._measure
-    monkeypatch.setattr(suites, "_measure", lambda run, ls: (measured.append(ls.part.id), real(run, ls))[1])
+    real = set_run._measure
+    monkeypatch.setattr(set_run, "_measure", lambda run, ls: (measured.append(ls.part.id), real(run, ls))[1])
     result = evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     assert measured == ["eyes"]
     assert result.sets[0].num_images == 8
@@ -432,7 +432,7 @@ def test_prompt_sensitivity_is_measured_of_each_set_kept_and_printed(
     printed = "\n".join(result.lines())
     assert "2 single wordings" in printed
     assert "Denials:" in printed
-    monkeypatch.setattr(suites, "_measure", None)
+    monkeypatch.setattr(set_run, "_measure", None)
     assert evaluate_suite(pack, place / "suite.yaml", place, **asked).sets == result.sets
 
 
@@ -453,7 +453,7 @@ def test_two_packs_are_compared_on_the_same_images_each_with_its_own_pixels(
     assert result.sets == alone[0].sets
     assert "tiny 1 less other 1, on the same images and patients" in list(result.lines())
     assert "less other" in repr(result)
-    monkeypatch.setattr(suites, "_measure", None)  # both are kept
+    monkeypatch.setattr(set_run, "_measure", None)  # both are kept
     again = evaluate_suite(pack, place / "suite.yaml", place, **asked)
     assert again.to_json() == result.to_json()
     assert json.loads((tmp_path / "out" / "evaluate.json").read_text())["compared"]["model"] == "other"
