@@ -147,15 +147,16 @@ def _of_table(place: Path, modality: str, columns: Mapping[str, str], form: Text
     def column(what: str, *names: str) -> str | None:
         return columns.get(what) or next((n for n in names if n in table.names), None)
 
+    captions = [name for name in TEXTS if name in table.names and name not in columns.values()]
     key, patient = column("key", *_KEYS), column("patient", "patient")
     report, sections = column("report", "report"), {s: column(s, s) for s in _SECTIONS}
-    if report is None and not any(sections.values()) and not labels and not set(TEXTS) & set(table.names):
+    if report is None and not any(sections.values()) and not labels and not captions:
         raise MedclipError(
             Reason.TABLE_INVALID,
             "it has no column of texts, and no labels.",
             where=place,
-            hint="Columns `report`, `findings`, `impression`, `caption`, `captions`, `text` and `label:TASK:CLASS` are read; "
-            "others can be named under `columns` in the steps.",
+            hint="Columns `report`, `findings`, `impression`, `caption`, `captions`, `text` and `label:TASK:CLASS` are "
+            "read; others can be named under `columns` in the steps.",
         )
     seen: dict[str, int] = {}
     for number, cell in enumerate(table.rows(), 1):
@@ -164,7 +165,7 @@ def _of_table(place: Path, modality: str, columns: Mapping[str, str], form: Text
         name = name if seen[name] == 1 else f"{name} ({seen[name]})"
         parts = [f"{s.upper()}: {cell[c]}" for s, c in sections.items() if c and cell.get(c, "").strip()]
         written = cell.get(report or "", "").strip() or "\n".join(parts)
-        texts = tuple(line.strip() for c in TEXTS for line in cell.get(c, "").split("\n") if line.strip())
+        texts = tuple(line.strip() for c in captions for line in cell.get(c, "").split("\n") if line.strip())
         try:
             kind = modality_named(cell.get("modality", "") or modality)
             of_row = labels_in(cell, labels)
