@@ -2,9 +2,11 @@
 
 A million vectors of 512 dimensions have 5e11 pairs, 5e14 products: hours of two cores. So more than `MOST_PRODUCTS`
 are searched by a forest (random projection trees, Dasgupta and Freund, STOC 2008): each tree halves the vectors at the
-median along the line through two of them, in 64 random dimensions, down to leaves of at most `_LEAF` whose pairs are
-compared in full. Halves are of equal size however alike vectors are; hyperplanes through the origin, as in LSH for
-cosines, have nearly all vectors of medical images on one side (medclip-mini, two chest films: cosine 0.79).
+median along the line through two of them, in 64 random dimensions, down to leaves of at most `_LEAF`. Halves are of
+equal size however alike vectors are; hyperplanes through the origin, as in LSH for cosines, have nearly all vectors of
+medical images on one side (medclip-mini, two chest films: cosine 0.79). Pairs of a leaf are compared in full where
+their squared distance in the 64 dimensions is at most `_STRETCH` times that of the limit: projecting stretches it by
+chi-square over its 64 degrees of freedom, of which one in 280,000 is above 2.
 
 How many pairs are missed is measured and not promised: `_PROBES` vectors are moved towards others until their cosine
 with themselves is the limit, go down the trees like all others, and trees are grown until 99 of 100 of them have met
@@ -29,6 +31,11 @@ MOST_PRODUCTS = 10**12
 """Of two numbers, for every pair of vectors: more are searched by a forest. 10 to 20 s of two cores."""
 _PROJECTED = 64
 _LEAF = 512
+_STRETCH = 2.0
+_ROUNDING = 1e-4
+"""Of squared distances: norms of float16 vectors, and sums of squares in float32."""
+_PAIRS_OF_VECTOR = 4
+"""Close pairs for each vector of a leaf from which on one product of all is faster."""
 _PROBES = 512
 _LEAST_MET = 0.99
 _MOST_TREES = 96
@@ -218,12 +225,19 @@ def _of_forest(
             first += len(part)
     rows = np.flatnonzero(np.isfinite(points[:, 0]))
     met = np.zeros(max(len(moved), 1), bool)  # no probe: all vectors are one
+    are_close = np.square(points[origins] - points[num:]).sum(axis=1) <= _farthest(cosine)
     pairs = NearVectors(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
     def of_leaf(leaf: NDArray[np.int64]) -> NearVectors:
         leaf = np.sort(leaf[leaf < num])
         split = len(leaf) if inside else int(np.searchsorted(leaf, len(one)))
-        ones, others = leaf[:split], leaf if inside else leaf[split:] - len(one)
+        second = leaf if inside else leaf[split:]
+        ones, others = leaf[:split], second if inside else second - len(one)
+        i, j = _close(points[ones], points[second], inside, cosine)
+        if len(i) <= _PAIRS_OF_VECTOR * len(leaf):
+            cosines = np.einsum("kd,kd->k", _real(one, ones[i]), _real(other, others[j]))
+            kept = cosines >= cosine
+            return NearVectors(ones[i[kept]], others[j[kept]], cosines[kept])
         first_part = _real(one, ones)
         second_part = first_part if inside else _real(other, others)
         near = _of_block(first_part, second_part, 0, 0, inside, cosine)
@@ -238,11 +252,28 @@ def _of_forest(
         # A thread each of its own: products this small are slower by two than by one where others compute, too (8 x).
         with threadpool_limits(limits=1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             pairs = _joined([pairs, *pool.map(of_leaf, leaves)])
-        met[: len(moved)] |= leaf_of[origins] == leaf_of[num:]
+        met[: len(moved)] |= (leaf_of[origins] == leaf_of[num:]) & are_close
         progress.step(text=f"{met.mean():.3f} of pairs at the limit met")
         if met.mean() >= _LEAST_MET:
             break
     return NearVectors(pairs.one_K, pairs.other_K, pairs.cosine_K, float(met.mean()))
+
+
+def _farthest(cosine: float) -> float:
+    """Return the squared distance of projected vectors up to which they may have a cosine."""
+    return _STRETCH * 2 * (1 - cosine) + _ROUNDING
+
+
+def _close(
+    one: NDArray[np.float32], other: NDArray[np.float32], inside: bool, cosine: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs of projected vectors that may have a cosine; inside one set each once."""
+    # |a|² + |b|² - 2ab as one product of longer vectors: sums over all pairs would take as long as the product.
+    norms, other_norms = (np.einsum("nd,nd->n", side, side)[:, None] for side in (one, other))
+    longer = np.hstack([one * np.float32(-2), norms, np.ones_like(norms)])
+    distances = longer @ np.hstack([other, np.ones_like(other_norms), other_norms]).T
+    i, j = np.divmod(np.flatnonzero(distances <= _farthest(cosine)), max(len(other), 1))
+    return (i[j > i], j[j > i]) if inside else (i, j)
 
 
 def _probes(

@@ -121,11 +121,11 @@ def _copies(look: PileLook) -> list[tuple[str, ...]]:
     copies = look.copies
     thing, alike = look.thing, int((copies.alike_patients_N & ~copies.across_patients_N).sum())
     rows = [(f"Show {look.a_thing} that another pair shows already", copies.num_copies)]
-    rows += [(f"… {_WAYS[way] if thing == 'image' else _OF_RECORDS}", num) for way, num in copies.by_way.items()]
+    rows += [(f"… {_WAYS[way] if thing != 'record' else _OF_RECORDS}", num) for way, num in copies.by_way.items()]
     rows += [
         (f"Share their {thing} with a pair that has another text", int(copies.other_text_N.sum())),
         ("Share it with a pair of another patient", int(copies.across_patients_N.sum())),
-        *([("Look like another patient’s", alike)] if thing == "image" else []),
+        *([("Look like another patient’s", alike)] if thing != "record" else []),
         ("Share it with a pair of another split", int(copies.across_splits_N.sum())),
         (f"Have {look.a_thing} that cannot be read", sum(copies.unread.values())),
     ]

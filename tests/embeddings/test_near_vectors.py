@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from medclip.embeddings import near_vectors as near
 from medclip.embeddings.near_vectors import cosine_limit, near_vectors
 
 
@@ -45,6 +46,23 @@ def test_trees_find_copies_among_many_and_say_how_many_at_the_limit_they_miss(in
     assert len(expected) >= 300
     assert len(pairs) >= 0.98 * len(expected)
     assert 0.99 <= near.met_share <= 1
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_a_leaf_is_compared_in_few_dimensions_first_and_loses_no_pair_by_that(
+    inside: bool, kind: type[np.floating], monkeypatch: pytest.MonkeyPatch
+):
+    vectors = drawn(0, 4_000, 128)
+    near_ones = unit(vectors[:400] + 0.02 * np.random.default_rng(1).standard_normal((400, 128)))  # 0.97 to 0.98
+    sides = (np.concatenate([vectors, near_ones]).astype(kind), None) if inside else (vectors, near_ones.astype(kind))
+    few = near_vectors(*sides, cosine=0.97, most_products=0)
+    monkeypatch.setattr(near, "_PAIRS_OF_VECTOR", -1)
+    every = near_vectors(*sides, cosine=0.97, most_products=0)
+    assert len(every) > 300
+    np.testing.assert_array_equal(few.one_K, every.one_K)
+    np.testing.assert_array_equal(few.other_K, every.other_K)
+    np.testing.assert_allclose(few.cosine_K, every.cosine_K, atol=1e-5)
 
 
 def test_trees_end_where_all_vectors_are_one_and_where_some_are_missing():

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.pile import COLUMNS, Pile
+from medclip.pairs.pile import Pile
+from medclip.pairs.pile_columns import COLUMNS
 from medclip.pairs.selection.steps import Context
 from medclip.settings import Settings
 

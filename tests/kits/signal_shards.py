@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from medclip.settings import Settings
 from medclip.shards.writing.build import Form, build_shards
 from tests.kits.ecg import heart, write_wfdb
+from tests.kits.leakage import film
 
 CLASSES = ("NORM", "HYP")
 CAPTIONS = ("sinus rhythm, normal ecg, no abnormality", "left ventricular hypertrophy, high voltage of all chest leads")
@@ -88,3 +90,18 @@ def signal_recipe(shards: Path) -> dict[str, Any]:
         },
         "train": {"epochs": 2, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "threads": 1},
     }
+
+
+def mixed_table(folder: Path) -> Path:
+    """Write a table of two films and three ECG records in turns, each of a patient of its own.
+
+    The last record is the first one, stored again.
+    """
+    names = write_records(folder, 2)
+    (folder / "again.hea").write_text((folder / names[0]).read_text().replace("r000 ", "again ", 1))
+    for n in (0, 1):
+        Image.fromarray(film(n, 64, 60)).save(folder / f"film{n}.png")
+    files = [names[0], "film0.png", names[1], "film1.png", "again.hea"]
+    rows = [f"{name},P{n},{'ecg' if name.endswith('hea') else 'xray'},A text of {n}." for n, name in enumerate(files)]
+    (folder / "t.csv").write_text("\n".join(["file,patient,modality,caption", *rows]) + "\n")
+    return folder / "t.csv"

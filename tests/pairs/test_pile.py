@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.pile import COLUMNS, FACTS, Pile, read_pile
+from medclip.pairs.pile import Pile, read_pile
+from medclip.pairs.pile_columns import COLUMNS, FACTS
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.foreign import ForeignSet
@@ -22,6 +23,7 @@ from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import Form, build_shards
 from tests.kits.shards import KEY, write
+from tests.kits.signal_shards import mixed_table
 
 ONE = Settings(workers=1)
 
@@ -162,3 +164,14 @@ def test_tars_of_others_are_a_pile_whose_patients_nobody_knows(tmp_path: Path) -
     assert pile.cells("license") == ["CC-BY"] * 2
     assert (pile.cells("width"), pile.max_side) == ([20, 20], None)
     assert next(pile.images([1])).shape == (10, 20, 3)  # type: ignore[union-attr]
+
+
+def test_rows_of_a_mixed_table_are_read_by_their_kind_in_the_order_that_is_asked(tmp_path: Path) -> None:
+    pile = read_pile(mixed_table(tmp_path), settings=ONE)
+    assert pile.is_record().tolist() == [True, False, True, False, True]
+    record, film, again = pile.looks([4, 1, 0])
+    assert isinstance(film, np.ndarray)
+    assert film.shape == (64, 60, 3)
+    assert not isinstance(record, np.ndarray | MedclipError)
+    assert not isinstance(again, np.ndarray | MedclipError)
+    np.testing.assert_array_equal(record.values_mv, again.values_mv)

@@ -78,6 +78,7 @@ def test_clinical_figures_that_may_be_used_are_kept_and_plots_are_not(simulate: 
 
 def test_the_suite_has_forty_tasks_in_the_eight_domains(suite: SuiteFile) -> None:
     assert (len(suite.sets), len(suite.texts), len(suite.groups)) == (39, 1, 8)
+    assert suite.average == "groups"
     assert len([one for one in suite.sets if one.folder is None]) == ELSEWHERE
 
 

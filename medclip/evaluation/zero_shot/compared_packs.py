@@ -54,7 +54,7 @@ class ComparedPacks:
     model_digest: str
     sets: tuple[ComparedFigure, ...]
     mean: ComparedFigure | None
-    """Over the sets, each by its own metric; None where fewer than two have a figure."""
+    """Over the sets, or the means of their groups, each by its own metric; None where fewer than two have a figure."""
     num_in_training: int | None
     """Images that the other pack was trained on; None where it does not say."""
     notes: tuple[str, ...]
@@ -92,6 +92,7 @@ def compare_packs(
     other_result: Any,
     *,
     num_resamples: int,
+    by_group: bool = False,
 ) -> ComparedPacks:
     """Compare the predictions of two packs.
 
@@ -101,11 +102,13 @@ def compare_packs(
         other: Predictions of the other pack over the same files, by set.
         other_result: Result of the other pack.
         num_resamples: Number of resamples of patients.
+        by_group: Whether groups weigh alike in the mean, and not sets.
     """
     pairs = [_pair(part, tables[part.id], other[part.id]) for part in parts]
     numbers = numbered([patient for patients, *_ in pairs for patient in patients])
     rows: list[ComparedFigure] = []
-    drawn: list[tuple[Resampled, Resampled]] = []
+    drawn: dict[str, list[tuple[Resampled, Resampled]]] = {}
+    """By what weighs alike."""
     weights_PB = draw_weights(int(numbers.max()) + 1, num_resamples, seed=0) if len(numbers) else None
     start = 0
     for part, (patients, labels_N, scores, num_left_out) in zip(parts, pairs, strict=True):
@@ -119,11 +122,11 @@ def compare_packs(
         if part.metric not in both[0]:  # the area, where one class has no image
             continue
         mine, others = both[0][part.metric], both[1][part.metric]
-        drawn.append((mine, others))
+        drawn.setdefault(part.group if by_group else part.id, []).append((mine, others))
         rows.append(_row(part.id, part.metric, mine, others, len(of_set), len(present), num_left_out))
     average = None
     if len(rows) > 1:
-        mine, others = (mean([pair[k] for pair in drawn]) for k in (0, 1))
+        mine, others = (mean([mean([pair[k] for pair in some]) for some in drawn.values()]) for k in (0, 1))
         metrics = " and ".join(dict.fromkeys(row.metric for row in rows))
         sums = [sum(row.num_images for row in rows), len(np.unique(numbers)), sum(row.num_left_out for row in rows)]
         average = _row("mean", metrics, mine, others, *sums)

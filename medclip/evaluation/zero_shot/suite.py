@@ -287,6 +287,8 @@ class SuiteFile(_Part):
     texts: tuple[TextsFile, ...] = ()
     masks: tuple[MasksFile, ...] = ()
     published: PublishedFile | None = None
+    average: Literal["sets", "groups"] = "sets"
+    """What weighs alike in the average: each set, or each group, whose own mean is taken first."""
     is_averaged: bool = Field(default=True, exclude=True)
     """False where the sets ask the same images one thing after another, and a mean over them is of nothing."""
 
@@ -307,13 +309,14 @@ class SuiteFile(_Part):
         return self
 
     def members(self, group: str) -> tuple[SetFile, ...]:
-        """Return the sets of a group; their number is its weight in the average."""
+        """Return the sets of a group; their number is its weight where sets weigh alike."""
         return tuple(s for s in self.sets if s.group == group)
 
     def digest(self) -> str:
         """Hash of everything in the suite; 16 hex characters."""
-        values = self.model_dump(mode="json")
-        return digest_of(values if self.masks else {k: v for k, v in values.items() if k != "masks"})
+        # What came later and is not used changes no hash: folders of before go on.
+        unused = {"masks": not self.masks, "average": self.average == "sets"}
+        return digest_of({k: v for k, v in self.model_dump(mode="json").items() if not unused.get(k)})
 
 
 def suite_names() -> tuple[str, ...]:

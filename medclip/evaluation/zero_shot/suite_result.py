@@ -131,7 +131,7 @@ class GroupMean:
     id: str
     title: str
     num_sets: int
-    """In the suite: the weight of the group in the full average."""
+    """In the suite: the weight of the group in the full average, where sets weigh alike."""
     num_measured: int
     mean: float | None
     published: float | None
@@ -154,7 +154,8 @@ class SuiteResult(Result):
     not_asked: tuple[str, ...]
     groups: tuple[GroupMean, ...]
     average: float | None
-    """Mean over the measured sets. With all sets there it is the mean of the groups weighted by their sets."""
+    """Mean over the measured sets (with all of them there, the mean of the groups weighted by their sets); or over the
+    means of the measured groups, where the suite says that these weigh alike."""
     num_sets: int
     """In the suite."""
     notes: tuple[str, ...]
@@ -261,13 +262,14 @@ def suite_result(
 ) -> SuiteResult:
     """Join the sets: means by group, the average, and what has to be said about them."""
     values = {s.id: s.value for s in sets if s.value is not None}
-    groups = []
+    groups, means = [], []
     for group in suite.groups:
         members = suite.members(group.id)
         present = [values[m.id] for m in members if m.id in values]
+        means += [sum(present) / len(present)] if present else []
         mean = _mean(present) if suite.is_averaged else None
         groups.append(GroupMean(group.id, group.title, len(members), len(present), mean, group.published))
-    average = _mean(list(values.values())) if suite.is_averaged else None
+    average = _mean(means if suite.average == "groups" else list(values.values())) if suite.is_averaged else None
     return SuiteResult(
         suite=suite.name,
         suite_digest=suite.digest(),
@@ -301,7 +303,7 @@ def _sentences(
     total, num_asked = len(suite.sets), len(suite.sets) + len(suite.texts) + len(suite.masks)
     if average is not None and total > 1:
         metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
-        yield f"Average over {num_measured} of {total} sets ({metrics}): {100 * average:.2f} %."
+        yield f"Average over {_averaged(suite, sets)} ({metrics}): {100 * average:.2f} %."
     if suite.published is not None:
         published = suite.published
         head = f"Published for {published.model}: {published.average:.2f} % over all {total} sets"
@@ -337,6 +339,14 @@ def _sentences(
         width = max(len(m.id) for m in missing)
         for m in missing:
             yield f"  {m.id:{width}}  {list_of(m.looked_for, 'or')}"
+
+
+def _averaged(suite: SuiteFile, sets: Sequence[SetResult]) -> str:
+    groups = [s.group for s in sets if s.value is not None]
+    over = f"{len(groups)} of {len(suite.sets)} sets"
+    return (
+        over if suite.average == "sets" else f"the means of {len(set(groups))} of {len(suite.groups)} groups, of {over}"
+    )
 
 
 def _table(result: SuiteResult) -> Iterator[str]:

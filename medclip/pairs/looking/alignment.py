@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medclip.errors import Reason
 from medclip.pairs.selection.clip_score import score_pairs
 from medclip.statistics.metrics.delong import auroc_variance, interval
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medclip.models.model import Model
+    from medclip.pairs.selection.pack_vectors import PackVectors
     from medclip.progress import Progress
 
 _TRIES = 20
@@ -60,13 +62,16 @@ class Alignment:
     cosine_N: NDArray[np.float64]
     """NaN where there is no image or no text."""
     shuffled_N: NDArray[np.float64]
+    why_N: NDArray[np.object_]
+    """Reason for which there is no cosine: why there is no vector of the image (`PackVectors`), or `empty_caption`; ""
+    where there is one."""
     modalities: tuple[ModalityAlignment, ...]
 
 
 def measure_alignment(
     model: Model,
     pack: dict[str, str],
-    vectors_ND: NDArray[np.float32],
+    vectors: PackVectors,
     texts: pa.ChunkedArray,
     modalities: Sequence[str],
     patients_N: NDArray[np.int64],
@@ -79,7 +84,7 @@ def measure_alignment(
     Args:
         model: Pack with words.
         pack: Facts by which the pack is named.
-        vectors_ND: Vectors of the N images; NaN where one could not be read.
+        vectors: Vectors of the N images.
         texts: N texts.
         modalities: Modality of each.
         patients_N: Patient of each, as a number; of its own where none is known.
@@ -88,6 +93,7 @@ def measure_alignment(
         rng: Source of the shuffle.
     """
     lines = texts.to_pylist()
+    vectors_ND = vectors.vectors_MD
     cosine_N = score_pairs(model, vectors_ND, lines, progress)
     partner_N = np.full(len(lines), -1, np.int64)
     names = np.array(modalities, object)
@@ -102,7 +108,10 @@ def measure_alignment(
         for modality in sorted(set(modalities))
         if len(rows := np.flatnonzero(scored_N & (names == modality)))
     ]
-    return Alignment(pack, cosine_N, shuffled_N, tuple(sorted(parts, key=lambda one: -one.pairs)))
+    why_N = np.where((vectors.why_M == "") & np.isnan(cosine_N), str(Reason.EMPTY_CAPTION), vectors.why_M).astype(
+        object
+    )
+    return Alignment(pack, cosine_N, shuffled_N, why_N, tuple(sorted(parts, key=lambda one: -one.pairs)))
 
 
 def _shuffle(

@@ -24,6 +24,7 @@ from medclip.pairs.selection.image_links import (
     hash_images,
     link_inside,
     link_with,
+    spread,
 )
 
 if TYPE_CHECKING:
@@ -134,11 +135,10 @@ def find_copies(
     cautions = [limits.caution, crowds(links, patients)]
     if images.small_RHW is None and len(pile) > MOST_IMAGES:
         cautions.append(f"Copies that were cropped or turned were not looked for: more than {MOST_IMAGES:,} images.")
-    if pile.holds_records:
-        cautions = [
-            "ECG records are compared by the bytes of their signals alone: copies that were cut, filtered or resampled "
-            "were not looked for."
-        ]
+    if pile.is_record().any():
+        by_bytes = "ECG records are compared by the bytes of their signals alone: copies that were cut, filtered or "
+        by_bytes += "resampled were not looked for."
+        cautions = [by_bytes] if pile.is_record().all() else [*cautions, by_bytes]
     return Copies(
         links,
         len(spare),
@@ -192,8 +192,7 @@ def _against(pool: Pool, alike: Any, inside: Links, held_out: Pile, key: bytes |
 
 
 def _with_copies(is_in_N: NDArray[np.bool_], inside: Links) -> NDArray[np.bool_]:
-    """Add the rows that are linked to rows which are in."""
-    spread_N = is_in_N.copy()
-    spread_N[inside.one_K[is_in_N[inside.other_K]]] = True
-    spread_N[inside.other_K[is_in_N[inside.one_K]]] = True
-    return spread_N
+    """Add the copies of rows which are in."""
+    with_copies_N = is_in_N.copy()
+    with_copies_N[spread(is_in_N, inside)[0]] = True
+    return with_copies_N

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from medclip.errors import Reason
 from medclip.pairs.looking.boilerplate import LEAST_PATIENTS
 from medclip.pairs.looking.pile_look import Finding, PileLook, Severity
 from medclip.pairs.looking.texts import FAULTS, NO_WORDS
@@ -40,6 +41,11 @@ _REMEDIES = {
     "address": "The step `basic` of `medclip pairs select` drops most of them.",
     "modality": "The step `basic` of `medclip pairs select` drops them.",
     "few words": "The step `basic` of `medclip pairs select` drops them.",
+}
+_KINDS_OF_COPIES = {
+    "image": "pixels and hashes",
+    "record": "the bytes of signals",
+    "image or record": "pixels, hashes and the bytes of signals",
 }
 _SINGULAR = {"have": "has", "are": "is"}
 _LEAST_PILE = 5 * LEAST_T
@@ -78,7 +84,7 @@ def _by_share(look: PileLook, num: int, text: str, bounds: tuple[float, float]) 
 
 def _ways(look: PileLook, by_way: Mapping[str, int]) -> str:
     """Name the ways of links; records have one alone."""
-    return by_reason(by_way) if look.thing == "image" else "equal bytes"
+    return by_reason(by_way) if look.thing != "record" else "equal bytes"
 
 
 def _evaluation(look: PileLook) -> Iterator[Finding]:
@@ -112,7 +118,7 @@ def _copies(look: PileLook) -> Iterator[Finding]:
         text = f"show {thing} that another pair shows already ({ways}). The step `deduplicate` drops them."
         yield from _by_share(look, copies.num_copies, text, (0.0, 0.1))
     elif not copies.unread:
-        by = "pixels and hashes" if look.thing == "image" else "the bytes of signals"
+        by = _KINDS_OF_COPIES[look.thing]
         yield Finding("good", f"No {look.thing} stands in the pile twice, as far as {by} tell.")
     if num := sum(copies.unread.values()):
         yield from _by_share(look, num, f"have {thing} that cannot be read: {by_reason(copies.unread)}.", (0.0, 0.01))
@@ -130,8 +136,13 @@ def _splits(look: PileLook) -> Iterator[Finding]:
 
 
 def _alignment(look: PileLook) -> Iterator[Finding]:
-    for one in () if look.alignment is None else look.alignment.modalities:
+    if look.alignment is None:
+        return
+    for one in look.alignment.modalities:
         yield from _of_modality(one)
+    num = int((look.alignment.why_N == Reason.OTHER_INPUT).sum())
+    text = "have no cosine: the pack does not take what they show, an ECG record or an image."
+    yield from _by_share(look, num, text, (0.0, 1.0))
 
 
 def _of_modality(one: ModalityAlignment) -> Iterator[Finding]:

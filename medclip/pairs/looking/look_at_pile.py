@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 PAGE, FACTS = "look.html", "look.json"
+_THINGS: Mapping[frozenset[bool], Literal["image", "record", "image or record"]] = {
+    frozenset({False}): "image",
+    frozenset({True}): "record",
+    frozenset({False, True}): "image or record",
+}
+"""What texts stand beside, by which of them are records."""
 COLUMNS = ("modality", "split", "source", "license", "language")
 THUMBNAIL_PX = 112
 MOST_LETTERS = 300
@@ -92,14 +98,13 @@ def look_at_pile(
     facts = look_at_texts(pile, texts, None if model is None else model.tokenizer, progress)
     boilerplate = find_boilerplate(texts, facts, patients_N, is_known_N, progress)
     named = count_concepts(texts, concepts, patients_N, progress)
-    vectors_ND = None if model is None else encode_pile(model, pile, np.arange(len(pile)), progress).vectors_MD
+    vectors = None if model is None else encode_pile(model, pile, np.arange(len(pile)), progress)
+    vectors_ND = None if vectors is None else vectors.vectors_MD
     copies = find_copies(pile, others, facts, model, vectors_ND, settings, progress, seed)
     modalities, alignment = pile.cells("modality"), None
-    if model is not None and vectors_ND is not None:
+    if model is not None and vectors is not None:
         pack = {name: str(value) for name, value in pack_facts(model).items()}
-        alignment = measure_alignment(
-            model, pack, vectors_ND, texts, modalities, patients_N, facts.hash_N, progress, rng
-        )
+        alignment = measure_alignment(model, pack, vectors, texts, modalities, patients_N, facts.hash_N, progress, rng)
     look = PileLook(
         len(pile),
         len(np.unique(patients_N[is_known_N])),
@@ -114,7 +119,7 @@ def look_at_pile(
         copies,
         alignment,
         pile.digest,
-        "record" if pile.holds_records else "image",
+        _THINGS[frozenset(pile.is_record().tolist())],
         keys=tuple(pile.cells("key")),
         out=out,
     )
@@ -210,7 +215,7 @@ def _examples(
     chosen: list[tuple[str, int]] = []
     for modality in sorted(set(modalities)) if num else ():
         rows = np.flatnonzero(names == modality)
-        if alignment is None:
+        if alignment is None or not np.isfinite(alignment.cosine_N[rows]).any():
             chosen += [("drawn", row) for row in _of_patients(rng.permutation(rows), patients_N, num)]
             continue
         rows = rows[np.isfinite(alignment.cosine_N[rows])]
@@ -222,11 +227,10 @@ def _examples(
     burned = _burned_in(pile)
     progress.stage("Examples", len(chosen))
     wanted = [row for _, row in chosen if thumbnails and row not in burned]
-    shown = map(_sheet, pile.recordings(wanted)) if pile.holds_records else map(_small, pile.images(wanted))
-    images = dict(zip(wanted, shown, strict=True)) if wanted else {}
+    images = dict(zip(wanted, map(_small, pile.looks(wanted)), strict=True)) if wanted else {}
     examples = []
     for end, row in chosen:
-        cosine = None if alignment is None else float(alignment.cosine_N[row])
+        cosine = None if end == "drawn" or alignment is None else float(alignment.cosine_N[row])
         text = _beginning(texts[row].as_py())
         examples.append(Example(modalities[row], end, row, cosine, text, images.get(row), row in burned))
         progress.step()
@@ -250,16 +254,18 @@ def _burned_in(pile: Pile) -> frozenset[int]:
     return frozenset(row for row, cell in enumerate(cells) if str(cell).strip().casefold() in ("true", "yes"))
 
 
-def _small(image: NDArray[np.uint8] | MedclipError) -> bytes | None:
-    return None if isinstance(image, MedclipError) else encode(fit(image, THUMBNAIL_PX), "jpeg", 70)
-
-
-def _sheet(recording: Recording | MedclipError) -> bytes | None:
-    """Draw a record as reports of runs do."""
+def _small(image: NDArray[np.uint8] | Recording | MedclipError) -> bytes | None:
+    """Draw an image small, and a record as reports of runs do; nothing of what cannot be read."""
     from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
     from medclip.imaging.ecg.twelve_leads import canonical
 
-    return None if isinstance(recording, MedclipError) else small_sheet_png(canonical(recording))
+    if isinstance(image, MedclipError):
+        return None
+    return (
+        encode(fit(image, THUMBNAIL_PX), "jpeg", 70)
+        if isinstance(image, np.ndarray)
+        else small_sheet_png(canonical(image))
+    )
 
 
 def _beginning(text: str) -> str:

@@ -84,8 +84,8 @@ class PileLook(Result):
     copies: Copies
     alignment: Alignment | None
     pile_digest: str = ""
-    thing: Literal["image", "record"] = "image"
-    """What texts stand beside: an image, or an ECG record."""
+    thing: Literal["image", "record", "image or record"] = "image"
+    """What texts stand beside: images, ECG records, or some the one and some the other."""
     findings: tuple[Finding, ...] = ()
     examples: tuple[Example, ...] = ()
     keys: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class PileLook(Result):
     @property
     def a_thing(self) -> str:
         """What a text stands beside, with its article."""
-        return f"{'an' if self.thing == 'image' else 'a'} {self.thing}"
+        return f"{'a' if self.thing == 'record' else 'an'} {self.thing}"
 
     @property
     def against(self) -> tuple[Against, ...]:
@@ -192,6 +192,7 @@ class PileLook(Result):
             pairs["tokens"] = self.texts.num_tokens_N
         if self.alignment is not None:
             pairs |= {"cosine": self.alignment.cosine_N, "shuffled": self.alignment.shuffled_N}
+            pairs["no_cosine"] = pa.array(self.alignment.why_N, pa.string())
         pairs |= {name.replace(" ", "_"): mask for name, mask in self.texts.faults.items()}
         pairs |= {
             "boilerplate": self.boilerplate.is_repeated_N,

@@ -208,11 +208,11 @@ def _sizes(pile: Pile, rows_M: NDArray[np.int64], is_open_M: NDArray[np.bool_], 
     unknown = np.flatnonzero(is_open_M & (np.isnan(width_M) | np.isnan(height_M)) & np.isnan(slices_M))
     if len(unknown):
         context.progress.stage("Images", len(unknown))
-    for place, image in zip(unknown, pile.images(rows_M[unknown].tolist()) if len(unknown) else (), strict=True):
+    for place, image in zip(unknown, pile.looks(rows_M[unknown].tolist()) if len(unknown) else (), strict=True):
         context.progress.step()
         if isinstance(image, MedclipError):
             is_broken_M[place] = image.reason is not Reason.NO_PIXELS
-        else:
+        elif isinstance(image, np.ndarray):  # a record has no sides
             height_M[place], width_M[place] = image.shape[:2]
     return width_M, height_M, slices_M, is_broken_M
 

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import model_validator
 
 from medclip.models.packs.words import no_words
-from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
+from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, other_notes, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.settings import DEFAULT_MODEL
 from medclip.wording import count
@@ -79,7 +79,8 @@ def clip_score(
         number: Place of the step, which changes nothing.
 
     Returns:
-        Scores as values. A pair whose image cannot be read, or without a caption, has none and goes.
+        Scores as values. A pair whose image cannot be read, or without a caption, has none and goes; one that the pack
+        does not take, an ECG record beside images, has none and stays.
 
     Raises:
         MedclipError: WRONG_USE for a pack without words; what loading a pack raises.
@@ -92,11 +93,15 @@ def clip_score(
     scores_M = score_pairs(model, vectors.vectors_MD, texts, context.progress)
     groups = [modality or UNKNOWN for modality in pile.cells("modality", rows_M)]
     kept_M, facts = _chosen(scores_M, groups, pile.cells("key", rows_M), settings)
-    num_without = sum(not text.strip() for text in texts)
+    kept_M |= vectors.is_other_M
+    num_without = sum(
+        not text.strip() for text, is_other in zip(texts, vectors.is_other_M, strict=True) if not is_other
+    )
     facts |= {"pack": pack_facts(model), "unread": dict(vectors.unread), "without_caption": num_without}
-    gone = sorted(name for name, of in facts["modalities"].items() if not of["kept"])
+    gone = sorted(set(groups) - {groups[row] for row in np.flatnonzero(kept_M).tolist()})
     notes = [
         *(f"Caution: no pair of the modality {name} stays." for name in gone),
+        *other_notes(model, vectors),
         *unread_notes(vectors.unread),
         *([f"{count(num_without, 'pair')} dropped, as there is no caption."] if num_without else []),
     ]

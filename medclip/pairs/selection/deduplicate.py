@@ -8,12 +8,13 @@ followed: 748 of 263,000 pairs of different patients of nih_cxr are within that,
 hashes here (`medclip.imaging.perceptual_hash`). Nor is a cosine of 0.97 enough for medical images: it is the least,
 and raised until chance links no two patients of a modality (`medclip.embeddings.near_vectors.cosine_limit`).
 
-Links are joined to sets of images (connected components), of which the pair with the longest caption stays. Frames of
-a loop and slices of a volume make chains, each alike to the next and the last one nothing like the first: so a pair
-goes with the one that stays only where no more than one other lies between them, and the search begins again among the
-rest. Two exposures of one patient are alike beyond chance between patients (three of 420 films of nih_cxr would go as
-their neighbours of the same week): within a patient only equal pixels and hashes within 16 bits link. Where neither
-patient is known, two slices of one CT may be the pair, and only these and registered copies of 0.97 and more link.
+Pairs are asked in one order, the longest caption first: the first one stays, what it links to goes, and the search
+begins again among the rest. So no two that stay are linked, and which they are does not depend on the order of the
+pile. Frames of a loop and slices of a volume make chains, each alike to the next and the last one nothing like the
+first: a pair that goes is linked to the one that stays, or one other lies between them (a crop of a copy), never more.
+Two exposures of one patient are alike beyond chance between patients (three of 420 films of nih_cxr would go as their
+neighbours of the same week): within a patient only equal pixels and hashes within 16 bits link. Where neither patient
+is known, two slices of one CT may be the pair, and only these and registered copies of 0.97 and more link.
 
 A pair goes, too, where its image or a copy of it is an evaluation set's, mirrored or inverted as well, or where its
 patient, by identifier or keyed hash, is one of those or has an image there.
@@ -41,6 +42,7 @@ from medclip.pairs.selection.image_links import (
     hash_images,
     link_inside,
     link_with,
+    spread,
 )
 from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
@@ -192,12 +194,10 @@ def _evaluation(
 
 
 def _spread(dropped: dict[int, tuple[str, float]], links: Links, num: int, reason: str) -> None:
-    """Add the rows that link to rows which are dropped."""
+    """Add the copies of rows which are dropped."""
     goes_M = np.zeros(num, bool)
     goes_M[list(dropped)] = True
-    k = np.flatnonzero(goes_M[links.one_K] != goes_M[links.other_K])
-    rows, first = np.unique(np.where(goes_M[links.one_K[k]], links.other_K[k], links.one_K[k]), return_index=True)
-    values = links.value_K[k[first]]
+    rows, values = spread(goes_M, links)
     dropped |= {row: (reason, value) for row, value in zip(rows.tolist(), values.tolist(), strict=True)}
 
 
@@ -257,6 +257,7 @@ def copies_of(
         stays_M[row] = True
         near = neighbour_L[bounds[row] : bounds[row + 1]]
         near = near[~stays_M[near]]
+        near = near[np.argsort(rank_M[near])]
         drop(row, None)
         for through in near.tolist():
             drop(through, int(patient_M[row]))

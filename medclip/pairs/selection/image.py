@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.pile import Pile, read_pile
-from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, pack_facts, unread_notes
+from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, other_notes, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.settings import DEFAULT_MODEL
 
@@ -100,7 +100,8 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
         value_M[read_M] = counts_C[nearest_centroids(vectors, centroids_CD, settings.reference)]
         kept_M[read_M] = value_M[read_M] > 0
         facts |= {"clusters": len(centroids_CD), "clusters_of_target": int((counts_C > 0).sum())}
-    return Verdict(kept_M, value_M, facts=facts, notes=unread_notes(pool.unread))
+    kept_M |= pool.is_other_M
+    return Verdict(kept_M, value_M, facts=facts, notes=(*other_notes(model, pool), *unread_notes(pool.unread)))
 
 
 def has_words(text: str) -> bool:

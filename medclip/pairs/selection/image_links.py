@@ -20,7 +20,7 @@ from medclip.imaging.near_duplicates import Chance, Limits, measure_chance, near
 from medclip.imaging.perceptual_hash import FINE_WORDS, ImageHashes, look_of
 from medclip.imaging.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.pairs.pile import Pile
-from medclip.pairs.selection.pack_vectors import encode_pile
+from medclip.pairs.selection.pack_vectors import encode_pile, takes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +111,7 @@ def hash_images(pile: Pile, rows: NDArray[np.int64], progress: Progress, num_var
     progress.stage("Hashing images", len(rows))
     for start in range(0, len(rows), _READ_AT_ONCE):
         part = rows[start : start + _READ_AT_ONCE].tolist()
-        for row, image in enumerate(pile.recordings(part) if pile.holds_records else pile.images(part), start):
+        for row, image in enumerate(pile.looks(part), start):
             if isinstance(image, MedclipError):
                 unread[str(image.reason)] += 1
                 digests.append(b"")
@@ -145,17 +145,23 @@ def _links(*parts: tuple[Any, Any, int, Any]) -> Links:
 
 
 def link_inside(pool: Pool, least_cosine: float, progress: Progress, seed: int) -> tuple[Links, Alike, float]:
-    """Link rows with each other; only the first of equal pixels is compared in other ways."""
+    """Link rows with each other. One of equal pixels is compared in other ways, and its links are those of all of them.
+
+    Images are compared in the order of their digests: searches that look at a part, and limits that are measured on
+    draws, must not depend on the order of the pile.
+    """
     images, vectors_MD = pool.images, pool.vectors_MD
-    first_of: dict[bytes, int] = {}
-    first_M = np.array([first_of.setdefault(d, row) if d else row for row, d in enumerate(images.digests)], np.int64)
+    first_M = _first_of_equal(pool)
     again = np.flatnonzero(first_M != np.arange(len(first_M)))
     parts: list[tuple[Any, Any, int, Any]] = [(first_M[again], again, 0, np.zeros(len(again)))]
     names = {name: code for code, name in enumerate(dict.fromkeys(pool.patients))}
     codes_M = np.array([names[name] if name else len(names) + row for row, name in enumerate(pool.patients)], np.int32)
 
     distinct = np.flatnonzero(first_M[images.rows_R] == images.rows_R)
+    distinct = distinct[np.argsort(np.array(images.digests, "S32")[images.rows_R[distinct]], kind="stable")]
     rows, hashes = images.rows_R[distinct], images.variants[0].take(distinct)
+    if vectors_MD is not None and not np.isfinite(vectors_MD[rows, 0]).all():
+        vectors_MD = None  # a pack of signals says nothing of images
     unit = None if vectors_MD is None else vectors_MD[rows]
     chance = measure_chance(hashes, codes_M[rows], vectors_ND=unit)
     limits = Limits() if chance is None else chance.limits(len(rows) * (len(rows) - 1) // 2)
@@ -179,7 +185,33 @@ def link_inside(pool: Pool, least_cosine: float, progress: Progress, seed: int) 
             pairs = near_vectors(vectors, cosine=cosines[modality], seed=seed, progress=progress)
             parts.append((of[pairs.one_K], of[pairs.other_K], 3, pairs.cosine_K))
             met = min(met, pairs.met_share)
-    return _of_two_exposures(_links(*parts), pool.patients), Alike(chance, correlation, cosines), met
+    links = _of_all_equal(_links(*parts), first_M)
+    return _of_two_exposures(links, pool.patients), Alike(chance, correlation, cosines), met
+
+
+def _first_of_equal(pool: Pool) -> NDArray[np.int64]:
+    """Return for each row the one of equal pixels that stands for them, whatever the order: the first by patient."""
+    digests = pool.images.digests
+    order = sorted(range(len(digests)), key=lambda row: (pool.patients[row] == "", pool.patients[row]))
+    first_of: dict[bytes, int] = {}
+    for row in order:
+        first_of.setdefault(digests[row], row)
+    return np.array([first_of[d] if d else row for row, d in enumerate(digests)], np.int64)
+
+
+def _of_all_equal(links: Links, first_M: NDArray[np.int64]) -> Links:
+    """Give each row the links of the one that stands for its pixels; links of equal pixels stay as they are."""
+    sizes_M = np.bincount(first_M, minlength=len(first_M))
+    members, starts_M = np.argsort(first_M, kind="stable"), np.cumsum(sizes_M) - sizes_M
+    is_near_K = links.way_K > 0
+    num_K = np.where(is_near_K, sizes_M[links.one_K] * sizes_M[links.other_K], 1)
+    of_L = np.repeat(np.arange(len(num_K)), num_K)
+    number_L = np.arange(len(of_L)) - np.repeat(np.cumsum(num_K) - num_K, num_K)
+    one_L, other_L, near_L = links.one_K[of_L], links.other_K[of_L], is_near_K[of_L]
+    of_one, of_other = np.divmod(number_L[near_L], sizes_M[other_L[near_L]])
+    one_L[near_L] = members[starts_M[one_L[near_L]] + of_one]
+    other_L[near_L] = members[starts_M[other_L[near_L]] + of_other]
+    return Links(one_L, other_L, links.way_K[of_L], links.value_K[of_L])
 
 
 def _both_ways(
@@ -192,7 +224,25 @@ def _both_ways(
     pairs = registered.at_least(least)
     back_K = register(other_MHW, one_NHW, (pairs.other_K, pairs.one_K)).correlation_K
     kept_K = back_K >= least
-    return Registered(pairs.one_K[kept_K], pairs.other_K[kept_K], pairs.correlation_K[kept_K])
+    correlation_K = np.minimum(pairs.correlation_K, back_K)
+    return Registered(pairs.one_K[kept_K], pairs.other_K[kept_K], correlation_K[kept_K])
+
+
+def spread(goes_M: NDArray[np.bool_], links: Links) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows that are copies of rows which go, and the value of a link that says so.
+
+    Copies are the rows of equal pixels, and those that link to these or to the rows themselves.
+    """
+    rows, values = [np.zeros(0, np.int64)], [np.zeros(0)]
+    goes_M = goes_M.copy()
+    equal = Links(*(column[links.way_K == 0] for column in (links.one_K, links.other_K, links.way_K, links.value_K)))
+    for among in (equal, equal, links):  # equal pixels are a star: what lies behind its middle is two links away
+        k = np.flatnonzero(goes_M[among.one_K] != goes_M[among.other_K])
+        new, first = np.unique(np.where(goes_M[among.one_K[k]], among.other_K[k], among.one_K[k]), return_index=True)
+        goes_M[new] = True
+        rows.append(new)
+        values.append(among.value_K[k[first]])
+    return np.concatenate(rows), np.concatenate(values)
 
 
 def _of_two_exposures(links: Links, patients: Sequence[str]) -> Links:
@@ -258,7 +308,7 @@ def link_with(
         shared = _both_ways(turned, images.small_RHW, theirs.small_RHW, correlation)
         parts.append((images.rows_R[shared.one_K], theirs.rows_R[shared.other_K], 2, shared.correlation_K))
     cosines: dict[str, float] = {}
-    if pool.model is not None and vectors_MD is not None and alike.cosines:
+    if pool.model is not None and vectors_MD is not None and alike.cosines and takes(pool.model, held_out).any():
         their_vectors = encode_pile(pool.model, held_out, others, progress).vectors_MD
         for modality, cosine in alike.cosines.items():
             of = np.flatnonzero(pool.modalities_M == modality)

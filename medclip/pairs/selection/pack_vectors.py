@@ -30,9 +30,20 @@ class PackVectors:
     """What a pack makes of M images."""
 
     vectors_MD: NDArray[np.float32]
-    """Of unit norm; NaN where an image could not be read or is none for the pack."""
-    unread: Mapping[str, int]
-    """How many, by reason."""
+    """Of unit norm; NaN where there is none."""
+    why_M: NDArray[np.object_]
+    """Reason for which there is no vector: `other_input` for what the pack does not take, else why the image could not
+    be read; "" where there is one."""
+
+    @property
+    def is_other_M(self) -> NDArray[np.bool_]:
+        """What the pack does not take: ECG records where it takes images, images where it takes signals."""
+        return self.why_M == str(Reason.OTHER_INPUT)
+
+    @property
+    def unread(self) -> Counter[str]:
+        """How many that the pack takes could not be read, by reason."""
+        return Counter(self.why_M[(self.why_M != "") & ~self.is_other_M].tolist())
 
 
 def load_pack(model: str, context: Context) -> Model:
@@ -55,15 +66,14 @@ def pack_facts(model: Model) -> dict[str, Any]:
 
 
 def need_input(model: Model, pile: Pile) -> None:
-    """Refuse a pack that does not take what a pile holds.
+    """Refuse a pack that takes nothing of what a pile holds.
 
     Raises:
-        MedclipError: WRONG_USE for a pack of images beside ECG records, and the other way round.
+        MedclipError: WRONG_USE for a pack of images beside ECG records alone, and the other way round.
     """
-    taken = model.preprocess.signal is not None
-    if taken == pile.holds_records:
+    if not len(pile) or takes(model, pile).any():
         return
-    if taken:
+    if model.preprocess.signal is not None:
         message = f"the pack {model.name} takes ECGs as signals, and these pairs are of images."
         hint = "Name a pack of images; `medclip ecg digitise` makes records of printed sheets."
     else:
@@ -72,32 +82,39 @@ def need_input(model: Model, pile: Pile) -> None:
     raise MedclipError(Reason.WRONG_USE, message, where=pile.place, hint=hint)
 
 
+def takes(model: Model, pile: Pile, rows_M: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    """Return whether a pack takes what rows of a pile, or all, hold: ECG records as signals, or images; bool [M]."""
+    return pile.is_record(rows_M) == (model.preprocess.signal is not None)
+
+
 def encode_pile(model: Model, pile: Pile, rows_M: NDArray[np.int64], progress: Progress) -> PackVectors:
-    """Encode the images or ECG records of some rows, a few at a time.
+    """Encode the images or ECG records of some rows, a few at a time; what the pack does not take is not read.
 
     Raises:
         MedclipError: What `need_input` raises.
     """
     need_input(model, pile)
     vectors_MD = np.full((len(rows_M), model.dim), np.nan, np.float32)
-    unread: Counter[str] = Counter()
-    progress.stage(f"Encoding images with {model.name}", len(rows_M))
+    is_taken_M = takes(model, pile, rows_M)
+    why_M = np.where(is_taken_M, "", str(Reason.OTHER_INPUT)).astype(object)
+    taken = np.flatnonzero(is_taken_M)
+    progress.stage(f"Encoding images with {model.name}", len(taken))
     at_once = max(model.batch_size, _AT_ONCE // model.batch_size * model.batch_size)
-    for start in range(0, len(rows_M), at_once):
+    for start in range(0, len(taken), at_once):
         places, images = [], []
-        part = rows_M[start : start + at_once].tolist()
-        for place, image in enumerate(pile.recordings(part) if pile.holds_records else pile.images(part), start):
+        part = taken[start : start + at_once]
+        for place, image in zip(part.tolist(), pile.looks(rows_M[part].tolist()), strict=True):
             try:
                 if isinstance(image, MedclipError):
                     raise image
                 images.append(_taken(model, image))
                 places.append(place)
             except MedclipError as error:
-                unread[str(error.reason)] += 1
+                why_M[place] = str(error.reason)
         if images:
             vectors_MD[places] = model.encode_image(model.preprocess.together(images))
-        progress.step(min(at_once, len(rows_M) - start))
-    return PackVectors(vectors_MD, unread)
+        progress.step(len(part))
+    return PackVectors(vectors_MD, why_M)
 
 
 def _taken(model: Model, image: NDArray[np.uint8] | Recording) -> NDArray[Any]:
@@ -108,6 +125,14 @@ def _taken(model: Model, image: NDArray[np.uint8] | Recording) -> NDArray[Any]:
 
     assert model.preprocess.signal is not None
     return prepare_record(image, model.preprocess.signal)
+
+
+def other_notes(model: Model, vectors: PackVectors) -> tuple[str, ...]:
+    """Write how many pairs stay because the pack does not take what they show; nothing where it takes all."""
+    if not (num := int(vectors.is_other_M.sum())):
+        return ()
+    shown = "ECG records" if model.preprocess.signal is None else "images"
+    return (f"{count(num, 'pair')} of {shown} not judged: the pack {model.name} does not take them. They stay.",)
 
 
 def unread_notes(unread: Mapping[str, int]) -> tuple[str, ...]:

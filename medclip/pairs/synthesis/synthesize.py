@@ -24,7 +24,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_run, remove_drafts, write_file
 from medclip.files.tables.write import parquet_bytes
 from medclip.lazy import import_name
-from medclip.pairs.pile import COLUMNS, Pile, read_pile
+from medclip.pairs.pile import Pile, read_pile
+from medclip.pairs.pile_columns import COLUMNS
 from medclip.pairs.selection.balance import gini
 from medclip.pairs.selection.deduplicate import evaluation_rows
 from medclip.pairs.selection.rebalance import Views, entity_counts, read_views

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot import suite_run as suites
+from medclip.evaluation.zero_shot import set_run
 from medclip.imaging.geometry import TokenBudget
 from medclip.models.packs.card import read_card
 from medclip.models.packs.manifest import file_sha256
@@ -165,6 +165,40 @@ def test_class_folders_of_a_set_with_a_split_are_noted(pack: Path, place: Path, 
     assert any("Class folders name no split: all images are measured, not only 'test'" in n for n in chests.notes)
 
 
+THREE_SETS = SUITE.replace("title: Two small sets", "title: Three small sets\naverage: groups") + """\
+  - id: eyes_again
+    group: eyes
+    folder: eyes
+    modality: fundus
+    classes:
+      - {name: clear, prompts: [hazy retina]}
+      - {name: hazy, prompts: [clear retina, sharp vessels]}
+"""
+
+
+def test_where_groups_weigh_alike_the_average_is_over_their_means(pack: Path, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(THREE_SETS)
+    result = evaluate_suite(pack, tmp_path / "suite.yaml", place, compare=pack, **QUICK)
+    value = {one.id: one.value for one in result.sets}
+    # by hand: each image of the eyes is right with the one wording or with the other, so their mean is one half
+    assert value["eyes"] + value["eyes_again"] == pytest.approx(1, abs=1e-4)
+    assert value["chests"] != pytest.approx(0.5, abs=0.01)
+    assert result.average == pytest.approx((0.5 + value["chests"]) / 2, abs=1e-4)
+    assert result.compared.mean.own.value == pytest.approx(result.average, abs=1e-4)
+    lines = list(result.lines())
+    assert f"Average over the means of 2 of 2 groups, of 3 of 3 sets (accuracy): {100 * result.average:.2f} %." in lines
+    (tmp_path / "suite.yaml").write_text(THREE_SETS.replace("average: groups\n", ""))
+    by_sets = evaluate_suite(pack, tmp_path / "suite.yaml", place, **QUICK)
+    assert by_sets.average == pytest.approx((1 + value["chests"]) / 3, abs=1e-4)
+
+
+def test_a_group_of_which_nothing_is_here_weighs_nothing(pack: Path, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(THREE_SETS)
+    result = evaluate_suite(pack, tmp_path / "suite.yaml", place, dataset=["eyes", "eyes_again"], **QUICK)
+    assert result.average == pytest.approx(0.5, abs=1e-4)
+    assert any("1 of 2 groups, of 2 of 3 sets" in line for line in result.lines())
+
+
 def test_an_incomplete_average_is_said_to_be_no_match_for_the_published_one(pack: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("benign", "malignant")):
         image(tmp_path / "breast_us" / name / "a.png", n)
@@ -256,7 +290,7 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
     evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "b", **QUICK)
     first = [(tmp_path / "a" / name).read_bytes() for name in names]
     assert [(tmp_path / "b" / name).read_bytes() for name in names] == first
-    monkeypatch.setattr(suites, "_measure", None)
+    monkeypatch.setattr(set_run, "_measure", None)
     evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "a", **QUICK)
     assert [(tmp_path / "a" / name).read_bytes() for name in names] == first
 
@@ -266,7 +300,7 @@ def test_a_run_that_was_stopped_keeps_the_sets_that_were_done(
 ) -> None:
     whole = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "whole", **QUICK)
     measured = []
-    real = suites._measure
+    real = set_run._measure
 
     def stops(run, labelled):
         measured.append(labelled.part.id)
@@ -274,7 +308,7 @@ def test_a_run_that_was_stopped_keeps_the_sets_that_were_done(
             raise KeyboardInterrupt
         return real(run, labelled)
 
-    monkeypatch.setattr(suites, "_measure", stops)
+    monkeypatch.setattr(set_run, "_measure", stops)
     with pytest.raises(KeyboardInterrupt):
         evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out" / "evaluate.json").exists()
@@ -292,8 +326,8 @@ def test_a_set_whose_data_changed_is_measured_again(
     evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     image(data / "eyes" / "clear" / "new.png", 77)
     measured = []
-    real = suites._measure
-    monkeypatch.setattr(suites, "_measure", lambda run, ls: (measured.append(ls.part.id), real(run, ls))[1])
+    real = set_run._measure
+    monkeypatch.setattr(set_run, "_measure", lambda run, ls: (measured.append(ls.part.id), real(run, ls))[1])
     result = evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     assert measured == ["eyes"]
     assert result.sets[0].num_images == 8
@@ -398,7 +432,7 @@ def test_prompt_sensitivity_is_measured_of_each_set_kept_and_printed(
     printed = "\n".join(result.lines())
     assert "2 single wordings" in printed
     assert "Denials:" in printed
-    monkeypatch.setattr(suites, "_measure", None)
+    monkeypatch.setattr(set_run, "_measure", None)
     assert evaluate_suite(pack, place / "suite.yaml", place, **asked).sets == result.sets
 
 
@@ -419,7 +453,7 @@ def test_two_packs_are_compared_on_the_same_images_each_with_its_own_pixels(
     assert result.sets == alone[0].sets
     assert "tiny 1 less other 1, on the same images and patients" in list(result.lines())
     assert "less other" in repr(result)
-    monkeypatch.setattr(suites, "_measure", None)  # both are kept
+    monkeypatch.setattr(set_run, "_measure", None)  # both are kept
     again = evaluate_suite(pack, place / "suite.yaml", place, **asked)
     assert again.to_json() == result.to_json()
     assert json.loads((tmp_path / "out" / "evaluate.json").read_text())["compared"]["model"] == "other"

@@ -11,7 +11,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.label_retrieval import retrieval
-from medclip.evaluation.zero_shot import suite_run
+from medclip.evaluation.zero_shot import set_run
 from medclip.evaluation.zero_shot.figures import BesideCard, card_lines
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.read_pixels import read_pixels
@@ -137,7 +137,7 @@ def test_texts_that_are_done_are_not_measured_again(
     def refuse(*_: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(suite_run, "_measure_texts", refuse)
+    monkeypatch.setattr(set_run, "_measure_texts", refuse)
     again = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     assert again.texts == first.texts
     stored = json.loads((tmp_path / "out" / "evaluate.json").read_text())
@@ -155,13 +155,13 @@ def test_an_image_that_several_sets_ask_about_is_read_once(
     pack: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    reader = suite_run.UnitReader.read
+    reader = set_run.UnitReader.read
 
     def counting(self, units, step, **options):
         read.extend(unit.path for unit in units)
         return reader(self, units, step, **options)
 
-    monkeypatch.setattr(suite_run.UnitReader, "read", counting)
+    monkeypatch.setattr(set_run.UnitReader, "read", counting)
     result = evaluate_suite(pack, place / "suite.yaml", place, **QUICK)
     assert len(read) == len(set(read)) == NUM
     assert (result.sets[0].num_read, result.texts[0].num_images, result.texts[1].num_images) == (NUM, NUM, NUM // 2)

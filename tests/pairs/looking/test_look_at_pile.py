@@ -21,7 +21,7 @@ from medclip.reports.look import render_look
 from medclip.settings import Settings
 from tests.kits.image_piles import context_of, pile_of
 from tests.kits.leakage import Pixels, film, resized_jpeg
-from tests.kits.signal_shards import signal_shards, write_records
+from tests.kits.signal_shards import mixed_table, signal_shards, write_records
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +181,32 @@ def test_a_pack_of_images_is_refused_beside_ecg_records(tmp_path: Path) -> None:
         looked(pile, tmp_path, model=load_model("medclip-mini"))
     assert error.value.reason is Reason.WRONG_USE
     assert not (tmp_path / "out").exists()
+
+
+def test_in_a_pile_of_images_and_ecg_records_each_row_is_read_by_its_kind(tmp_path: Path) -> None:
+    look = looked(
+        read_pile(mixed_table(tmp_path), settings=Settings(workers=1)),
+        tmp_path,
+        model=load_model("medclip-mini"),
+        num_examples=9,
+    )
+    assert look.thing == "image or record"
+    assert (look.copies.num_copies, sum(look.copies.unread.values())) == (1, 0)
+    assert np.flatnonzero(look.copies.across_patients_N).tolist() == [0, 4]
+    assert look.alignment is not None
+    assert np.isfinite(look.alignment.cosine_N).tolist() == [False, True, False, True, False]
+    assert look.tables()["pairs"].column("no_cosine").to_pylist() == [
+        "other_input",
+        "",
+        "other_input",
+        "",
+        "other_input",
+    ]
+    assert [one.modality for one in look.alignment.modalities] == ["xray"]
+    assert any("3 pairs (60 %) have no cosine" in one.text for one in look.findings)
+    kinds = {(one.modality, (one.image or b"")[:4]) for one in look.examples}
+    assert kinds == {("ecg", b"\x89PNG"), ("xray", b"\xff\xd8\xff\xe0")}
+    assert {one.cosine is None for one in look.examples if one.modality == "ecg"} == {True}
+    page = (tmp_path / "out" / "look.html").read_text()
+    assert "A look at 5 pairs" in page
+    assert "Some pairs are of ECG records" in page

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from medclip.errors import MedclipError, Reason
-from medclip.pairs.pile import Pile
+from medclip.pairs.pile import Pile, read_pile
 from medclip.pairs.selection import clip_score as step
 from medclip.pairs.selection.clip_score import ClipScoreSettings, best_share, clip_score, reference_threshold
 from medclip.pairs.selection.pack_vectors import PackVectors
 from medclip.pairs.selection.steps import Verdict
+from medclip.settings import Settings
 from tests.kits.image_piles import context_of, pile_of
 from tests.kits.leakage import film
+from tests.kits.signal_shards import mixed_table
 
 
 def of_scores(monkeypatch: pytest.MonkeyPatch, scores: Any, pile: Pile, **settings: Any) -> Verdict:
@@ -30,7 +32,11 @@ def of_scores(monkeypatch: pytest.MonkeyPatch, scores: Any, pile: Pile, **settin
 
     monkeypatch.setattr(step, "load_pack", lambda *_: Pack)
     monkeypatch.setattr(step, "pack_facts", lambda pack: {"name": pack.name})
-    monkeypatch.setattr(step, "encode_pile", lambda *_: PackVectors(np.zeros((len(pile), 2), np.float32), {}))
+    monkeypatch.setattr(
+        step,
+        "encode_pile",
+        lambda *_: PackVectors(np.zeros((len(pile), 2), np.float32), np.full(len(pile), "", object)),
+    )
     monkeypatch.setattr(step, "score_pairs", lambda *_: np.asarray(scores, np.float64))
     return clip_score(pile, np.arange(len(pile)), ClipScoreSettings(**settings), context_of(), 0)
 
@@ -122,3 +128,16 @@ def test_a_real_pack_scores_words_and_what_cannot_be_scored_goes() -> None:
     assert len(verdict.facts["pack"]["sha256"]) == 64
     assert verdict.facts["unread"] == {"corrupt": 1}
     assert verdict.facts["without_caption"] == 1
+
+
+def test_what_a_pack_does_not_take_is_not_judged_and_stays_and_a_note_says_so(tmp_path: Path) -> None:
+    pile = read_pile(mixed_table(tmp_path), settings=Settings(workers=1))
+    verdict = clip_score(pile, np.arange(5), ClipScoreSettings(threshold=2.0), context_of(), 0)
+    assert verdict.value_M is not None
+    assert np.isfinite(verdict.value_M).tolist() == [False, True, False, True, False]
+    assert verdict.kept_M.tolist() == [True, False, True, False, True]
+    assert verdict.notes == (
+        "Caution: no pair of the modality xray stays.",
+        "3 pairs of ECG records not judged: the pack medclip-mini does not take them. They stay.",
+    )
+    assert verdict.facts["unread"] == {}

@@ -175,7 +175,7 @@ def test_what_is_alike_in_the_pile_does_not_hide_an_image_of_evaluation(
     alike[7] = theirs[3] + 0.15 / 8 * rng.standard_normal(64)  # 0.989: below the limit of the pile itself
     alike /= np.linalg.norm(alike, axis=1, keepdims=True)
     vectors = {130: alike.astype(np.float32), 100: theirs.astype(np.float32)}
-    monkeypatch.setattr(deduplication, "load_pack", lambda *_: "a pack")
+    monkeypatch.setattr(deduplication, "load_pack", lambda *_: SimpleNamespace(preprocess=SimpleNamespace(signal=None)))
     monkeypatch.setattr(deduplication, "pack_facts", lambda _: {})
     for module in (deduplication, image_links):
         monkeypatch.setattr(module, "encode_pile", lambda _, pile, *__: SimpleNamespace(vectors_MD=vectors[len(pile)]))
@@ -256,6 +256,74 @@ def test_what_goes_is_what_a_loop_over_links_says(data: st.DataObject) -> None:
     assert set(answers) == copies_by_loops(links, ranks, patients, gone) - gone
     for other, (way, _) in answers.items():
         assert way in {WAYS[w] for i, j, w, _ in links if other in (i, j)}
+
+
+@given(st.data())
+def test_no_two_that_stay_are_linked_and_which_they_are_hangs_on_no_order(data: st.DataObject) -> None:
+    num = data.draw(st.integers(2, 9))
+    row = st.integers(0, num - 1)
+    drawn = data.draw(st.lists(st.tuples(row, row, st.integers(0, 3)), max_size=20))
+    patients = data.draw(st.lists(st.sampled_from(["", "a", "b"]), min_size=num, max_size=num))
+    ranks = np.array(data.draw(st.permutations(range(num))))
+    order = np.array(data.draw(st.permutations(range(num))))  # the row that comes to each place
+    place = np.argsort(order)
+
+    def stay(one: Any, other: Any, ranks: Any, patients: list[str]) -> set[int]:
+        ways = np.array([way for *_, way in drawn], np.int64)
+        links = Links(np.array(one, np.int64), np.array(other, np.int64), ways, np.zeros(len(drawn)))
+        return set(range(num)) - set(copies_of(links, ranks, patients, frozenset(), Silent()))
+
+    one, other = ([link[k] for link in drawn] for k in (0, 1))
+    rows = stay(one, other, ranks, patients)
+    assert not any(i != j and {i, j} <= rows for i, j, _ in drawn)
+    again = stay(place[one].tolist(), place[other].tolist(), ranks[order], [patients[n] for n in order])
+    assert {int(order[n]) for n in again} == rows
+
+
+def test_a_shuffled_pile_keeps_the_same_images(films: list[Pixels], tmp_path: Path) -> None:
+    """Equal pixels of several patients, copies of copies, and two exposures of one patient, in four orders."""
+    chain = [films[0]]
+    for _ in range(4):
+        chain.append((0.8 * chain[-1] + 0.2 * films[1]).astype(np.uint8))
+    images = [
+        *chain,
+        *films[2:12],
+        chain[1],
+        chain[1],
+        chain[3],
+        resized_jpeg(films[2]),
+        resized_jpeg(films[3]),
+        films[3],
+    ]
+    num = len(images)
+    patients = [f"P{n % 9}" for n in range(num)]
+    patients[16:19] = ["P0", "", "Q"]
+    keys, texts = [f"k{n:02}" for n in range(num)], ["x" * (n * 7 % 5) for n in range(num)]
+    rng = np.random.default_rng(0)
+    answers = []
+    for order in (np.arange(num), *(rng.permutation(num) for _ in range(3))):
+        columns = {
+            name: [cells[n] for n in order] for name, cells in (("key", keys), ("patient", patients), ("text", texts))
+        }
+        verdict = run(pile_of([images[n] for n in order], **columns), tmp_path)
+        assert verdict.value_M is not None
+        answers.append({columns["key"][n]: str(verdict.value_M[n]) for n in np.flatnonzero(~verdict.kept_M)})
+    assert 5 <= len(answers[0]) < num - 10
+    assert answers == [answers[0]] * 4
+
+
+def test_what_has_the_pixels_of_an_image_that_goes_goes_with_it_wherever_it_stands() -> None:
+    """Rows 1 and 2 have the pixels of 0, and 3 links to 2: the middle of the star is not the one that goes."""
+    links = Links(np.array([0, 0, 2]), np.array([1, 2, 3]), np.array([0, 0, 1]), np.array([0.0, 0.0, 9.0]))
+    rows, values = image_links.spread(np.array([False, True, False, False, False]), links)
+    assert dict(zip(rows.tolist(), values.tolist(), strict=True)) == {0: 0.0, 2: 0.0, 3: 9.0}
+
+
+def test_links_of_an_image_are_those_of_all_with_its_pixels() -> None:
+    links = Links(np.array([0, 0]), np.array([1, 2]), np.array([0, 1]), np.array([0.0, 9.0]))
+    every = image_links._of_all_equal(links, np.array([0, 0, 2, 2]))
+    rows = zip(every.one_K.tolist(), every.other_K.tolist(), every.way_K.tolist(), strict=True)
+    assert set(rows) == {(0, 1, 0), (0, 2, 1), (0, 3, 1), (1, 2, 1), (1, 3, 1)}
 
 
 def test_many_images_that_are_all_alike_leave_one() -> None:

@@ -47,7 +47,8 @@ def run(monkeypatch: pytest.MonkeyPatch, pool: Any, target: Any, pile: Pile, **s
         name = "made up"
 
     def encode(_model: Any, of: Pile, rows: Any, _context: Any) -> PackVectors:
-        return PackVectors(np.asarray(target if of is held else pool, np.float32)[rows], {})
+        vectors = np.asarray(target if of is held else pool, np.float32)[rows]
+        return PackVectors(vectors, np.where(np.isnan(vectors[:, 0]), "corrupt", "").astype(object))
 
     monkeypatch.setattr(step, "load_pack", lambda *_: Pack)
     monkeypatch.setattr(step, "pack_facts", lambda pack: {"name": pack.name})

@@ -12,14 +12,14 @@ from medclip.files.output import digest_of
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import TextForm
 from medclip.pairs.pile import need_table
+from medclip.pairs.pile_columns import COLUMNS, TEXTS
 from medclip.pairs.words.reports.balanced_edits import Editable, Negative
 from medclip.shards.folder import GROUP, read_index
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.table import label_columns, labels_in, modality_named
 
 _KEYS = ("key", "uid", "id", "file", "study")
-_PATIENTS = ("patient", "patient_id", "subject_id")
-_TEXTS = ("captions", "caption")
+_SECTIONS = ("findings", "impression")
 
 
 @dataclass(frozen=True)
@@ -139,23 +139,24 @@ def _of_shards(folder: Path, index: Mapping[str, Any]) -> Iterator[TextRow]:
 
 
 def _of_table(place: Path, modality: str, columns: Mapping[str, str], form: TextForm | None) -> Iterator[TextRow]:
-    table = read_table(place, form=form)
-    for name in columns.values():
-        table.need(name)
+    read = read_table(place, form=form)
+    table = read.with_names((*COLUMNS, *TEXTS, *_SECTIONS))  # as a pile of pairs reads them
+    columns = {what: table.names[read.names.index(read.need(name))] for what, name in columns.items()}
     labels = label_columns(table.names, table.where, ())
 
     def column(what: str, *names: str) -> str | None:
         return columns.get(what) or next((n for n in names if n in table.names), None)
 
-    key, patient = column("key", *_KEYS), column("patient", *_PATIENTS)
-    report, sections = column("report", "report"), {s: column(s, s) for s in ("findings", "impression")}
-    if report is None and not any(sections.values()) and not labels and not set(_TEXTS) & set(table.names):
+    captions = [name for name in TEXTS if name in table.names and name not in columns.values()]
+    key, patient = column("key", *_KEYS), column("patient", "patient")
+    report, sections = column("report", "report"), {s: column(s, s) for s in _SECTIONS}
+    if report is None and not any(sections.values()) and not labels and not captions:
         raise MedclipError(
             Reason.TABLE_INVALID,
             "it has no column of texts, and no labels.",
             where=place,
-            hint="Columns `report`, `findings`, `impression`, `caption`, `captions` and `label:TASK:CLASS` are read; "
-            "others can be named under `columns` in the steps.",
+            hint="Columns `report`, `findings`, `impression`, `caption`, `captions`, `text` and `label:TASK:CLASS` are "
+            "read; others can be named under `columns` in the steps.",
         )
     seen: dict[str, int] = {}
     for number, cell in enumerate(table.rows(), 1):
@@ -164,7 +165,7 @@ def _of_table(place: Path, modality: str, columns: Mapping[str, str], form: Text
         name = name if seen[name] == 1 else f"{name} ({seen[name]})"
         parts = [f"{s.upper()}: {cell[c]}" for s, c in sections.items() if c and cell.get(c, "").strip()]
         written = cell.get(report or "", "").strip() or "\n".join(parts)
-        texts = tuple(line.strip() for c in _TEXTS for line in cell.get(c, "").split("\n") if line.strip())
+        texts = tuple(line.strip() for c in captions for line in cell.get(c, "").split("\n") if line.strip())
         try:
             kind = modality_named(cell.get("modality", "") or modality)
             of_row = labels_in(cell, labels)

@@ -17,6 +17,7 @@ from medclip.pairs.words.asking_agents import EndpointAgent
 from medclip.pairs.words.reports.report_agents import ReportAgent, fault_of_answer
 from medclip.pairs.words.reports.rewrite_steps import CaptionSteps, NegativeSteps, RewriteSteps
 from medclip.pairs.words.reports.rewriting import Rewriting, rewrite
+from medclip.pairs.words.reports.rewriting_rows import read_text_rows
 from medclip.progress import Silent
 from medclip.settings import Settings
 from medclip.shards.reading.check_folder import check_shards
@@ -49,6 +50,15 @@ def test_every_row_of_a_table_is_one_row_with_its_reason(table, tmp_path):
     assert sum(c["weight"] for c in rows[0]["candidates"]) == pytest.approx(1)
     assert result.num_rows == 4
     assert result.check is None
+
+
+def test_a_table_has_the_columns_that_a_pile_reads_of_it_and_a_column_that_is_named_is_one_thing(tmp_path):
+    place = write(tmp_path / "t.csv", [{"FILE": "a.png", "Patient ID": "p1", "text": "Left lung."}])
+    (row,) = read_text_rows(place).rows
+    (of_pile,) = read_pile(place).table.select(["patient", "text"]).to_pylist()
+    assert {"patient": row.patient, "text": "\n".join(row.texts)} == of_pile == {"patient": "p1", "text": "Left lung."}
+    (named,) = read_text_rows(place, columns={"report": "text", "patient": "Patient ID"}).rows
+    assert (named.report, named.texts, named.patient) == ("Left lung.", (), "p1")
 
 
 def test_a_second_run_ends_in_the_same_bytes_and_other_steps_are_refused(table, tmp_path):
