@@ -8,9 +8,10 @@ standard (PS3.16, CID 4 and annex L).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
+SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 DESCRIBED = "described as "
 """What stands before the terms of the descriptions, behind BodyPartExamined where it is stated and says otherwise."""
 
@@ -84,7 +85,9 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Of each region its terms, and the words that are one: beginnings and endings of words are theirs."""
-_NO_PART = r"(head|feet|foot)[ -]first|hand[ -]?(held|injection|over)|c-arm|second[ -]hand|head coil|foot pedal|eye guard"
+_NO_PART = (
+    r"(head|feet|foot)[ -]first|hand[ -]?(held|injection|over)|c-arm|second[ -]hand|head coil|foot pedal|eye guard"
+)
 """What holds such a word and names no part: how a patient lies, how contrast was given, a coil."""
 _CODES: Mapping[str, str] = {
     "76752008": "BREAST", "T-04000": "BREAST", "69536005": "HEAD", "T-D1100": "HEAD", "12738006": "BRAIN",
@@ -139,7 +142,7 @@ def stated_part(body_part: str, descriptions: Sequence[str]) -> str:
     named = [terms for text in descriptions if (terms := described_parts(text))]
     if not named:
         return body_part
-    if body_part.strip() in ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED"):
+    if body_part.strip() in SAYS_NO_BODY_PART:
         return DESCRIBED + " ".join(named[0])
     regions = _regions_of(described_parts(body_part)) | _regions_of([body_part.strip()])
     if not regions or regions & _regions_of(term for terms in named for term in terms):
@@ -147,8 +150,9 @@ def stated_part(body_part: str, descriptions: Sequence[str]) -> str:
     return f"{body_part.strip()}, {DESCRIBED}{' '.join(named[0])}"
 
 
-def _regions_of(terms: Sequence[str] | object) -> set[str]:
-    return {region for region, words in _REGIONS.items() if {*terms} & words.keys()}  # pyright: ignore[reportGeneralTypeIssues]
+def _regions_of(terms: Iterable[str]) -> set[str]:
+    named = {*terms}
+    return {region for region, words in _REGIONS.items() if named & words.keys()}
 
 
 @cache

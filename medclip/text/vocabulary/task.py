@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from medclip.dicom.header.body_parts import DESCRIBED
+from medclip.dicom.header.body_parts import DESCRIBED, SAYS_NO_BODY_PART
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality
 from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, kind_named
@@ -27,9 +27,6 @@ Level = Literal["image", "breast", "exam"]
 EVENT, FOLLOWUP = "event_months", "followup_months"
 """What the label of a risk task holds: months from the exam to the diagnosis, absent where none was seen, and to the
 last that is known."""
-
-
-SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 
 
 @dataclass(frozen=True)
