@@ -132,8 +132,10 @@ def is_flat(pixels: NDArray[Any]) -> bool:
         pixels: H x W x C uint8.
 
     Example:
-        >>> is_flat(np.eye(32, dtype=np.uint8)[:, :, None] * 255), is_flat(np.arange(256, dtype=np.uint8)[:, None, None])
-        (True, False)
+        >>> is_flat(np.eye(32, dtype=np.uint8)[:, :, None] * 255)
+        True
+        >>> is_flat(np.arange(256, dtype=np.uint8)[:, None, None])
+        False
     """
     step = max(1, max(pixels.shape[:2]) // 512)
     counts = np.bincount(pixels[::step, ::step].mean(axis=2).astype(np.uint8).ravel(), minlength=256).astype(float)

@@ -22,7 +22,7 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
         "SKULL": "skull sch[aä]del schaedel cr[aâ]ne cr[aá]neo",
         "ORBIT": "orbits? orbita",
         "EYE": "eyes? augen? [oœ]eil oeil ojos? ocular",
-        "RETINA": "retina retinal fundus",
+        "RETINA": "retina retinal",
         "SINUS": "sinus sinuses nasennebenh[oö]hlen",
         "JAW": "jaw kiefer opg panoramic orthopantomogra\\w+",
         "MANDIBLE": "mandible unterkiefer mandibule mand[ií]bula",
@@ -40,13 +40,13 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
         "RIB": "ribs? rippen? c[oô]tes costillas?",
         "MEDIASTINUM": "mediastinum",
     },
-    "breast": {"BREAST": "breasts? mamma mammo mammogra\\w+ mammary brust sein seins mama mamas mamaire mammaire"},
+    "breast": {"BREAST": "breasts? mamma mammo mammogra\\w+ brust sein seins mama mamas mamaire mammaire"},
     "abdomen": {
         "ABDOMEN": "abdomen abdominal abdomens bauch oberbauch kub",
         "LIVER": "liver leber foie h[ií]gado hepatic",
         "PANCREAS": "pancreas pankreas pancr[eé]as p[aá]ncreas",
         "KIDNEY": "kidneys? nieren? reins? ri[nñ][oó]n(es)? renal",
-        "SPLEEN": "spleen milz rate bazo",
+        "SPLEEN": "spleen milz bazo",
         "GALLBLADDER": "gallbladder gallenblase ves[ií]cula",
         "STOMACH": "stomach magen estomac est[oó]mago",
         "AORTA": "aorta aorte",
@@ -62,7 +62,7 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
     },
     "spine": {
         "SPINE": "spine spinal wirbels[aä]ule rachis columna",
-        "CSPINE": "c-?spine cervical hws",
+        "CSPINE": "c-?spine hws",
         "TSPINE": "t-?spine bws",
         "LSPINE": "l-?spine lumbar lws lombaire",
     },
@@ -72,7 +72,7 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
         "ELBOW": "elbows? ellenbogen ellbogen coude codo",
         "FOREARM": "forearm unterarm avant-bras antebrazo",
         "WRIST": "wrists? handgelenk poignet mu[nñ]eca",
-        "HAND": "hands? main mano",
+        "HAND": "hands? mano",
         "FINGER": "fingers? thumb daumen doigts? dedos?",
     },
     "leg": {
@@ -84,10 +84,9 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
         "TOE": "toes? zehen? orteils?",
     },
 }
-"""Of each region its terms, and the words that are one: beginnings and endings of words are theirs."""
-_NO_PART = (
-    r"(head|feet|foot)[ -]first|hand[ -]?(held|injection|over)|c-arm|second[ -]hand|head coil|foot pedal|eye guard"
-)
+"""Of each region its terms, and patterns of whole words that name them. Words that mean something else in another of
+the languages are left out, such as the French for hand and spleen."""
+_NO_PART = r"(head|feet|foot)[ -]first|hand[ -]?(held|injection|over)|c-arm|second[ -]hand|head coil|foot pedal"
 """What holds such a word and names no part: how a patient lies, how contrast was given, a coil."""
 _CODES: Mapping[str, str] = {
     "76752008": "BREAST", "T-04000": "BREAST", "69536005": "HEAD", "T-D1100": "HEAD", "12738006": "BRAIN",

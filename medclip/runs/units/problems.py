@@ -130,13 +130,13 @@ def header_contradiction(header: DicomHeader) -> Problem | None:
     if device is not None and other is not None and device != other:
         return Problem(
             Reason.MODALITY_UNCERTAIN,
-            f"the header contradicts itself: its Modality is {code}, and its SOP class is of {other} object; {_NAME_IT}",
+            f"the header contradicts itself: its Modality is {code}, its SOP class that of {other} object; {_NAME_IT}",
         )
     words = sorted(_PROJECTIONS & {*header.image_type})
     if code == "CT" and words:
         return Problem(
             Reason.MODALITY_UNCERTAIN,
-            f"the header says CT, and its ImageType {words[0]}: a projection that plans a scan, not a slice; {_NAME_IT}",
+            f"the header says CT and, of its type, {words[0]}: a projection that plans a scan, not a slice; {_NAME_IT}",
         )
     return None
 
