@@ -311,10 +311,11 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
     regions = (v.text(item, "CodeValue") for item in v.items(dataset, "AnatomicRegionSequence")[:1])
     part = v.text(dataset, "BodyPartExamined").upper() or "".join(map(region_of_code, regions))
     view = view_code(dataset)
-    described = [v.text(dataset, f"{of}Description") for of in ("Series", "Study")]
-    described.insert(1, v.text(dataset, "ProtocolName"))
+    described = [v.text(dataset, of) for of in ("SeriesDescription", "ProtocolName", "StudyDescription")]
     if view in MAMMOGRAPHIC:
         described.insert(0, "breast")
+    if v.text(dataset, "Modality").upper() == "MG":
+        described = []  # such a device sees breasts alone, whatever else the study was for
     return DicomHeader(
         modality=v.text(dataset, "Modality").upper(),
         sop_class=v.text(dataset, "SOPClassUID") or v.text(file_meta, "MediaStorageSOPClassUID"),
