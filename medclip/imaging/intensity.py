@@ -118,6 +118,36 @@ def has_colours(pixels: NDArray[Any]) -> bool:
     return any(float(np.percentile(far, 75)) > SPREAD for far in (_from_brightness(chroma, luma), _from_hue(chroma)))
 
 
+_FLAT_VALUES, _FLAT_SHARE = 4, 0.95
+"""Of 2,900 images of 22 sets four values with their neighbours cover at most 0.88 (a dark medpix2 slice), of 300 masks
+1.00."""
+
+
+def is_flat(pixels: NDArray[Any]) -> bool:
+    """Return whether nearly all pixels have one of four grey values: a mask, a label map or a drawing.
+
+    A value counts with its two neighbours, so that a mask that was saved as JPEG is one, too.
+
+    Args:
+        pixels: H x W x C uint8.
+
+    Example:
+        >>> is_flat(np.eye(32, dtype=np.uint8)[:, :, None] * 255)
+        True
+        >>> is_flat(np.arange(256, dtype=np.uint8)[:, None, None])
+        False
+    """
+    step = max(1, max(pixels.shape[:2]) // 512)
+    counts = np.bincount(pixels[::step, ::step].mean(axis=2).astype(np.uint8).ravel(), minlength=256).astype(float)
+    total, covered = counts.sum(), 0.0
+    for _ in range(_FLAT_VALUES):
+        value = int(np.convolve(counts, np.ones(3), "same").argmax())
+        near = slice(max(0, value - 1), value + 2)
+        covered += float(counts[near].sum())
+        counts[near] = 0
+    return covered >= _FLAT_SHARE * total
+
+
 def _from_brightness(chroma: NDArray[Any], luma: NDArray[Any]) -> NDArray[Any]:
     """Return how far each pixel's chroma is from the mean of its brightness."""
     group = (luma / _STEP).astype(np.intp)

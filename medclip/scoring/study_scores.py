@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.body_parts import DESCRIBED
 from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
 from medclip.imaging.ecg.quality import OTHER_SCALE
@@ -266,7 +267,13 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str, kind
 
 def _stated(body_part: str) -> str:
     """Write what a header states of the body part: a term of the standard itself, of anything else that it is one."""
-    return f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
+    stated, described, terms = body_part.partition(DESCRIBED)
+    part = stated.strip(" ,")
+    by_description = f"by its description {list_of(terms.split())}" if described else ""
+    if by_description and not part:
+        return f"{by_description} as the body part"
+    first = f"the body part {part}" if part in PARTS else "another body part"
+    return f"{first} and {by_description}" if by_description else first
 
 
 def _unlike(tasks: Sequence[Task], modality: Modality) -> str:

@@ -158,7 +158,7 @@ def screen(seed: int) -> Pixels:
                 draw.text((left + size, y + size // 2), _words(rng, 1), font=font, fill=(255, 255, 255))
             y += 2 * size
         y += size
-    return _grey_or_not(np.asarray(image), rng)
+    return grey_or_not(np.asarray(image), rng)
 
 
 def lines(seed: int) -> Pixels:
@@ -217,7 +217,7 @@ def bricks(seed: int) -> Pixels:
     image = np.where(joint, rng.uniform(0.1, 0.9), shade) + gaussian_filter(rng.normal(0, 0.12, x.shape), 1)
     image = gaussian_filter(image, rng.uniform(0.5, 1.5))
     tint = np.array([1, rng.uniform(0.5, 1), rng.uniform(0.4, 1)]) if rng.random() < 0.5 else np.ones(3)
-    return _grey_or_not(_8_bit(image[:, :, None] * tint), rng, grey=0.4)
+    return grey_or_not(_8_bit(image[:, :, None] * tint), rng, grey=0.4)
 
 
 def wheel(seed: int) -> Pixels:
@@ -251,7 +251,7 @@ def ramp(seed: int) -> Pixels:
     if kind == 2:
         share = np.clip((share - 0.5) * rng.uniform(2, 40) + 0.5, 0, 1)
     ends = rng.random((2, 3))
-    return _grey_or_not(_8_bit(ends[0] + share[:, :, None] * (ends[1] - ends[0])), rng)
+    return grey_or_not(_8_bit(ends[0] + share[:, :, None] * (ends[1] - ends[0])), rng)
 
 
 def noise(seed: int) -> Pixels:
@@ -263,7 +263,7 @@ def noise(seed: int) -> Pixels:
     falls, channels = rng.uniform(0, 2.5), rng.choice([1, 3])
     layers = [np.fft.ifft2(np.fft.fft2(rng.normal(size=far.shape)) / far**falls).real for _ in range(channels)]
     image = np.stack([(v - v.mean()) / v.std() for v in layers], -1) * rng.uniform(0.08, 0.25) + rng.uniform(0.25, 0.75)
-    return _grey_or_not(_8_bit(np.broadcast_to(image, (height, width, 3))), rng, grey=0.3)
+    return grey_or_not(_8_bit(np.broadcast_to(image, (height, width, 3))), rng, grey=0.3)
 
 
 def shapes(seed: int) -> Pixels:
@@ -284,7 +284,7 @@ def shapes(seed: int) -> Pixels:
             draw.polygon(rng.uniform(0, size, (3, 2)).ravel().tolist(), fill=colour)
         else:
             draw.line((left, top, right, bottom), fill=colour, width=int(rng.integers(2, size // 8)))
-    return _grey_or_not(np.asarray(image), rng)
+    return grey_or_not(np.asarray(image), rng)
 
 
 def scene(seed: int) -> Pixels:
@@ -303,7 +303,7 @@ def scene(seed: int) -> Pixels:
             middle = left + wide / 2
             thing = (np.hypot(x - middle, y - top) < wide / 3) | (np.hypot((x - middle) / wide, y - foot) < foot - top)
         image = np.where(thing[:, :, None], rng.uniform(0, 0.7, 3) + 0.05 * rough[:, :, None], image)
-    return _grey_or_not(_8_bit(_focused(image, rng)), rng)
+    return grey_or_not(_8_bit(_focused(image, rng)), rng)
 
 
 def round_things(seed: int) -> Pixels:
@@ -323,7 +323,20 @@ def round_things(seed: int) -> Pixels:
             marks = (np.abs(turn / (2 * np.pi) * 12 % 1 - 0.5) > 0.45) & (away > 0.7) & (away < 0.85)
             hands = (np.abs(np.sin(turn - rng.uniform(0, 6))) * away < 0.04) & (away < rng.uniform(0.4, 0.7))
             image = np.where((marks | hands)[:, :, None], rng.random(3), image)
-    return _grey_or_not(_8_bit(_focused(image + rng.normal(0, 0.01, image.shape), rng)), rng)
+    return grey_or_not(_8_bit(_focused(image + rng.normal(0, 0.01, image.shape), rng)), rng)
+
+
+def disc(seed: int) -> Pixels:
+    """Draw a disc or a ring of one grey on another, as phantoms and test images are."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(120, 520, 2)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    away = np.hypot((x - rng.uniform(-0.2, 0.2)) / rng.uniform(0.3, 0.9), (y - rng.uniform(-0.2, 0.2)) / 0.7)
+    dark, light = rng.uniform(0, 90), rng.uniform(120, 255)
+    pixels = np.where(away < 1, light, dark)
+    if rng.random() < 0.4:
+        pixels = np.where(away < rng.uniform(0.3, 0.8), rng.uniform(0, 255), pixels)
+    return pixels.astype(np.uint8)
 
 
 def photograph(seed: int, name: str) -> Pixels:
@@ -339,7 +352,7 @@ def photograph(seed: int, name: str) -> Pixels:
     if rng.random() < 0.3:
         piece = piece.filter(ImageFilter.GaussianBlur(rng.uniform(1, 6)))
     light = np.asarray(piece, float) * rng.uniform(0.6, 1.3) + rng.uniform(-20, 20)
-    return _grey_or_not(light.clip(0, 255).astype(np.uint8), rng)
+    return grey_or_not(light.clip(0, 255).astype(np.uint8), rng)
 
 
 DRAWN: Mapping[str, Callable[[int], Pixels]] = {
@@ -358,12 +371,13 @@ DRAWN: Mapping[str, Callable[[int], Pixels]] = {
     "shapes": shapes,
     "drawn scene": scene,
     "round things": round_things,
+    "disc": disc,
 }
 PHOTOGRAPHS = ("china", "flower", "person")
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "documents and screens": ("page of text", "form or table", "screen"),
     "charts": ("line chart", "bar chart", "scatter chart", "pie chart"),
-    "textures and colours": ("checks", "bricks", "colour wheel", "gradient", "noise", "shapes"),
+    "textures and colours": ("checks", "bricks", "colour wheel", "gradient", "noise", "shapes", "disc"),
     "scenes and photographs": ("drawn scene", "round things", *(f"photograph: {name}" for name in PHOTOGRAPHS)),
 }
 """Kinds that look alike, to leave out together."""
@@ -432,7 +446,7 @@ def _scanned(image: Image.Image, rng: np.random.Generator) -> Pixels:
         slope = rng.uniform(0, 0.3) * (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1))
         pixels = pixels * (1 - 0.15 * rng.random() + slope) + rng.normal(0, rng.uniform(0, 8), pixels.shape)
     pixels = pixels.clip(0, 255)[:, :, None] * (np.array([1, 0.97, 0.86]) if rng.random() < 0.2 else np.ones(3))
-    return _grey_or_not(pixels.astype(np.uint8), rng)
+    return grey_or_not(pixels.astype(np.uint8), rng)
 
 
 def _plotted(seed: int, plot: Callable[[Any, np.random.Generator, Any], None]) -> Pixels:
@@ -458,7 +472,7 @@ def _plotted(seed: int, plot: Callable[[Any, np.random.Generator, Any], None]) -
                 axes.grid(visible=rng.random() < 0.5)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
-    return _grey_or_not(pixels, rng)
+    return grey_or_not(pixels, rng)
 
 
 def _lines(axes: Any, rng: np.random.Generator, colours: Any) -> None:
@@ -507,7 +521,7 @@ def _two_colours(on: NDArray[np.bool_], rng: np.random.Generator) -> Pixels:
     image = np.where(on[:, :, None], one, other)
     if rng.random() < 0.4:
         image = gaussian_filter(image, (rng.uniform(0.5, 3),) * 2 + (0,)) + rng.normal(0, 0.03, image.shape)
-    return _grey_or_not(_8_bit(image), rng, grey=0.7)
+    return grey_or_not(_8_bit(image), rng, grey=0.7)
 
 
 def _focused(image: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.floating]:
@@ -525,6 +539,6 @@ def _8_bit(image: NDArray[np.floating]) -> Pixels:
     return (image.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _grey_or_not(pixels: Pixels, rng: np.random.Generator, grey: float = 0.5) -> Pixels:
+def grey_or_not(pixels: Pixels, rng: np.random.Generator, grey: float = 0.5) -> Pixels:
     """Return the image without its colours, as often as said."""
     return np.asarray(Image.fromarray(pixels).convert("L")) if rng.random() < grey else pixels

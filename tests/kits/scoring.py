@@ -25,7 +25,7 @@ PLANTED = {
     "AccessionNumber": "ACC-550012",
     "InstitutionName": "St Elsewhere General",
     "ReferringPhysicianName": "HOUSE^GREGORY",
-    "StudyDescription": "THORAX for Wilhelm Roentgen",
+    "StudyDescription": "VISIT of Wilhelm Roentgen",
     "PatientComments": "<script>alert('Roentgen')</script>",
 }
 """Header values that no output may contain."""

@@ -54,6 +54,8 @@ VIEW_CODES: Mapping[str, str] = {
     "399038007": "RPO",
 }
 """Views by their SNOMED code, old and new: mammography (PS3.16, CID 4014) and projection X-ray (CID 4010)."""
+MAMMOGRAPHIC = frozenset({"CC", "MLO", "LMO", "XCCL", "XCCM"})
+"""Views that only breasts are seen in."""
 VIEW_MODIFIERS: Mapping[str, str] = {
     "R-102D5": "implant displaced",
     "399209000": "implant displaced",
@@ -106,6 +108,13 @@ SOP_MODALITIES: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.12.2": "RF",
     "1.2.840.10008.5.1.4.1.1.77.1.6": "SM",
 }
+DEVICES: Mapping[str, str] = {
+    **dict.fromkeys(("CR", "DX", "MG", "RF", "XA", "IO", "PX", "DR"), "a projection X-ray"),
+    "CT": "a CT",
+    "MR": "an MR",
+    "US": "an ultrasound",
+}
+"""Modality codes by the device that made the image; those of one device are used for one another."""
 TO_BE_INFERRED = frozenset({"", "OT", "RG", "SC"})
 """Modality codes that do not say what the image shows."""
 WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from medclip.dicom.header import elements as v
+from medclip.dicom.header.body_parts import region_of_code, stated_part
 from medclip.dicom.header.codes import (
     ECG_CLASSES,
     EXAM_KINDS,
+    MAMMOGRAPHIC,
     SOP_MODALITIES,
     TO_BE_INFERRED,
     view_code,
@@ -86,6 +88,9 @@ _TAGS = (
     "StationName",
     "InstitutionName",
     "ProtocolName",
+    "SeriesDescription",
+    "StudyDescription",
+    "AnatomicRegionSequence",
 )
 _PREAMBLE = 132
 """Bytes of the preamble and the letters DICM."""
@@ -142,6 +147,9 @@ class DicomHeader:
     burned_in: bool | None = None
     presentation_intent: str = ""
     body_part: str = ""
+    """BodyPartExamined, or the term of AnatomicRegionSequence where that is missing."""
+    stated_part: str = ""
+    """The same with the terms that descriptions name (`medclip.dicom.header.body_parts`)."""
     spacing_mm: tuple[float, float] | None = None
     """Row and column spacing: PixelSpacing, or ImagerPixelSpacing where that is missing or zero."""
     image_type: tuple[str, ...] = ()
@@ -300,6 +308,14 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
     file_meta = getattr(dataset, "file_meta", None)
     side = v.text(dataset, "ImageLaterality") or v.text(dataset, "Laterality")
     shared = _shared(dataset)
+    regions = (v.text(item, "CodeValue") for item in v.items(dataset, "AnatomicRegionSequence")[:1])
+    part = v.text(dataset, "BodyPartExamined").upper() or "".join(map(region_of_code, regions))
+    view = view_code(dataset)
+    described = [v.text(dataset, of) for of in ("SeriesDescription", "ProtocolName", "StudyDescription")]
+    if view in MAMMOGRAPHIC:
+        described.insert(0, "breast")
+    if v.text(dataset, "Modality").upper() == "MG":
+        described = []  # such a device sees breasts alone, whatever else the study was for
     return DicomHeader(
         modality=v.text(dataset, "Modality").upper(),
         sop_class=v.text(dataset, "SOPClassUID") or v.text(file_meta, "MediaStorageSOPClassUID"),
@@ -323,7 +339,8 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         patient_orientation=v.texts(dataset, "PatientOrientation"),
         burned_in=v.flag(dataset, "BurnedInAnnotation"),
         presentation_intent=v.text(dataset, "PresentationIntentType").upper(),
-        body_part=v.text(dataset, "BodyPartExamined").upper(),
+        body_part=part,
+        stated_part=stated_part(part, described),
         spacing_mm=v.spacing(dataset, "PixelSpacing")
         or v.spacing(dataset, "ImagerPixelSpacing")
         or v.spacing(shared.get("PixelMeasuresSequence"), "PixelSpacing"),
@@ -351,7 +368,7 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         sex={"F": "F", "M": "M", "O": "O"}.get(v.text(dataset, "PatientSex").upper()[:1], ""),
         age_years=v.age_in_years(v.text(dataset, "PatientAge")),
         breast_implant=v.flag(dataset, "BreastImplantPresent"),
-        view_code=view_code(dataset),
+        view_code=view,
         lossy=v.text(dataset, "LossyImageCompression") == "01",
         ultrasound_regions=_regions(dataset),
         ultrasound_colour={"1": True, "0": False}.get(v.text(dataset, "UltrasoundColorDataPresent")),

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.registry import slot
+from medclip.dicom.header.body_parts import SAYS_NO_BODY_PART
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.files.grouping.units import is_secondary
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.job_queue import NO_EFFORT, Effort, JobFuture
 from medclip.files.readers.pool import ReadingPool
@@ -33,7 +35,10 @@ from medclip.progress import Progress
 from medclip.runs.planning.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.rows import ChunkResult, ExamRow, FileRow, MapImage, MapRow, ScoreRow, Thumbnail, UnitRow
 from medclip.runs.units.problems import (
+    capture_unlike,
+    flat,
     guess_problem,
+    header_contradiction,
     in_colour,
     no_adapter,
     no_modality,
@@ -43,7 +48,6 @@ from medclip.runs.units.problems import (
 from medclip.runs.units.read_unit import Reading, read, with_origin
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
-from medclip.text.vocabulary.task import SAYS_NO_BODY_PART
 
 Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
@@ -124,9 +128,12 @@ class Context:
                 return no_adapter(other)
             if item.kind is not Kind.IMAGE or self.answers.infer is None:
                 return no_modality(item.kind)
-        elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
+            return None
+        if item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
             return not_trained(item.modality, item.kind)
-        return None
+        if item.header is None or item.source is not ModalitySource.HEADER:
+            return None
+        return header_contradiction(item.header)
 
 
 @dataclass(eq=False)
@@ -178,8 +185,13 @@ class Item:
 
     @property
     def body_part(self) -> str:
-        """What the header states; empty where there is none."""
-        return "" if self.header is None else self.header.body_part
+        """What the header states, in its descriptions, too; empty where there is none.
+
+        Descriptions are not heard of a file that a person's table names.
+        """
+        if self.header is None:
+            return ""
+        return self.header.body_part if self.source is ModalitySource.TABLE else self.header.stated_part
 
     def source_of_unit(self) -> Source:
         """Return its files as an adapter takes them."""
@@ -238,7 +250,7 @@ class ChunkWork:
                 if reading is not None:
                     _take(item, reading)
                 if item.problem is None and item.modality is not None:
-                    item.problem = _colour_of(item) or context.answers.refuse(item.modality, item.body_part, item.kind)
+                    item.problem = _look_of(item) or context.answers.refuse(item.modality, item.body_part, item.kind)
                 if item.problem is None:
                     (without_modality if item.modality is None else of_modality).add(item)
             context.progress.step(len(item.files))
@@ -262,6 +274,7 @@ class ChunkWork:
             rows = item.features_VD if item.rows_VX is None else item.rows_VX
             if rows is not None and not np.isfinite(rows).all():
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
+        self._find_unlike_captures()
         self._find_strangers()
         self._measure_distances()
         return self.context.answers.result(self)
@@ -312,7 +325,7 @@ class ChunkWork:
                     continue
                 _take(copy, self.context.pool.submit(read, *self.context.job(copy)))
                 refuse = self.context.answers.refuse
-                copy.problem = copy.problem or _colour_of(copy) or refuse(copy.modality, copy.body_part, copy.kind)
+                copy.problem = copy.problem or _look_of(copy) or refuse(copy.modality, copy.body_part, copy.kind)
                 if copy.problem is None:
                     copy.instead_of = failed.files[0].id
                     encoder.add(copy)
@@ -355,6 +368,17 @@ class ChunkWork:
                 if item.stranger:
                     item.problem = self.context.answers.refuse_stranger(modality)
 
+    def _find_unlike_captures(self) -> None:
+        """Refuse copies of screens, sheets and films whose header says CT or MR and that look like no such slice."""
+        by_modality: dict[Modality, list[Item]] = {}
+        for item in self.items:
+            if item.problem is None and item.modality is not None and _is_loose_capture(item):
+                by_modality.setdefault(item.modality, []).append(item)
+        for modality, items in by_modality.items():
+            first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
+            for item, is_typical in zip(items, typical(self.context.model, first_views, modality), strict=True):
+                item.problem = None if is_typical else capture_unlike(modality)
+
     def _measure_distances(self) -> None:
         """Measure how far images lie from those that the pack's figures were measured on."""
         by_modality: dict[str, list[Item]] = {}
@@ -376,7 +400,11 @@ class ChunkWork:
         ):
             item.features_VD = item.rows_VX = None
             coloured = item.reading is not None and item.reading.coloured
-            item.problem = guess_problem(name, probability, self.context.min_confidence, coloured=coloured)
+            is_flat = item.reading is not None and item.reading.flat and name != Modality.ECG
+            item.problem = flat() if is_flat else None
+            item.problem = item.problem or guess_problem(
+                name, probability, self.context.min_confidence, coloured=coloured
+            )
             if item.problem is None and not is_typical:
                 item.problem = untypical(name)
             if item.problem is None:
@@ -506,11 +534,22 @@ def _may_be_of_any_part(item: Item) -> bool:
     return item.body_part.strip().upper() in SAYS_NO_BODY_PART
 
 
-def _colour_of(item: Item) -> Problem | None:
-    """Return the problem of an image in colour that is said to be of a modality without colour."""
-    if item.modality is None or item.reading is None or not item.reading.coloured:
+def _is_loose_capture(item: Item) -> bool:
+    """Return whether a header alone says CT or MR of an image made of others that states no place in a volume."""
+    header = item.header
+    if header is None or item.source is not ModalitySource.HEADER or item.kind is not Kind.IMAGE:
+        return False
+    is_slice = item.modality in (Modality.CT, Modality.MRI)
+    return is_slice and header.image_position is None and is_secondary(header)
+
+
+def _look_of(item: Item) -> Problem | None:
+    """Return the problem of an image in colour that is said to be of a modality without it, or of one of flat areas."""
+    if item.modality is None or item.reading is None:
         return None
-    return in_colour(item.modality, item.source)
+    if item.reading.flat and item.modality is not Modality.ECG and item.source is not ModalitySource.TABLE:
+        return flat()
+    return in_colour(item.modality, item.source) if item.reading.coloured else None
 
 
 def _sha256(item: Item) -> str:

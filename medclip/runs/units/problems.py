@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medclip.dicom.header.codes import DEVICES, SOP_MODALITIES
+from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.errors import Problem, Reason
 from medclip.modalities import MODALITIES
 from medclip.sample import Kind, Modality, ModalitySource, spoken
@@ -109,6 +111,52 @@ def _in_grey(name: str) -> Problem | None:
     return Problem(
         Reason.MODALITY_UNCERTAIN,
         f"the image is grey, and of none of the grey kinds that the model knows; {_SAY_SO}",
+    )
+
+
+_NAME_IT = "name its modality in a table to score it all the same."
+_PROJECTIONS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
+"""Values of a CT's ImageType that say that it plans a scan: a projection, no slice."""
+
+
+def header_contradiction(header: DicomHeader) -> Problem | None:
+    """Return the problem of an object whose header says two things of what made it; None where it says one.
+
+    Modalities of one device (CR, DX, MG, ...) are used for one another; an object class that fits any device, such as
+    the secondary capture, contradicts none.
+    """
+    code, of_class = modality_code(header), SOP_MODALITIES.get(header.sop_class, "")
+    device, other = DEVICES.get(code), DEVICES.get(of_class)
+    if device is not None and other is not None and device != other:
+        return Problem(
+            Reason.MODALITY_UNCERTAIN,
+            f"the header contradicts itself: its Modality is {code}, its SOP class that of {other} object; {_NAME_IT}",
+        )
+    words = sorted(_PROJECTIONS & {*header.image_type})
+    if code == "CT" and words:
+        return Problem(
+            Reason.MODALITY_UNCERTAIN,
+            f"the header says CT and, of its type, {words[0]}: a projection that plans a scan, not a slice; {_NAME_IT}",
+        )
+    return None
+
+
+def capture_unlike(name: str) -> Problem:
+    """Return the problem of a secondary capture that does not look like the modality its header says."""
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        f"the header says {spoken(name)}, but the object is a copy of a screen, sheet or film (secondary capture) "
+        f"without a slice position, and does not look like the {spoken(name)} images that the model has seen; "
+        f"{_NAME_IT}",
+    )
+
+
+def flat() -> Problem:
+    """Return the problem of an image that is drawn, a mask or a label map."""
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        "the image is nothing but up to four areas of one grey value each, as a mask, a label map or a drawing is, and "
+        f"no image of a patient; {_NAME_IT}",
     )
 
 

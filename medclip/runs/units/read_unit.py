@@ -61,6 +61,8 @@ class Reading:
     coloured: bool = False
     """Whether the image shows colours; looked at where its modality is not known, and where its adapter leaves them
     out."""
+    flat: bool = False
+    """Whether nearly all of the image has one of four grey values (`is_flat`)."""
     headers: str | None = None
     """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where neither header nor table
     states one."""
@@ -128,7 +130,7 @@ def read(
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.imaging.ecg.sheet.draw_sheet import small_sheet_png
-    from medclip.imaging.intensity import has_colours, to_uint8
+    from medclip.imaging.intensity import has_colours, is_flat, to_uint8
     from medclip.imaging.perceptual_hash import look_of, look_of_views
     from medclip.models.inputs.read_pixels import pixels_of
 
@@ -160,12 +162,14 @@ def read(
     else:
         seen_small = b"" if burned_in else thumbnail(as_shown(sample, seen), where)
     reading = _reading(sample, source, pixels, seen_small)
+    looked_at = sample.kind is Kind.IMAGE and sample.signal is None
     return replace(
         reading,
         burned_in=burned_in,
         laterality=first.laterality,
         view=first.position,
         coloured=first.in_colour or (modality is None and has_colours(to_uint8(first))),
+        flat=looked_at and is_flat(to_uint8(first)),
         look=known_by.to_bytes() if known_by is not None else b"",
         shown=shown,
         spacing_mm=first.spacing_mm,

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from medclip.adapters.base import combined_sha256
+from medclip.dicom.header.body_parts import DESCRIBED, SAYS_NO_BODY_PART
 from medclip.dicom.header.safe_header import PARTS
 from medclip.embeddings.embedded_unit import EmbeddedUnit
 from medclip.errors import Reason
@@ -20,7 +21,6 @@ from medclip.runs.rows import UnitRow
 from medclip.runs.units.chunk import ChunkWork, Item
 from medclip.sample import ModalitySource
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.task import SAYS_NO_BODY_PART
 
 _IN_FREE_TEXT = "*"
 """Stands before the terms that a free text holds, so that it is not taken for one that is a term and no more."""
@@ -67,7 +67,12 @@ def public_body_part(text: str) -> str:
     Example:
         >>> public_body_part("CHEST"), public_body_part("Port Chest of Mr Smith"), public_body_part(" ")
         ('CHEST', '* CHEST', '')
+        >>> public_body_part("BREAST, described as THYROID")
+        'BREAST, described as THYROID'
     """
+    before, described, terms = text.partition(DESCRIBED)
+    if described:  # terms of our own list
+        return ", ".join(filter(None, [public_body_part(before.strip(" ,")), described + terms]))
     stated = text.strip()
     if stated.upper() in SAYS_NO_BODY_PART:
         return stated.upper()

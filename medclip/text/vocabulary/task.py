@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from medclip.dicom.header.body_parts import DESCRIBED, SAYS_NO_BODY_PART
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality
 from medclip.text.vocabulary.task_kinds import TASK_KINDS, TaskKind, kind_named
@@ -26,9 +27,6 @@ Level = Literal["image", "breast", "exam"]
 EVENT, FOLLOWUP = "event_months", "followup_months"
 """What the label of a risk task holds: months from the exam to the diagnosis, absent where none was seen, and to the
 last that is known."""
-
-
-SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 
 
 @dataclass(frozen=True)
@@ -124,15 +122,16 @@ class Task:
         return tuple(names.index(name) for name in self.steps if name in names)
 
     def is_about(self, body_part: str) -> bool:
-        """Whether a header's BodyPartExamined fits; one that is empty or says nothing fits every task.
+        """Whether what a header states of the body part fits; what is empty or says nothing fits every task.
 
         Args:
-            body_part: The header's text, e.g. "CHEST" or "PORT CHEST".
+            body_part: BodyPartExamined, e.g. "CHEST" or "PORT CHEST"; where the header's descriptions name a part, too,
+                as `medclip.dicom.header.body_parts.stated_part` writes it: then both have to fit.
         """
-        stated = body_part.strip().upper()
-        if not self.body_parts or stated in SAYS_NO_BODY_PART:
-            return True
-        return any(part in stated for part in self.body_parts)
+        stated = (part.strip(" ,").upper() for part in body_part.split(DESCRIBED))
+        return not self.body_parts or all(
+            text in SAYS_NO_BODY_PART or any(part in text for part in self.body_parts) for text in stated
+        )
 
     def denies_all(self, label: Mapping[str, int]) -> bool:
         """Whether a multi-label answer says that nothing is there: no class is 1, and each is 0 that has to be.
