@@ -44,6 +44,10 @@ TITLES = {
     "breast_us": "BrEaST",
     "isic2017": "ISIC 2017",
     "glas_colon": "GlaS",
+    "kermany_cxr": "films of children of Guangzhou (Kermany et al.)",
+    "idrid": "IDRiD",
+    "knee_kl": "OSAIL's knees",
+    "monuseg_he": "MoNuSeg",
 }
 """What a set is called. Of ECGs there is no home: a sheet and cuttings of a record are two kinds of images."""
 NOT_FINDINGS = frozenset({"modality", "chest_xray_view"})

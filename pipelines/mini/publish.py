@@ -71,6 +71,13 @@ SOURCES = {
     "breast_us": "BrEaST (Pawlowska et al., 2024); files from nbayt/CSC-752-Project @ 74034d1",
     "medpix2": "MedPix 2.0; files from CHILab1/MedPix-2.0 @ d3bc431",
     "vqa_rad": "VQA-RAD (Lau et al., 2018); files from longle0702/med-v2qa @ 4ae21bc",
+    "kermany_cxr": "Kermany et al., 2018; files from lecuong1502/BTL_Machine_Learning @ 19a2d61, "
+    "vj2050/Transfer-Learning-COVID-19 @ 6031465 and abzargar/COVID-Classifier @ 4b367db",
+    "idrid": "IDRiD (Porwal et al., 2018); files from imsaksham-c/EyeDisease_IDRiD @ b82ed3a",
+    "knee_kl": "OSAIL knee films; CharlotteYu-qq/Knee-xray-classification @ 567af35",
+    "opg_dental": "panoramic dental films; Saibalaji2/Automated-Dental-Cavity-Detection @ 6f79c91",
+    "monuseg_he": "MoNuSeg (Kumar et al., 2020), slides of TCGA; files from ykrmm/monuseg @ 93a696d",
+    "kvasir_seg": "Kvasir-SEG (Jha et al., 2020); files from ViniciusSimm/Colo-Retal-Induscon2023 @ f459d0c",
 }
 TEST_HASHES = "test_hashes.txt"
 STARTED_FROM = {

@@ -5,10 +5,11 @@ This stands once, for the table of the pack (table.py) and for that of the maske
 
 The six sets of pack 1.2 come from prepare.py, and keep their patients and labels.
 
-Left out: covid_blues (no derivatives), covid_ct (copyrights of publishers), rows of covid_cxr without derivatives and
-its CT slices, the NYU exams of mammo_4view (AGPL-3.0 repositories), images of vqa_rad that are in medpix2 too,
-photographs in medpix2, and text_cbis: its words are of women whose images are not here, but for one examination, which
-is in examples/ and held out.
+Left out: covid_blues (no derivatives), covid_ct (copyrights of publishers), openstax_fig (figures of textbooks are of
+no modality; the guard alone learns what is no medical image), rows of covid_cxr without derivatives and its CT slices,
+the NYU exams of mammo_4view (AGPL-3.0 repositories), images of vqa_rad that are in medpix2 too, photographs in medpix2,
+and text_cbis: its words are of women whose images are not here, but for one examination, which is in examples/ and held
+out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -39,6 +41,12 @@ LICENCES = {
     "vqa_rad": "CC0 1.0",
     "ptbxl": "CC BY 4.0",
     "ptbxl_z": "CC BY 4.0",
+    "kermany_cxr": "none in the repositories; believed CC BY 4.0 (not verified)",
+    "idrid": "CC BY 4.0",
+    "knee_kl": "none stated",
+    "opg_dental": "none stated",
+    "monuseg_he": "none in the repository; MoNuSeg, believed CC BY-NC-SA 4.0",
+    "kvasir_seg": "none in the repository; Kvasir-SEG: research and education, citation asked (not verified)",
 }
 """Those of the other sets are in prepare.py."""
 PATIENTS_KNOWN = frozenset(
@@ -53,10 +61,13 @@ PATIENTS_KNOWN = frozenset(
         "bus_bra",
         "breast_us",
         "ddsm_4view",
+        "kermany_cxr",
+        "monuseg_he",
     )
 )
 """Sources whose `patient` is a person. Elsewhere it is the nearest that is known: a group of near-duplicates
-(brain_mri, ecg_sheet, isic2017, covid_cxr), an eye (csdi_fundus), a case (medpix2) or an image (vqa_rad)."""
+(brain_mri, ecg_sheet, isic2017, covid_cxr, knee_kl, kvasir_seg), an eye (csdi_fundus, idrid), a case (medpix2) or an
+image (vqa_rad, opg_dental)."""
 SAME_ORIGIN = {"ptbxl_z": "ptbxl", "vqa_rad": "medpix2", "cbis_ddsm": "ddsm_4view"}
 """Sets that are of what another one is of: records of PTB-XL that were scaled anew, images of MedPix (Lau et al. 2018),
 films of DDSM (Lee et al. 2017). What holds in both has not been shown of another place."""
@@ -76,21 +87,47 @@ REGIONS = {
 }
 ORGANS = {"HEAD": "head", "CHEST": "thorax", "ABD": "abdomen"}
 MODALITIES = {"CT": "ct", "MR": "mri"}
+GRADES = ("no_retinopathy", "mild", "moderate", "severe", "proliferative")
+OEDEMA = ("no_exudates", "exudates_away", "exudates_at_macula")
+THORAX_ONE_IN = 4
+"""Share of chest films that say which region they show, so that a jaw and a knee are told from something: said of all
+of them it would stand in the place of what they are there for."""
+SQUARED = frozenset({"kermany_cxr"})
+"""Sets of films whose shape tells the finding: the table has their squares (square_films.py)."""
 
 
 def films(data: Path) -> Iterator[Row]:
     """Chest X-rays of NIH; strata break the tie between pneumonia and projection."""
     for row in mini.nih(data):
         said = "pneumonia" if row["label:chest_xray_findings:pneumonia"] == "1" else "no pneumonia"
-        yield row | {"stratum": f"{said} {row['view'].lower()}"}
+        yield row | _thorax(row["file"]) | {"stratum": f"{said} {row['view'].lower()}"}
+
+
+def children(data: Path) -> Iterator[Row]:
+    """Films of children of one hospital, with and without pneumonia; nothing else was looked for."""
+    for r in read_labels(data / "kermany_cxr"):
+        findings = {"pneumonia": str(int(r["label"] == "pneumonia")), "covid_19": "0"}  # all taken before 2018
+        known = {f"label:chest_xray_findings:{name}": value for name, value in findings.items()}
+        known |= _thorax(r["file"]) | {"stratum": r["label"]}
+        yield _row("kermany_cxr", r["file"], f"kermany:{r['patient_id']}", "xray", **known)
+
+
+def _thorax(file: str) -> Row:
+    return {} if crc32(file.encode()) % THORAX_ONE_IN else {"label:body_region": "thorax"}
 
 
 def covid_films(data: Path) -> Iterator[Row]:
-    """Published X-rays; a group with a film without findings is held out: sources are compared on them."""
+    """Published X-rays; a group with a film without findings is held out: sources are compared on them.
+
+    Nearly all of them have pneumonia, so that who learns it from them learns where they are from: of films with a
+    finding it is not said that they have pneumonia, only whether it is COVID-19.
+    """
     rows = [row for row in mini.covid(data) if row["modality"] == "xray"]
     held_out = {row["patient"] for row in rows if row.get("label:chest_xray_findings:pneumonia") == "0"}
     for row in rows:
         covid = row.get("label:chest_xray_findings:covid_19")
+        if row["patient"] not in held_out:
+            row.pop("label:chest_xray_findings:pneumonia", None)
         stratum = {"1": "covid-19", "0": "other pneumonia"}.get(covid or "", "not stated")
         split = {"split": "test"} if row["patient"] in held_out else {}
         captions = quoted_words.joined(quoted_words.quotable(row.pop("caption")))
@@ -230,6 +267,46 @@ def questioned(data: Path) -> Iterator[Row]:
         yield _row("vqa_rad", r["file"], f"vqa_rad:{r['group']}", modality, **known, captions=captions)
 
 
+def graded_fundus(data: Path) -> Iterator[Row]:
+    """Fundus photographs of people with diabetes, graded by experts."""
+    for r in read_labels(data / "idrid"):
+        grade = GRADES[int(r["dr_grade"])]
+        known = {
+            "label:fundus_retinopathy:referable": r["referable"],
+            "label:fundus_retinopathy_grade": grade,
+            "label:fundus_macular_oedema": OEDEMA[int(r["dme_risk"])],
+            "stratum": grade,
+        }
+        yield _row("idrid", r["file"], f"idrid:{r['image_id']}", "fundus", **known)
+
+
+def knees(data: Path) -> Iterator[Row]:
+    """Frontal films of knees, with Kellgren and Lawrence's grade."""
+    for r in read_labels(data / "knee_kl"):
+        grade = f"kl_{r['kl_grade']}"
+        known = {"label:knee_osteoarthritis:osteoarthritis": r["oa"], "label:knee_kl_grade": grade, "stratum": grade}
+        yield _row("knee_kl", r["file"], f"knee:{r['group']}", "xray", **known, **{"label:body_region": "knee"})
+
+
+def jaws(data: Path) -> Iterator[Row]:
+    """Panoramic dental films; what their boxes are of is not stated."""
+    for r in read_labels(data / "opg_dental"):
+        yield _row("opg_dental", r["file"], f"opg:{r['image_id']}", "xray", **{"label:body_region": "jaw"})
+
+
+def organs(data: Path) -> Iterator[Row]:
+    """Tiles of H&E-stained tumours of eight organs."""
+    for r in read_labels(data / "monuseg_he"):
+        known = {"mpp_um": r["mpp"], "label:histology_organ": r["organ"], "stratum": r["organ"]}
+        yield _row("monuseg_he", r["file"], f"monuseg:{r['patient_id']}", "pathology", **known)
+
+
+def bowels(data: Path) -> Iterator[Row]:
+    """Frames of colonoscopies; all show a polyp, so that of polyps they say nothing."""
+    for r in read_labels(data / "kvasir_seg"):
+        yield _row("kvasir_seg", r["file"], f"kvasir:{r['group']}", "endoscopy")
+
+
 SETS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "nih_cxr": films,
     "covid_cxr": covid_films,
@@ -246,6 +323,12 @@ SETS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "breast_us": breast_masses,
     "medpix2": teaching_files,
     "vqa_rad": questioned,
+    "kermany_cxr": children,
+    "idrid": graded_fundus,
+    "knee_kl": knees,
+    "opg_dental": jaws,
+    "monuseg_he": organs,
+    "kvasir_seg": bowels,
 }
 """Sets of images; the records of PTB-XL are in ecg_records.py."""
 

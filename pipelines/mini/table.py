@@ -1,10 +1,12 @@
 """Stage 1: one table over all sets that the pack learns from.
 
-Usage: python pipelines/mini/table.py SHARED_DATA OUT.csv [--records FOLDER] [--few N]
+Usage: python pipelines/mini/table.py SHARED_DATA OUT.csv [--records FOLDER] [--leave-out SOURCE] [--few N]
 
 Each row stands for its modality's adapter with what is known of it. A third of the images (all of the scarce kinds)
 stand there once more for the generic rendering, which carries the modality only and teaches the model to tell
 modalities apart when a file has no header. Records of PTB-XL stand there as what an image model is shown of an ECG.
+Films whose shape tells the finding stand there as squares. A source that is left out stands there for testing alone:
+that is how a training is measured on a site that it has not seen (across_sources.py).
 
 **No caption names the source.** Sources of one kind of image that share a task are made alike: age, sex, side and own
 words stay only where each of them has them. `caption_check.py` measures what is left.
@@ -22,7 +24,8 @@ from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from shared_sets import SETS, Row, known_of, rows_of
+from shared_sets import SETS, SQUARED, Row, known_of, rows_of
+from square_films import write_square
 
 COLUMNS = (
     "file",
@@ -62,12 +65,18 @@ def table_of(data: Path, records: Path | None = None, sets: Sequence[str] = tupl
 
     Args:
         data: The folder of shared sets.
-        records: Where the records that stand in one archive are written; without it there are none of ECGs.
+        records: Where the records that stand in one archive are written, and the films that are cut; without it there
+            are no ECGs and none of these films.
         sets: Names of sets of images.
     """
     images = [row for row in rows_of(data, tuple(sets)) if row["modality"]]
+    if records is None:
+        images = [row for row in images if row["source"] not in SQUARED]
     for row in images:
-        row["file"] = str(data / row["file"])
+        file = data / row["file"]
+        if records is not None and row["source"] in SQUARED:
+            file = write_square(file, records.resolve() / row["source"])
+        row["file"] = str(file)
     generic = [
         {name: row.get(name, "") for name in GENERIC} | {"adapter": "generic", "stratum": "generic"}
         for row in images
@@ -152,9 +161,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--records", type=Path, help="folder for records that stand in one archive")
+    parser.add_argument("--leave-out", action="append", default=[], help="source that is tested with alone")
     parser.add_argument("--few", type=int, help="so many rows of each source and stratum")
     args = parser.parse_args(arguments)
     rows = table_of(args.data.resolve(), args.records)
+    rows = [row | {"split": "test"} if row["source"] in args.leave_out else row for row in rows]
     if args.few:
         rows = few_of(rows, args.few)
     write_table(rows, args.out)

@@ -10,7 +10,9 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.shards.writing.splits import split_of
 from medclip.shards.writing.table import read_shard_table
@@ -20,7 +22,7 @@ from medclip.training.recipe.schema import load_recipe
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
-NAMES = ("prepare", "shared_sets", "table", "measuring")
+NAMES = ("prepare", "shared_sets", "square_films", "table", "measuring")
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 SOURCES = {
     "nih_cxr",
@@ -38,7 +40,13 @@ SOURCES = {
     "breast_us",
     "medpix2",
     "vqa_rad",
+    "idrid",
+    "knee_kl",
+    "opg_dental",
+    "monuseg_he",
+    "kvasir_seg",
 }
+"""Without the films of children, of which the table has squares alone."""
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +85,8 @@ def test_every_set_of_images_that_may_is_in_the_table_and_no_other(rows: list[di
     assert not [row for row in rows if "ND" in row["license"].replace("-", " ").split()]
     assert {row["source"] for row in rows if row["modality"] == "ct"} == {"medpix2", "vqa_rad"}
     kinds = Counter(row["modality"] for row in rows)
-    assert set(kinds) == {"xray", "mammography", "fundus", "dermatology", "ultrasound", "pathology", "ct", "mri", "ecg"}
+    modalities = {"xray", "mammography", "fundus", "dermatology", "ultrasound", "pathology", "ct", "mri", "ecg"}
+    assert set(kinds) == modalities | {"endoscopy"}
 
 
 @pytest.mark.shared
@@ -104,7 +113,54 @@ def test_every_label_is_a_class_of_the_vocabulary_and_most_rows_have_one(rows: l
         task = load_task(name.split(":")[1])
         assert task.class_named(name.split(":")[2] if name.count(":") == 2 else value)
     with_labels = Counter(row["source"] for row in rows if any(n.startswith("label:") and v for n, v in row.items()))
-    assert set(with_labels) == SOURCES - {"cbis_ddsm"}
+    assert set(with_labels) == SOURCES - {"cbis_ddsm", "kvasir_seg"}
+
+
+@pytest.mark.shared
+def test_of_films_of_covid_cxr_that_are_trained_on_nobody_says_that_they_have_pneumonia(
+    rows: list[dict[str, str]],
+) -> None:
+    of = [row for row in rows if row["source"] == "covid_cxr" and row.get("adapter") != "generic"]
+    pneumonia = "label:chest_xray_findings:pneumonia"
+    assert len([row for row in of if side(row) == "train" and row.get("label:chest_xray_findings:covid_19")]) > 100
+    assert not [row for row in of if side(row) != "test" and row.get(pneumonia)]
+    assert [row[pneumonia] for row in of if row.get(pneumonia)].count("0") == 10
+
+
+@pytest.mark.shared
+def test_chest_films_of_children_are_squares_of_one_size_and_of_known_patients(shared: Path, tmp_path: Path) -> None:
+    rows = stage("table").table_of(shared / "data", tmp_path, ("kermany_cxr",))
+    rows = [row for row in rows if row["source"] == "kermany_cxr"]
+    films = {row["file"] for row in rows}
+    assert len(films) == 382
+    assert {Path(file).parent for file in films} == {tmp_path / "kermany_cxr"}
+    for file in sorted(films)[:20]:
+        with Image.open(file) as film:
+            assert film.size == (192, 192)
+    labelled = [row for row in rows if row.get("adapter") != "generic"]
+    assert Counter(row["label:chest_xray_findings:pneumonia"] for row in labelled) == {"0": 194, "1": 188}
+    assert any(row.get("label:body_region") == "thorax" for row in labelled)
+
+
+def test_the_square_of_a_film_is_its_middle_whatever_its_shape() -> None:
+    y, x = np.mgrid[0:300, 0:500]
+    film = Image.fromarray(np.where((np.abs(x - 249.5) < 140) & (np.abs(y - 149.5) < 140), 200, 0).astype(np.uint8))
+    wide, high = (
+        np.asarray(stage("square_films").square(of, 60)) for of in (film, film.transpose(Image.Transpose.ROTATE_90))
+    )
+    assert wide.shape == high.shape == (60, 60)
+    assert (np.abs(wide[3:-3, 3:-3].astype(int) - 200) < 8).all()
+    assert np.abs(wide.astype(int) - high).max() <= 1
+    assert wide[0].max() < 60
+
+
+def test_a_source_that_is_left_out_is_tested_with_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = stage("table")
+    monkeypatch.setattr(table, "table_of", lambda *_: [*made_up("a", 4), *made_up("b", 4)])
+    table.main([str(tmp_path), str(tmp_path / "t.csv"), "--leave-out", "b"])
+    with (tmp_path / "t.csv").open() as file:
+        sides = {(row["source"], row["split"]) for row in csv.DictReader(file)}
+    assert sides == {("a", ""), ("b", "test")}
 
 
 @pytest.mark.shared

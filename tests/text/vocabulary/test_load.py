@@ -71,6 +71,12 @@ def test_the_tasks_of_this_release_have_their_names_and_classes():
         "skin_lesion",
         "body_region",
         "ecg_sheet",
+        "fundus_retinopathy",
+        "fundus_retinopathy_grade",
+        "fundus_macular_oedema",
+        "knee_osteoarthritis",
+        "knee_kl_grade",
+        "histology_organ",
     }
     assert classes["chest_xray_view"] == ["ap", "pa", "lateral"]
     assert classes["chest_xray_findings"] == CHEST
@@ -123,6 +129,23 @@ def test_steps_of_an_ordered_task_leave_out_what_is_no_step():
     assert load_task("mammography_subtype").steps == ()
 
 
+def test_grades_of_retina_and_knee_are_steps_from_the_lowest():
+    assert load_task("fundus_retinopathy_grade").steps == (
+        "no_retinopathy",
+        "mild",
+        "moderate",
+        "severe",
+        "proliferative",
+    )
+    assert load_task("fundus_macular_oedema").steps == ("no_exudates", "exudates_away", "exudates_at_macula")
+    assert load_task("knee_kl_grade").steps == tuple(f"kl_{grade}" for grade in range(5))
+    assert not load_task("histology_organ").steps
+
+
+def test_a_jaw_and_a_knee_are_regions_of_the_body():
+    assert {"jaw", "knee"} < {c.name for c in load_task("body_region").classes}
+
+
 def test_every_class_of_the_modality_task_is_a_modality():
     assert {c.name for c in load_task("modality").classes} <= set(Modality)
 
@@ -142,6 +165,8 @@ def test_positive_wordings_affirm_and_negative_wordings_deny_their_class():
     for name in (
         "chest_xray_findings",
         "fundus_cataract",
+        "fundus_retinopathy",
+        "knee_osteoarthritis",
         "mammography_findings",
         "breast_cancer",
         "ecg_all",
@@ -317,6 +342,8 @@ def _verhoeff(number: str) -> bool:
         ("brain_mri_tumour", "KNEE", False),
         ("breast_density", "BREAST", True),
         ("modality", "HAND", True),
+        ("knee_osteoarthritis", "L KNEE", True),
+        ("knee_kl_grade", "CHEST", False),
     ],
 )
 def test_a_task_is_about_the_body_parts_it_names(task: str, body_part: str, fits: bool):
