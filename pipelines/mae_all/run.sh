@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One table over all shared sets -> shards -> masked pretraining.
 # Usage: pipelines/mae_all/run.sh [--smoke] [--words] [SHARED_DATA] [RUN]
-# --words makes the small ViT of 224 px: masked at that size, then image-text beside the stored answers of medclip-mini, then its figures; the pack is
-# RUN/words/pack. Kill it anywhere and run it again: shards are kept, training resumes.
+# --words makes the small ViT of 224 px: masked at that size, then words and the stored answers of medclip-mini at 112 px and at 224 px, then its figures;
+# the pack is RUN/words/pack. Kill it anywhere and run it again: shards are kept, training resumes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=pipelines/mae_all
@@ -40,15 +40,18 @@ shards "$run/table.csv" $max_side "$run/shards" "$run/train"
 medclip pretrain $here/$recipe.yaml --set "data.shards=$run/shards" --out "$run/train"
 [ "$words" ] || exit 0
 
-few=() set=() augmentations=4 side=256  # 256: a crop of three quarters of the area still has 221 pixels a side
+few=() set=() few_layers=() size=224 augmentations=4 side=256  # 256: a crop of three quarters of the area still has 221 pixels a side
 if [ "$smoke" ]; then
-    few=(--few 8) augmentations=1 side=160
-    set=(--set model.size_px=128 --set model.text_layers=1 --set train.epochs=1 --set train.batch_size=32 --set train.warmup_steps=4)
+    few=(--few 8) size=128 augmentations=1 side=160
+    set=(--set train.epochs=1 --set train.batch_size=32 --set train.warmup_steps=4)
+    few_layers=(--set model.text_layers=1)
 fi
 python pipelines/mini/table.py "$data" "$run/words.csv" --records "$run/records" "${few[@]}"
-shards "$run/words.csv" $side "$run/word_shards" "$run/reinforced" "$run/words"
+shards "$run/words.csv" $side "$run/word_shards" "$run/reinforced" "$run/coarse" "$run/words"
 [ -f "$run/reinforced/index.json" ] || medclip pairs reinforce "$run/word_shards" --teacher medclip-mini \
     --augmentations $augmentations --captions 3 --out "$run/reinforced"
-medclip pretrain $here/vit_words.yaml --set "data.shards=$run/word_shards" --set "data.reinforced=$run/reinforced" \
-    --set "model.image_weights=$run/train/pack" "${set[@]}" --out "$run/words"
+set+=(--set "data.shards=$run/word_shards" --set "data.reinforced=$run/reinforced")
+medclip pretrain $here/vit_words.yaml "${set[@]}" "${few_layers[@]}" --set "model.size_px=$((size / 2))" \
+    --set "model.image_weights=$run/train/pack" --out "$run/coarse"
+medclip pretrain $here/vit_full.yaml "${set[@]}" --set "model.size_px=$size" --set "model.start=$run/coarse/pack" --out "$run/words"
 python $here/vit_figures.py "$run/word_shards" "$run/words/pack" "$run/figures.json"
