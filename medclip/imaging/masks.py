@@ -112,6 +112,12 @@ def shown_of(view: View, size: tuple[int, int], placement: Placement) -> Shown:
     Raises:
         MedclipError: TABLE_INVALID for a mask of another size than its image.
     """
+    require_same_size(view, size)
+    return Shown(*size, shown_part(view, size), view.flipped, placement)
+
+
+def require_same_size(view: View, size: tuple[int, ...]) -> None:
+    """Refuse a mask of another size than its image. Raises TABLE_INVALID."""
     decoded = view.part_of or view.pixels.shape[:2]
     if decoded != size:
         raise MedclipError(
@@ -119,10 +125,18 @@ def shown_of(view: View, size: tuple[int, int], placement: Placement) -> Shown:
             f"the mask has {size[0]} x {size[1]} pixels, and its image {decoded[0]} x {decoded[1]}.",
             hint="Store masks with the image's own pixels.",
         )
+
+
+def shown_part(view: View, size: tuple[int, int]) -> Box:
+    """Return which part of an image a view shows.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET where its adapter does not say so.
+    """
     part = Box(0, 0, *size) if view.part is None else Box(*view.part)
     if view.pixels.shape[:2] != (part.height, part.width):
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
             "the adapter of this modality does not say which part of the image it shows, so that no mask can follow.",
         )
-    return Shown(*size, part, view.flipped, placement)
+    return part
