@@ -147,18 +147,33 @@ def shown_of(view: View, size: tuple[int, int], placement: Placement) -> Shown:
     Raises:
         MedclipError: TABLE_INVALID for a mask of another size than its image.
     """
+    require_same_size(view, size)
     height, width = view.part_of or view.pixels.shape[:2]
-    stored = view.stored_size or (height, width)
+    return Shown(height, width, shown_part(view), view.flipped, placement, view.stored_size)
+
+
+def require_same_size(view: View, size: tuple[int, ...]) -> None:
+    """Refuse a mask of another size than its image's file. Raises TABLE_INVALID."""
+    stored = view.stored_size or view.part_of or view.pixels.shape[:2]
     if stored != size:
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"the mask has {size[0]} x {size[1]} pixels, and its image {stored[0]} x {stored[1]}.",
             hint="Store masks with the image's own pixels.",
         )
+
+
+def shown_part(view: View) -> Box:
+    """Return which part of an image as decoded a view shows.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET where its adapter does not say so.
+    """
+    height, width = view.part_of or view.pixels.shape[:2]
     part = Box(0, 0, height, width) if view.part is None else Box(*view.part)
     if view.pixels.shape[:2] != (part.height, part.width):
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
             "the adapter of this modality does not say which part of the image it shows, so that no mask can follow.",
         )
-    return Shown(height, width, part, view.flipped, placement, view.stored_size)
+    return part

@@ -13,7 +13,7 @@ from medclip.text.captions.record import CaptionRecord
 
 TEXTS_BY_ROLE = ("negatives", "long_captions", "tags", "absent_tags", "edit_pairs")
 """Keys of texts that have another role than a caption's."""
-_OPTIONAL = ("report", *TEXTS_BY_ROLE, "candidates")
+_OPTIONAL = ("report", *TEXTS_BY_ROLE, "candidates", "regions")
 
 
 def to_json(record: CaptionRecord, meta: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> bytes:
@@ -47,6 +47,8 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
     facts |= {name: tuple(stored.get(name, ())) for name in TEXTS_BY_ROLE}
     try:
         facts["candidates"] = tuple(WeighedCaption(**candidate) for candidate in stored.get("candidates", ()))
+        stored_regions = stored.get("regions", ())
+        facts["regions"] = tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in stored_regions)
     except TypeError as e:
         raise ValueError(str(e)) from None
     return CaptionRecord(**facts), {"study": "", **value["meta"]}

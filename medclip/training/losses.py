@@ -216,6 +216,8 @@ _ROWS: dict[str, Loss] = {
         texts=("summary", "long", "attributes"),
         begin=f"{_LEVELS}:begin_levels",
         look=f"{_LEVELS}:local_and_regions",
+        prepare=f"{_LEVELS}:parts_of_batch",
+        sees=("local_B4", "regions_BK4"),
     ),
     "views": Loss(
         f"{_VIEWS}:drawn_together",

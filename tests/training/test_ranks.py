@@ -14,11 +14,12 @@ import medclip
 from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.loop import run_recipe
 from medclip.training.result import read_log
+from tests.kits.level_shards import level_texts
 from tests.kits.loaded_python import Programs
 from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
 from tests.kits.rank_run import run_ranks
 from tests.kits.size import is_nightly
-from tests.kits.training import masked_recipe
+from tests.kits.training import make_shards, masked_recipe
 from tests.kits.volume_models import volume_recipe, volume_shards
 
 # Each run of ranks starts its processes with torchrun; tests/cli/test_ranks.py does it as a user would.
@@ -57,6 +58,7 @@ def _tonight(jobs: list[dict[str, Any]], prefix: str = "") -> list[dict[str, Any
 
 
 EXPERTS = ["model.experts={count: 3, share: 0.5}"]
+LEVELS = ["objective.contrastive=0", "objective.losses={levels: {}}", "model.size_px=64"]
 TOKENS = ["objective.losses={token_alignment: {hardest: 3}, masked_words: {share: 0.4}}"]
 VIEWS = ["objective.losses={views: {object: source, hard: 8, weight: 1}}"]
 NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
@@ -144,6 +146,8 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
         for kind, more in (("ddp", []), ("fsdp", fsdp))
         for steps in (2, 7)
     ]
+    levels = [f"data.shards={make_shards(folder / 'levelled', columns=level_texts)}", *LEVELS]
+    jobs.append({"out": "levels_fsdp", "overrides": [*levels, *fsdp, "train.micro_batch=2"]})
     beside, bf16 = steps_plan(shards), ["train.precision=bf16", "train.max_steps=1", "train.clip_norm=null"]
     jobs += [
         {"out": "beside_ddp", "recipe": beside, "beside_open_clip": True},
@@ -161,6 +165,7 @@ def runs(plan: dict[str, Any], shards: Path, programs: Programs, tmp_path_factor
     run_recipe(plan, NATIVE, out=folder / "native_one")
     run_recipe(plan, TOKENS, out=folder / "tokens_one")
     run_recipe(plan, VIEWS, out=folder / "views_one")
+    run_recipe(plan, levels, out=folder / "levels_one")
     return folder
 
 
@@ -307,6 +312,10 @@ def test_two_ranks_draw_the_views_together_that_one_process_does(runs: Path, nam
     one = _losses(runs / "views_one")
     assert _losses(runs / name) == pytest.approx(one, abs=2e-4)
     assert one[6] > _losses(runs / "one")[6] + 0.1
+
+
+def test_two_ranks_see_the_local_views_and_regions_that_one_process_sees(runs: Path) -> None:
+    assert _losses(runs / "levels_fsdp") == pytest.approx(_losses(runs / "levels_one"), abs=2e-4)
 
 
 def test_experts_of_sharded_ranks_learn_what_those_of_plain_ranks_learn(runs: Path) -> None:

@@ -52,7 +52,7 @@ def prepare(settings: ChangeSettings, sources: Sequence[Source], folder: Path) -
 
     def generate(source: Source, rng: Generator) -> Synthetic | str:
         image, parameters = changed_image(source.read_image(), settings, rng)
-        record, swaps = replace(source.record, edit_pairs=()), []
+        record, swaps = replace(source.record, edit_pairs=(), regions=()), []
         if settings.synonyms:
             texts = [swapped(text, source.modality, rng) for text in record.texts]
             swaps = [swap for _, swaps_of_text in texts for swap in swaps_of_text]

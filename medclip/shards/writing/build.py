@@ -120,6 +120,7 @@ def _single(row: ShardRow, result: ReadResult, view: StoredView, seen: _Seen, fo
     index = result.views.index(view)
     name = _new_key(seen, result.sha256, generic, index)
     record = row.record if row.record.view or generic else replace(row.record, view=view.position)
+    record = replace(record, regions=view.regions)
     extension = STORED_AS[form.stored] if view.facts is None else EXTENSION
     way = slot(None if generic else record.modality, result.kind)
     meta = _meta(name, result.sha256, row, result, view.burned_in, form)
@@ -373,6 +374,8 @@ def _job(row: ShardRow, form: Form) -> ReadJob:
         form.quality,
         form.stores,
         row.stated_view,
+        row.regions,
+        row.region_masks,
     )
 
 

@@ -23,7 +23,7 @@ from medclip.shards.folder import Stored
 from medclip.shards.sample_json import Group, SampleView
 from medclip.shards.stored_data import STORED_AS, Format, encode
 from medclip.shards.writing.table import ShardRow
-from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.record import CaptionRecord, Region
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task
 
@@ -49,6 +49,9 @@ class ReadJob:
     """Volumes: the voxels of a volume or the frames of a loop, not views of it; signals: the leads of an ECG."""
     stated_view: ViewType | None = None
     """What the table states of a mammogram's view."""
+    regions: tuple[Region, ...] = ()
+    region_masks: tuple[Path, ...] = ()
+    """Both as `ShardRow` has them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class StoredView:
     burned_in: bool | None
     facts: Mapping[str, Any] | None = None
     """What the JSON says of a volume or an ECG, by its key; None for a view."""
+    regions: tuple[Region, ...] = ()
+    """As `CaptionRecord.regions`."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
         if job.stores == "signals":
             return _store_signal(source, job.modality, sha256, settings)
         sample = read_unit(source, job.modality, settings)
-        views = (
-            (_store_voxels(sample),) if job.stores == "volumes" else tuple(_store(v, job) for v in images_of(sample))
-        )
+        views = (_store_voxels(sample),) if job.stores == "volumes" else _store_views(images_of(sample), job, settings)
     except MedclipError as e:
         return ReadResult(sha256, problem=e.problem())
     except MemoryError:
@@ -160,6 +163,16 @@ def _store_signal(source: Source, modality: Modality | None, sha256: str, settin
     adapter = EcgAdapter(EcgOptions.raw())
     stored = StoredView(values, None, None, {SIGNAL_FACTS: facts})
     return ReadResult(sha256, adapter.name, adapter.preprocessing_of(source.kind), source.kind, (stored,))
+
+
+def _store_views(views: Iterable[View], job: ReadJob, settings: Settings) -> tuple[StoredView, ...]:
+    from medclip.shards.writing.regions import regions_of
+
+    if not (job.regions or job.region_masks):
+        return tuple(_store(view, job) for view in views)
+    of_file = list(views)
+    regions = regions_of(of_file, job.regions, job.region_masks, settings)
+    return (replace(_store(of_file[0], job), regions=regions),)
 
 
 def _store(view: View, job: ReadJob) -> StoredView:

@@ -18,7 +18,8 @@ from medclip.files.tables.table import close_names, listed, number_hint, number_
 from medclip.modalities import ModalityFacts
 from medclip.sample import VIEW_KINDS, Modality, ViewType, every_modality, modality_of_name
 from medclip.shards.sample_json import TEXTS_BY_ROLE
-from medclip.text.captions.record import CaptionRecord
+from medclip.shards.writing.regions import boxes_in, check_number
+from medclip.text.captions.record import CaptionRecord, Region
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import EVENT, FIELDS, FOLLOWUP, Task, outcome_of
 
@@ -39,6 +40,8 @@ COLUMNS = (
     "captions",
     "report",
     *TEXTS_BY_ROLE,
+    "regions",
+    "region_masks",
     "study",
     "exam_date",
     "source",
@@ -85,6 +88,10 @@ class ShardRow:
     """Task and class of each label that is -1: left out of the record."""
     stratum: str = ""
     """What training draws it by, beside its source, such as its finding."""
+    regions: tuple[Region, ...] = ()
+    """Boxes in pixels of the file, of what the texts name."""
+    region_masks: tuple[Path, ...] = ()
+    """Masks of the same."""
     not_understood: Mapping[str, str] = field(default_factory=dict)
     """Cells of view, laterality and sex that are neither blank nor known, as written. A view is kept nevertheless."""
 
@@ -241,6 +248,8 @@ def _row(
             "`mpp_um` is not understood.",
             hint=number_hint(cell["mpp_um"], f"Use {MPP_EXPECTED}."),
         ) from None
+    masks = tuple(base / name for name in _lines(cell.get("region_masks", "").replace(";", "\n")))
+    check_number(len(masks), "region_masks")
     source, licence = cell.get("source", ""), cell.get("license", "")
     return ShardRow(
         number,
@@ -261,6 +270,8 @@ def _row(
             if c and t.rules.independent and number_in(cell.get(column, "")) == UNCERTAIN
         ),
         cell.get("stratum", ""),
+        boxes_in(cell.get("regions", "")),
+        masks,
         {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
     )
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 
+Region = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image."""
+MAX_REGIONS = 10
+"""Regions of a sample, at most."""
+
+
 @dataclass(frozen=True)
 class CaptionRecord:
     """Everything about an image that its captions may say."""
@@ -55,6 +61,8 @@ class CaptionRecord:
     """Captions of which a recipe with `data.candidates` draws one; nothing else is drawn from them."""
     edit_pairs: tuple[str, ...] = ()
     """Names of the pairs that the image is half of: two samples that differ by one edit, in image and text."""
+    regions: tuple[Region, ...] = ()
+    """Where on the stored image lies what its texts name, as shares of its width and height; `MAX_REGIONS` at most."""
 
 
 SENTENCE_JOINTS = (". ", ", ", "; ", ". ")

@@ -94,6 +94,8 @@ def draw_ops(settings: RandAugment, rng: Generator, *, may_tint: bool = True) ->
     return tuple(ops)
 
 
+MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+"""Changes that move what an image shows."""
 MEDICAL = ("level", "bias_field", "noise", "blur")
 """Changes of `MedicalAugment`, in the order in which they are made."""
 _GRID = 256
@@ -418,8 +420,21 @@ def _stretched(image: Image.Image, change: Change, frame: _Frame) -> Image.Image
     """
     from PIL import Image
 
-    width, height = image.size
-    fitting = (_sides(image, share, ratio) for share, ratio in change.parts)
+    left, top, part_width, part_height = part_of_stretched(image.size, change)
+    part = image.crop((left, top, left + part_width, top + part_height))
+    square = part.resize(frame.size, Image.Resampling.BICUBIC)
+    return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if change.flip else square
+
+
+def part_of_stretched(size: tuple[int, int], change: Change) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of the part that a change with `parts` cuts out, in whole pixels.
+
+    Args:
+        size: Width and height of the image in pixels.
+        change: The change.
+    """
+    width, height = size
+    fitting = (_sides(width * height * share, ratio) for share, ratio in change.parts)
     part_width, part_height = next(
         ((w, h) for w, h in fitting if 0 < w <= width and 0 < h <= height),
         (min(width, round(height * change.stretch)), min(height, round(width * change.stretch))),
@@ -428,13 +443,10 @@ def _stretched(image: Image.Image, change: Change, frame: _Frame) -> Image.Image
         min(int((shift + 1) / 2 * (room + 1)), room)
         for shift, room in zip(change.shift, (width - part_width, height - part_height), strict=True)
     )
-    part = image.crop((left, top, left + part_width, top + part_height))
-    square = part.resize(frame.size, Image.Resampling.BICUBIC)
-    return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if change.flip else square
+    return left, top, part_width, part_height
 
 
-def _sides(image: Image.Image, share: float, ratio: float) -> tuple[int, int]:
-    area = share * image.width * image.height
+def _sides(area: float, ratio: float) -> tuple[int, int]:
     return round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
 
 

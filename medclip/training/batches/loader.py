@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.text.captions.record import Region
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.order import (
     SAMPLING,
@@ -94,6 +95,8 @@ class Batch:
     """Texts beside the captions, by their role, where a loss reads them."""
     stored: tuple[bytes, ...] = ()
     """Of each sample what `Made.stored` says."""
+    regions: tuple[tuple[Region, ...], ...] = ()
+    """Of each sample where what its texts name lies in its image, as shares of it."""
     pending: Pending | None = None
 
     def release(self) -> None:
@@ -319,7 +322,7 @@ class Batches:
         start = time.perf_counter()
         arrays, strings = pending.wait()
         waited, self._fetched_s = time.perf_counter() - start + self._fetched_s, 0.0
-        texts, label_keys, studies, keys, faults, role_texts, vectors = zip(*strings, strict=True)
+        texts, label_keys, studies, keys, faults, role_texts, vectors, regions = zip(*strings, strict=True)
         self.seen += len(rows)
         self.bad.update(fault for fault in faults if fault)
         drawing, size = self._drawing, len(rows)
@@ -344,6 +347,7 @@ class Batches:
             weights=self._weights(rows),
             roles=self._roles(role_texts, arrays.role_tokens[:, :size]),
             stored=vectors,
+            regions=regions,
             pending=pending,
         )
 

@@ -23,7 +23,7 @@ from medclip.shards.sample_json import VIEW_KIND, SampleView
 from medclip.shards.stored_data import DRAFT_GAP
 from medclip.text.captions.candidates import SYNTHETIC, WeighedCaption, draw_candidate
 from medclip.text.captions.draw import draw_stated
-from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.record import CaptionRecord, Region
 from medclip.text.free_text import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import (
@@ -39,6 +39,7 @@ from medclip.training.batches.augment import (
 from medclip.training.batches.augment_signals import apply_signal_change, draw_signal_change, prepare_record
 from medclip.training.batches.mobileclip_replay import StoredChange, change_of_params, replay
 from medclip.training.batches.order import ORDER
+from medclip.training.batches.regions import keeping, place_regions
 from medclip.training.batches.sample_texts import (
     ALL_SIDES,
     ROLES,
@@ -180,6 +181,15 @@ class Drawing:
         )
         return Caption("" if not text.strip() or (foreign and is_empty_record(record)) else text, is_stated)
 
+    def keep_regions(
+        self, regions: Sequence[Region], change: Change, stored: Image.Image, *, may_change: bool
+    ) -> tuple[Change, tuple[Region, ...]]:
+        """Return a change that cuts no region off, and where it puts them; a stored change stays as it is."""
+        budget, own = self.preprocess.budget, (stored.height, stored.width)
+        extent = self.preprocess.extent(*own) if budget is None else own
+        change = keeping(change, regions, stored.size, extent) if may_change else change
+        return change, place_regions(regions, change, stored.size, extent)
+
     def draw(self, stored: Image.Image, change: Change | StoredChange | None) -> NDArray[np.uint8]:
         """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
         pixels, budget = self.preprocess, self.preprocess.budget
@@ -194,9 +204,9 @@ class Drawing:
         return image if budget is None else budget.pack(image)
 
 
-Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...], bytes]
-"""Captions, label key, study, key in the shard, fault, the texts of each role, and stored vectors of a row."""
-NOTHING: Strings = ((), "", "", "", "", (), b"")
+Strings = tuple[tuple[str, ...], str, str, str, str, tuple[tuple[str, ...], ...], bytes, tuple[Region, ...]]
+"""Captions, label key, study, key in the shard, fault, the texts of each role, stored vectors and regions of a row."""
+NOTHING: Strings = ((), "", "", "", "", (), b"", ())
 _NEXT_VIEW = 1 << 20
 """Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 
@@ -245,6 +255,8 @@ class Made:
     """int32 [R, L]: of those that the text tower reads."""
     stored: bytes = b""
     """Vectors of teachers, bits of bfloat16: of the image, the caption and the synthetic one; zeros where none."""
+    regions: tuple[Region, ...] = ()
+    """Where what the texts name lies in the first image, as shares of it; none where that is not known."""
 
     @property
     def image(self) -> NDArray[Any] | None:
@@ -280,7 +292,7 @@ class Made:
                 self.texts, self.quoted * (num_texts if len(self.quoted) == 1 else 1), strict=True
             )
         ]
-        return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts, self.stored
+        return self.texts, self.label_key, self.study, self.key, self.bad, self.role_texts, self.stored, self.regions
 
 
 class _Stored(NamedTuple):
@@ -372,7 +384,7 @@ class Samples:
         may_flip = record.laterality is None and record.modality is not Modality.ECG
         may_flip &= not any(map(names_a_side, (*texts, *(text for of_role in role_texts for text in of_role))))
         may_flip &= not any(side < len(SIDES) for side, *_ in types)
-        images = []
+        images, regions = [], ()
         try:
             for one, which in zip(views_stored, drawn, strict=False):
                 rng = np.random.default_rng((d.seed, AUGMENT, *which))
@@ -381,7 +393,12 @@ class Samples:
                 elif isinstance(one, np.ndarray):
                     images.append(d.signal(one, rng))
                 else:
-                    images.append(d.draw(one, stored.change if stored else d.change(record, rng, may_flip)))
+                    change = stored.change if stored else d.change(record, rng, may_flip)
+                    placed = ()
+                    if record.regions and isinstance(change, Change) and not d.of_exam:
+                        change, placed = d.keep_regions(record.regions, change, one, may_change=stored is None)
+                    regions = regions or placed
+                    images.append(d.draw(one, change))
         except MedclipError as e:
             return self.bad(index, e.reason)
         return Made(
@@ -400,6 +417,7 @@ class Samples:
             role_texts=role_texts,
             role_tokens=self._role_tokens(role_texts),
             stored=stored.vectors if stored is not None else b"",
+            regions=regions,
         )
 
     def _stored(self, of: ReinforcedShards, index: int, which: tuple[int, ...]) -> _Stored:

@@ -64,7 +64,7 @@ def edited_partner(
     (extension,) = (e for e in members if e in EXTENSIONS)
     extension = "png" if extension == "png" else "jpg"
     image = encode(np.ascontiguousarray(pixels), "png" if extension == "png" else "jpeg", _QUALITY)
-    edited = replace(edited, candidates=(), negatives=(), edit_pairs=(name,))
+    edited = replace(edited, candidates=(), negatives=(), edit_pairs=(name,), regions=())
     facts = {"kind": row.kind, "of": row.key, "pair": name, "entities": list(row.entities)}
     # Of no study: samples of one study would be positives of each other.
     content = to_json(edited, meta | {"study": "", "key": name, SYNTHETIC: True}, {"edited": facts})
