@@ -128,11 +128,11 @@ def exam_features(model: Any, images: Sequence[ExamImage]) -> ExamFeatures:
 class ExamAnswer:
     """What an examination as a whole answers to one task."""
 
-    logits_1C: NDArray[np.floating]
-    probabilities_1C: NDArray[np.floating]
+    logits_1C: NDArray[np.float32]
+    probabilities_1C: NDArray[np.float32]
     pooling: str
     """Rule by which breasts were pooled; the mean where a breast is all that there is, or no side is known."""
-    means_1C: NDArray[np.floating]
+    means_1C: NDArray[np.float32]
     """Probabilities by the mean."""
 
 
@@ -163,7 +163,8 @@ class ExamScores:
         columns = sorted(range(len(question.names)), key=lambda c: order.index(question.names[c]))
         pooled_C = np.empty(len(columns))
         pooled_C[columns] = pool_breasts(np.stack(of_breasts)[:, columns], question.task, rule, sharpness)
-        return ExamAnswer(pooled_logits(pooled_C, question.task)[None], pooled_C[None], rule, by_mean[1])
+        logits_C = pooled_logits(pooled_C, question.task)
+        return ExamAnswer(logits_C.astype(np.float32)[None], pooled_C.astype(np.float32)[None], rule, by_mean[1])
 
     def rows(self, features: ExamFeatures, question: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
         """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang."""

@@ -172,9 +172,9 @@ class StudyScores:
         if answer.pooling == POOLED_BY_MEAN:
             yield from self.answer(question, facts, exam.whole[0], len(exam.exam.used))
         else:  # by how much another wording changes a pooled answer, nobody computes
-            pooled = np.float32(answer.logits_1C), np.float32(answer.probabilities_1C)
-            facts_of = replace(facts, num_images=len(exam.exam.used))
-            yield from self.rows_of(question, facts_of, 0, *pooled, [None] * len(question.names))
+            facts = replace(facts, num_images=len(exam.exam.used))
+            scored = answer.logits_1C, answer.probabilities_1C
+            yield from self.rows_of(question, facts, 0, *scored, [None] * len(question.names))
         yield from self.exams.rows(exam, question, facts.study, facts.patient)
 
     def answer(

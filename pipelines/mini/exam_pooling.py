@@ -112,7 +112,9 @@ def women_of(embeddings: Path, table: Path, model: str) -> dict[str, Women]:
         side = row["laterality"][:1].upper()
         truths[row["patient"]][side] = max(truths[row["patient"]].get(side, 0), int(row[column] == classes[-1]))
     assert run.exam_scores is not None
-    rows = [row | {"patient_name": studies[row["study"]]} for row in run.exam_scores.to_pylist() if row["study"] in studies]
+    rows = [
+        row | {"patient_name": studies[row["study"]]} for row in run.exam_scores.to_pylist() if row["study"] in studies
+    ]
     parts = defaultdict(list)
     for row in rows:
         parts[split_of(row["patient_name"], SHARES, 0)].append(row)

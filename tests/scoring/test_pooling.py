@@ -95,7 +95,7 @@ def test_the_card_says_how_breasts_are_pooled_and_the_caller_may_say_otherwise(
         "mean": exam["probability_by_mean"],
     }[rule]
     assert (exam["pooling"], exam["probability"]) == (rule, pytest.approx(expected, abs=2e-6))
-    assert right["pooling"] is None and right["probability_by_mean"] is None
+    assert (right["pooling"], right["probability_by_mean"]) == (None, None)
     (of_study,) = [r for r in run.scores.to_pylist() if r["study"] == study and r["class"] == "malignant"]
     assert of_study["probability"] == exam["probability"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -154,7 +154,11 @@ def pooled_in_words(rows: Sequence[ExamRow]) -> str:
     """Write by which rule the breasts of an examination became its answer; blank where all is the mean."""
     rules = dict.fromkeys(row.pooling for row in rows if row.level == "exam" and row.pooling in POOLINGS)
     named = list_of([POOLINGS[rule].title for rule in rules if rule and rule != POOLED_BY_MEAN], "or")
-    return f"The examination’s answer is that of {named}; beside it stands that by the mean of its images." if named else ""
+    return (
+        f"The examination’s answer is that of {named}; beside it stands that by the mean of its images."
+        if named
+        else ""
+    )
 
 
 def _columns(rows: Sequence[ExamRow]) -> list[tuple[str, float]]:
