@@ -48,6 +48,14 @@ class Scored:
         default=None,
         heading="What is asked",
     )
+    pool: str | None = option(
+        "How the answers of both breasts become that of a mammography examination: mean (of all images), max (the "
+        "worse breast), noisy_or, or learned. The answer by the mean stands beside it. Default: as the pack's card "
+        "chose for each task on validation women, and the mean where it chose nothing.",
+        default=None,
+        choices=("mean", "max", "noisy_or", "learned"),
+        heading="What is asked",
+    )
     export: str | Sequence[str] = option(
         f"Write results for others, too: {list_of(list(formats_of('tables', 'study')), 'or')}. They are written as "
         "they come, into a folder in the output folder; sr=DIR names another, sr=dicomwebs://HOST/PATH or "
@@ -252,6 +260,7 @@ def run_score(options: ScoringOptions, retry: str | None = None) -> ScoreRun:
             "prompts": read_prompts(options.prompt, options.against),
             "templates": options.templates,
             "exam": options.exam,
+            "pool": options.pool,
         }
         in_memory = options.is_stored and options.out is None
         prepared = prepare(options, "what is scored", question, in_memory=in_memory, retry=retry)

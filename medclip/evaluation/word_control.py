@@ -11,7 +11,6 @@ The lists and draws below are fixed: nobody chooses words by the figures they gi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,9 +28,8 @@ from medclip.statistics.metrics.by_source import joined
 from medclip.statistics.metrics.classification import HeldOut, Shares, mean_over_runs, numbered, shares_of
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.text.checks.closed_words import DENIALS, IMAGE_TASKS
-from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.own_words import Prompt, opposite, templates_of
+from medclip.text.checks.closed_words import DENIALS
+from medclip.text.vocabulary.own_words import Prompt, opposite, other_findings, templates_of
 
 UNRELATED = (
     "a happy dog",
@@ -92,7 +90,8 @@ def other_wordings(prompts: Sequence[Sequence[str]], modality: Modality | None) 
     if len(prompts) > len(UNRELATED):
         return None
     absent = _denying_class(prompts)
-    others = [] if modality is None else _other_findings(modality, prompts, of_presence=absent is not None)
+    is_of_presence = absent is not None
+    others = [] if modality is None else other_findings(modality, prompts, of_presence=is_of_presence)[:MOST_WORDS]
     unrelated, findings = (
         list(_sentences(phrases, len(prompts), absent, templates_of(modality))) for phrases in (UNRELATED, others)
     )
@@ -293,29 +292,3 @@ def _sentences(
     for _ in range(NUM_DRAWS if len(bare) >= num_classes else 0):
         dealt = [bare[place] for place in rng.permutation(len(bare))[:num_classes]]
         yield " | ".join(one.name for one in dealt), [one.positive for one in dealt]
-
-
-def _other_findings(modality: Modality, prompts: Sequence[Sequence[str]], *, of_presence: bool) -> list[str]:
-    """Return a phrase for each class of the vocabulary's tasks of a modality that shares no word with the set's own.
-
-    Where the set asks whether something is there, of the tasks that ask this, too.
-    """
-    asked = {word for sentences in prompts for text in sentences for word in _content(text)}
-    phrases: dict[str, None] = {}
-    for task in map(load_task, task_names()):
-        is_of_findings = task.rules.independent or (not of_presence and task.name not in IMAGE_TASKS)
-        if modality in task.modalities and task.has_words and is_of_findings:
-            phrases.update(dict.fromkeys(of_class.prompts[0] for of_class in task.classes))
-    fitting = (phrase for phrase in phrases if not asked & _content(phrase) and not DENIALS.search(phrase.lower()))
-    return list(fitting)[:MOST_WORDS]
-
-
-def _content(text: str) -> set[str]:
-    """Return the longer words of a text, in the singular as far as an "s" makes the plural."""
-    return {word.removesuffix("s") for word in re.findall(r"[a-z]{4,}", text.lower())} - _OF_SENTENCES
-
-
-_OF_SENTENCES = {
-    word.removesuffix("s") for word in ("image", "with", "chest", "scan", "showing", "photograph", "photo")
-}
-"""Words of the sentences around a finding."""

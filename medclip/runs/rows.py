@@ -186,6 +186,10 @@ class ExamRow:
     model_version: str
     caution: str | None = None
     """As `ScoreRow.caution`."""
+    pooling: str | None = None
+    """Of the examination: how its breasts' answers become its own, a row of `medclip.scoring.pooling.POOLINGS`."""
+    probability_by_mean: float | None = None
+    """Of the examination: its probability by the mean, whatever the pooling."""
 
 
 @dataclass(frozen=True)

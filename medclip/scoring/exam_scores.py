@@ -1,7 +1,8 @@
 """What a mammography examination answers: as a whole, each of its breasts, and each of its images.
 
 Views become one answer through the pack's fusion of their vectors, whose attention says how much each of them counts;
-a pack without one is asked for the mean of the views' logits.
+a pack without one is asked for the mean of the views' logits. The breasts' answers may be pooled besides
+(`medclip.scoring.pooling`); the answer by the mean then stands beside that of the examination.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from medclip.models.prototypes.class_vectors import mean_vector
 from medclip.runs.rows import ExamRow
 from medclip.sample import SIDES, Kind, Modality
 from medclip.scoring.cautions import Cautions
+from medclip.scoring.pooling import MEAN as POOLED_BY_MEAN
+from medclip.scoring.pooling import pool_breasts, pooled_logits, rule_of
 from medclip.scoring.tasks import AskedTask, Scorer
 
 PROBABILITY_DIGITS, LOGIT_DIGITS = 6, 4
@@ -121,6 +124,18 @@ def exam_features(model: Any, images: Sequence[ExamImage]) -> ExamFeatures:
     return ExamFeatures(model, ExamViews(tuple(views)), rows, np.stack(vectors))
 
 
+@dataclass(frozen=True, eq=False)
+class ExamAnswer:
+    """What an examination as a whole answers to one task."""
+
+    logits_1C: NDArray[np.float32]
+    probabilities_1C: NDArray[np.float32]
+    pooling: str
+    """Rule by which breasts were pooled; the mean where a breast is all that there is, or no side is known."""
+    means_1C: NDArray[np.float32]
+    """Probabilities by the mean."""
+
+
 @dataclass(frozen=True)
 class ExamScores:
     """Scores examinations with one model."""
@@ -131,15 +146,34 @@ class ExamScores:
     """How views become one answer: name of the pack's fusion, or `MEAN`."""
     cautions: Cautions = field(default_factory=dict)
     """What stands beside answers."""
+    pool: str | None = None
+    """How breasts are pooled; None as the pack's card says."""
+
+    def whole(self, features: ExamFeatures, question: AskedTask) -> ExamAnswer:
+        """Answer for an examination as a whole."""
+        by_mean = self.scorer.studies(features.whole[0][None], question, Modality.MAMMOGRAPHY)
+        rule, sharpness = rule_of(self.model.card, question.task, self.pool)
+        if rule == POOLED_BY_MEAN or len(features.breasts) < 2:
+            return ExamAnswer(*by_mean, POOLED_BY_MEAN, by_mean[1])
+        of_breasts = [
+            self.scorer.studies(breast_XD[None], question, Modality.MAMMOGRAPHY)[1][0]
+            for breast_XD, _ in features.breasts.values()
+        ]
+        order = [c.name for c in question.task.classes]
+        columns = sorted(range(len(question.names)), key=lambda c: order.index(question.names[c]))
+        pooled_C = np.empty(len(columns))
+        pooled_C[columns] = pool_breasts(np.stack(of_breasts)[:, columns], question.task, rule, sharpness)
+        logits_C = pooled_logits(pooled_C, question.task)
+        return ExamAnswer(logits_C.astype(np.float32)[None], pooled_C.astype(np.float32)[None], rule, by_mean[1])
 
     def rows(self, features: ExamFeatures, question: AskedTask, study: str, patient: str | None) -> Iterator[ExamRow]:
         """Yield the rows of an examination and task: of it, of its breasts (R, L), of its images as they hang."""
         exam = features.exam
-        whole_XD, shares_of_exam = features.whole
+        answer, (_, shares_of_exam) = self.whole(features, question), features.whole
         of_exam = dict(zip(exam.used, shares_of_exam.tolist(), strict=True))
         of_breast: dict[int, float] = {}
         common = (question, study, patient)
-        yield from self._rows(*common, "exam", whole_XD, exam.missing(), exam.notes(), num_views=len(exam.used))
+        yield from self._rows(*common, "exam", answer, exam.missing(), exam.notes(), num_views=len(exam.used))
         for side, (breast_XD, shares) in features.breasts.items():
             numbers = exam.of_side(side)
             of_breast.update(zip(numbers, shares.tolist(), strict=True))
@@ -168,12 +202,16 @@ class ExamScores:
         study: str,
         patient: str | None,
         level: str,
-        features_XD: NDArray[np.float32],
+        scored: NDArray[np.float32] | ExamAnswer,
         missing: Sequence[str],
         notes: Sequence[str],
         **values: Any,
     ) -> Iterator[ExamRow]:
-        logits_1C, probabilities_1C = self.scorer.studies(features_XD[None], question, Modality.MAMMOGRAPHY)
+        answer = scored if isinstance(scored, ExamAnswer) else None
+        if isinstance(scored, ExamAnswer):
+            logits_1C, probabilities_1C = scored.logits_1C, scored.probabilities_1C
+        else:
+            logits_1C, probabilities_1C = self.scorer.studies(scored[None], question, Modality.MAMMOGRAPHY)
         absent = dict.fromkeys(("side", "position", "view_kind", "row", "file", "attention_breast", "attention_exam"))
         for c, name in enumerate(question.names):
             yield ExamRow(
@@ -191,6 +229,8 @@ class ExamScores:
                 model=self.model.name,
                 model_version=str(self.model.card.version),
                 caution=self.cautions.get((Modality.MAMMOGRAPHY, Kind.IMAGE, question.task.name, name)),
+                pooling=None if answer is None else answer.pooling,
+                probability_by_mean=None if answer is None else probability_on_grid(answer.means_1C[0, c]),
                 **{**absent, **values},
             )
 

@@ -101,9 +101,8 @@ def score_embeddings(
         remove_drafts(call.folder)
         if ledger.get("finished") is None:
             model = load_run_model(pack.path, call)
-            units = StoredUnits(
-                embeddings, study_scores(model, tasks, verb.identity.get("exam")), key, names_files=False
-            )
+            scores = study_scores(model, tasks, verb.identity.get("exam"), verb.identity.get("pool"))
+            units = StoredUnits(embeddings, scores, key, names_files=False)
             call.progress.stage("Scoring stored vectors", units.num_studies)
             files = (FileRow(**values) for table in units.files() for values in table.to_pylist())
             small = (Thumbnail(row, image, False) for row, image in embeddings.thumbnails())
@@ -143,7 +142,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     hashes_paths = call.options.hash_paths and not embeddings.hashes_paths
     name_of = partial(hashed_path, key=key) if hashes_paths else None
     exam = fusion_asked(pack, call.options)
-    units = StoredUnits(embeddings, study_scores(model, tasks, exam), key, name_of=name_of)
+    units = StoredUnits(embeddings, study_scores(model, tasks, exam, call.options.pool), key, name_of=name_of)
     files = pa.concat_tables([schema_of(FileRow).empty_table(), *units.files()])
     kinds = {"scores": ScoreRow, **({"exam_scores": ExamRow} if exam else {})}
     parts: dict[str, list[pa.Table]] = {name: [schema_of(kind).empty_table()] for name, kind in kinds.items()}

@@ -141,12 +141,13 @@ def score_verb(
     }
     if exam := fusion_asked(pack, options):
         question["exam"] = exam
+        question |= {} if options.pool is None else {"pool": options.pool}
     if of_maps := [one.task.name for one in map_questions(tasks)]:
         question["maps"] = of_maps
     return Verb(
         stage="Reading and scoring",
         identity=question,
-        answers=partial(_answers, pack, tasks, exam),
+        answers=partial(_answers, pack, tasks, exam, options.pool),
         write=partial(_write, folder, pack, tasks, question, progress),
         finish=None if finish is None else lambda ledger: finish(ledger, pack.card, folder, score),
         notes=question_notes(pack.card, tasks, pack.path),
@@ -165,21 +166,22 @@ def fusion_asked(pack: RunPack, options: ScoreOptions) -> str | None:
     return str(config["kind"]) if config else MEAN
 
 
-def study_scores(model: Any, tasks: tuple[AskedTask, ...], exam: str | None) -> StudyScores:
+def study_scores(model: Any, tasks: tuple[AskedTask, ...], exam: str | None, pool: str | None = None) -> StudyScores:
     """Return what answers the questions of a run.
 
     Args:
         model: Model that is loaded.
         tasks: The questions.
         exam: Fusion of an examination's views, as `fusion_asked` returned it.
+        pool: Pooling of its breasts; None as the pack's card says.
     """
     scorer, cautions = Scorer(model), answer_cautions(model.card, tasks, Path(model.path))
-    exams = ExamScores(model, scorer, exam, cautions) if exam else None
+    exams = ExamScores(model, scorer, exam, cautions, pool) if exam else None
     return StudyScores(model, scorer, tasks, exams, cautions)
 
 
-def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, model: Any) -> Answers:
-    scores = study_scores(model, tasks, exam)
+def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, pool: str | None, model: Any) -> Answers:
+    scores = study_scores(model, tasks, exam, pool)
     maps = ImageMaps(model, scores.scorer, map_questions(tasks))
     return Answers(
         infer=infer_of(model, pack.card, scores.scorer),

@@ -25,6 +25,7 @@ from medclip.scoring.exam_scores import (
     logit_on_grid,
     probability_on_grid,
 )
+from medclip.scoring.pooling import MEAN as POOLED_BY_MEAN
 from medclip.scoring.tasks import AskedTask, Scorer
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
@@ -170,7 +171,13 @@ class StudyScores:
     def examine(self, question: AskedTask, facts: StudyFacts, exam: ExamFeatures) -> Iterator[ScoreRow | ExamRow]:
         """Yield the rows of one examination and task: as a study, and those of its views."""
         assert self.exams is not None
-        yield from self.answer(question, facts, exam.whole[0], len(exam.exam.used))
+        answer = self.exams.whole(exam, question)
+        if answer.pooling == POOLED_BY_MEAN:
+            yield from self.answer(question, facts, exam.whole[0], len(exam.exam.used))
+        else:  # by how much another wording changes a pooled answer, nobody computes
+            facts = replace(facts, num_images=len(exam.exam.used))
+            scored = answer.logits_1C, answer.probabilities_1C
+            yield from self.rows_of(question, facts, 0, *scored, [None] * len(question.names))
         yield from self.exams.rows(exam, question, facts.study, facts.patient)
 
     def answer(

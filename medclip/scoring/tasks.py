@@ -88,7 +88,7 @@ class AskedTask:
         if not self.prompts:
             return expand(self.task, self.classes)
         templates = templates_of(modality if self.templates else None)
-        return tuple(p.sentences(templates) for p in self.prompts)
+        return tuple(p.of_modality(modality).sentences(templates) for p in self.prompts)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -68,7 +68,10 @@ class OwnWords:
         often=True,
     )
     against: Asked = option(
-        "What each prompt is compared with, in their order or by name. Default: 'no TEXT'.", default=(), form="TEXT"
+        "What each prompt is compared with, in their order or by name; 'others' for the other findings of the image's "
+        "modality. Default: 'no TEXT'.",
+        default=(),
+        form="TEXT",
     )
 
 

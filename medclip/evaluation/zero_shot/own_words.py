@@ -59,7 +59,7 @@ def words_suite(
     sets = []
     for number, (prompt, label) in enumerate(zip(prompts, labels, strict=True), 1):
         column, value = (label, None) if label in table.names else _parted(label)
-        sentences = prompt.sentences(templates_of(of_rows))
+        sentences = prompt.of_modality(of_rows).sentences(templates_of(of_rows))
         name = re.sub(r"[^A-Za-z0-9]+", "_", prompt.name).strip("_")
         classes = ((ABSENT, sentences.negative), (PRESENT, sentences.positive))
         entry = {

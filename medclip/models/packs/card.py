@@ -108,6 +108,24 @@ class CardThreshold(BaseModel):
         return f"threshold {self.value:g} of the model card{f', chosen{how}' if how else ''}"
 
 
+class ExamPooling(BaseModel):
+    """How the breasts' answers become that of a mammography examination, chosen on validation women."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rule: str
+    """A row of `medclip.scoring.pooling.POOLINGS`."""
+    sharpness: float | None = Field(default=None, gt=0)
+    """What the rule `learned` was fitted to; None where nothing was."""
+    chosen_on: str = ""
+    """Half a sentence, such as "23 validation women of CDD-CESM"."""
+    figures: dict[str, Any] = Field(default_factory=dict)
+    """Of test women: areas of examinations by rule, and of "breasts"."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Check that each leaf is a figure."""
+        _check_figures(self.figures, "pooling.figures")
+
+
 class TaskCard(BaseModel):
     """What the model can be asked, and what was measured."""
 
@@ -130,6 +148,8 @@ class TaskCard(BaseModel):
     word_control: dict[str, WordControl] = Field(default_factory=dict)
     """By class, or under "all" for the task as a whole: whether words that are not the task's own would do as well;
     empty where nobody measured that."""
+    pooling: ExamPooling | None = None
+    """How breasts are pooled where examinations are asked; None where nobody chose: the mean of the images."""
     calibration: dict[str, Any] | None = None
     """`{"scale": float | {class: float}, "bias": {class: float}}`, fitted on validation patients."""
     thresholds: dict[str, CardThreshold] = Field(default_factory=dict)

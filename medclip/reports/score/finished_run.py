@@ -120,6 +120,7 @@ def read_finished(ledger: Ledger, folder: Path, settings: Settings, *, images: s
         prompts=tuple(map(Prompt.from_json, identity["prompts"])),
         templates=identity["templates"],
         exam=True if identity.get("exam") else None,
+        pool=identity.get("pool"),
         hash_paths=bool(identity.get("hash_paths")),
     )
     root = Path(images) if images is not None else Path(arguments["path"]) if arguments.get("path") else None

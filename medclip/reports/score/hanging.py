@@ -15,7 +15,9 @@ from medclip.files.grouping.mammography_exam import Aside, why_aside
 from medclip.runs.ledger.ledger import Ledger
 from medclip.runs.rows import ExamRow
 from medclip.sample import POSITIONS, SIDES, VIEW_KINDS, ViewType
-from medclip.wording import capital, percent
+from medclip.scoring.pooling import MEAN as POOLED_BY_MEAN
+from medclip.scoring.pooling import POOLINGS
+from medclip.wording import capital, list_of, percent
 
 _MAX_ASIDE = 4
 _ALL = 1 - 1e-6
@@ -86,6 +88,8 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
     if not rows:
         return None
     first = [row for row in rows if row.task == rows[0].task and row.class_ == rows[0].class_]
+    classes = dict.fromkeys((row.task, row.class_) for row in rows)
+    of_classes = [[row for row in rows if (row.task, row.class_) == one] for one in classes]
     fused = first[0].fusion
     views = {row.row: row for row in first if row.level == "view" and row.row in labels}
     hung = {number: _hung(ledger, row, labels[number], fused) for number, row in views.items() if number is not None}
@@ -107,8 +111,8 @@ def collect_hanging(ledger: Ledger, rows: Sequence[ExamRow], labels: Mapping[int
         tuple(others[:_MAX_ASIDE]),
         max(0, len(placeless) - _MAX_ASIDE) + max(0, len(others) - _MAX_ASIDE),
         _in_words(first[0].note, asides=False),  # the images say that for themselves
-        fused_in_words(fused) if len(answering) > 1 else "",
-        tuple(column for column, _ in _columns(first)),
+        f"{fused_in_words(fused)} {pooled_in_words(rows)}".strip() if len(answering) > 1 else "",
+        tuple(column for column, _ in max(map(_columns, of_classes), key=len)),
     )
 
 
@@ -146,6 +150,17 @@ def fused_in_words(fusion: str) -> str:
     )
 
 
+def pooled_in_words(rows: Sequence[ExamRow]) -> str:
+    """Write by which rule the breasts of an examination became its answer; blank where all is the mean."""
+    rules = dict.fromkeys(row.pooling for row in rows if row.level == "exam" and row.pooling in POOLINGS)
+    named = list_of([POOLINGS[rule].title for rule in rules if rule and rule != POOLED_BY_MEAN], "or")
+    return (
+        f"The examination’s answer is that of {named}; beside it stands that by the mean of its images."
+        if named
+        else ""
+    )
+
+
 def _columns(rows: Sequence[ExamRow]) -> list[tuple[str, float]]:
     """Return what has a probability of one class, in the order of the rows: views that answer, without the others."""
     named = []
@@ -157,6 +172,8 @@ def _columns(rows: Sequence[ExamRow]) -> list[tuple[str, float]]:
             named.append((slot.replace("_", " "), row.probability))
         else:
             named.append(("Exam" if row.level == "exam" else row.side or "", row.probability))
+            if row.pooling in POOLINGS and row.pooling != POOLED_BY_MEAN and row.probability_by_mean is not None:
+                named.append((f"Exam by {POOLINGS[POOLED_BY_MEAN].title}", row.probability_by_mean))
     return named
 
 

@@ -31,6 +31,7 @@ _TITLES = {
     "prompts": "the prompts",
     "templates": "--templates",
     "exam": "--exam",
+    "pool": "--pool",
     "weeks": "--weeks",
     "table": "the table",
     "modality": "--modality",

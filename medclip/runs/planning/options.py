@@ -43,6 +43,8 @@ class ScoreOptions:
     exam: bool | None = None
     """Ask mammography examinations by their views: as a whole, by breast and by image. None: where the pack fuses
     views."""
+    pool: str | None = None
+    """How the answers of breasts become that of the examination; None: as the pack's card says."""
     weeks: bool = False
     """Write the ISO week of each examination, from the header, into the header values of its files."""
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality, spoken
-from medclip.text.checks.closed_words import any_modality_words
-from medclip.text.vocabulary.load import load_task
+from medclip.text.checks.closed_words import DENIALS, IMAGE_TASKS, any_modality_words
+from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import ClassPrompts, fill, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
 
 AD_HOC = "prompt"
 """Name of the task that a person's own sentences make."""
 BAR = "|"
+OTHERS = "others"
+"""In the place of what a prompt is compared with: the other findings that the vocabulary has of the modality."""
 _MOST_BARE_WORDS = 3
 _PLAIN = ("{}",)
 
@@ -56,6 +58,17 @@ class Prompt:
         by_template = tuple((fill([t], self.texts), fill([t], self.against)) for t in fitting)
         return ClassPrompts(self.name, fill(fitting, self.texts), fill(fitting, self.against), by_template)
 
+    def of_modality(self, modality: Modality | None) -> Prompt:
+        """Return the prompt with the other findings of a modality in the place of `OTHERS`; any other as it is.
+
+        Where the vocabulary has none, or the modality is not known, "no" stands before each way to say it.
+        """
+        if self.against != (OTHERS,):
+            return self
+        others = [] if modality is None else other_findings(modality, [self.texts], of_presence=True)
+        bare = (text for text in others if len(text.split()) <= _MOST_BARE_WORDS and not _is_sentence(text))
+        return replace(self, against=tuple(bare) or tuple(map(opposite, self.texts)))
+
     def to_json(self) -> dict[str, object]:
         """Return JSON values."""
         return {"name": self.name, "texts": list(self.texts), "against": list(self.against)}
@@ -78,7 +91,7 @@ def read_prompts(prompts: Asked, against: Asked = ()) -> tuple[Prompt, ...]:
         prompts: Texts of what the image may show: one text, several (each a question of its own), or a mapping of names
             to texts. Bars part ways to say the same thing; a list in the place of a text does, too.
         against: The opposite of each, in their order or by name, again with bars; where there is none "no" before each
-            way to say it, without its leading article.
+            way to say it, without its leading article. "others" stands for the other findings of the image's modality.
 
     Raises:
         MedclipError: WRONG_USE when a prompt is empty, stands twice or equals its opposite, or where there are
@@ -188,3 +201,31 @@ def _list(value: object) -> list[object]:
 
 def _wrong(message: str, hint: str) -> MedclipError:
     return MedclipError(Reason.WRONG_USE, message, hint=hint)
+
+
+def other_findings(modality: Modality, prompts: Sequence[Sequence[str]], *, of_presence: bool) -> list[str]:
+    """Return a phrase for each class of the vocabulary's tasks of a modality that shares no word with some prompts.
+
+    Args:
+        modality: Modality of the images.
+        prompts: Sentences of each class that is asked.
+        of_presence: Whether it is asked if something is there: then of the tasks that ask this, too.
+    """
+    asked = {word for sentences in prompts for text in sentences for word in _content(text)}
+    phrases: dict[str, None] = {}
+    for task in map(load_task, task_names()):
+        is_of_findings = task.rules.independent or (not of_presence and task.name not in IMAGE_TASKS)
+        if modality in task.modalities and task.has_words and is_of_findings:
+            phrases.update(dict.fromkeys(of_class.prompts[0] for of_class in task.classes))
+    return [phrase for phrase in phrases if not asked & _content(phrase) and not DENIALS.search(phrase.lower())]
+
+
+def _content(text: str) -> set[str]:
+    """Return the longer words of a text, in the singular as far as an "s" makes the plural."""
+    return {word.removesuffix("s") for word in re.findall(r"[a-z]{4,}", text.lower())} - _OF_SENTENCES
+
+
+_OF_SENTENCES = {
+    word.removesuffix("s") for word in ("image", "with", "chest", "scan", "showing", "photograph", "photo")
+}
+"""Words of the sentences around a finding."""
