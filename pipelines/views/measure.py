@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import result_tables

@@ -219,8 +219,9 @@ def test_a_run_that_draws_views_together_says_what_became_of_them_and_of_privacy
         return {"view": "PA" if i % 3 else "AP", **({"patient": f"p{i // 4}"} if i < NUM_TRAIN else {})}
 
     shards = make_shards(tmp_path / "films", num_test=48, columns=columns)
-    views = ["objective.losses={views: {object: patient}}", f"model.start={result.pack}", "train.max_steps=1"]
-    run = medclip.pretrain(tiny_recipe(shards), out=tmp_path / "run", overrides=views)
+    plan = {key: value for key, value in tiny_recipe(shards).items() if key not in ("model", "text")}
+    plan |= {"model": {"start": str(result.pack)}, "objective": {"losses": {"views": {"object": "patient"}}}}
+    run = medclip.pretrain(plan, out=tmp_path / "run", overrides=["train.max_steps=1"])
     of_views = {row["metric"]: row for row in run.test if row["task"] == "views"}
     names = {"spread", "distance", "recall_across_views", "re_identification", "linkage", "probe projection"}
     assert set(of_views) == {f"{name} {whose}" for name in names for whose in ("start", "zero_shot")}
