@@ -224,7 +224,7 @@ def _both_ways(
     pairs = registered.at_least(least)
     back_K = register(other_MHW, one_NHW, (pairs.other_K, pairs.one_K)).correlation_K
     kept_K = back_K >= least
-    correlation_K = np.minimum(pairs.correlation_K, back_K)
+    correlation_K = np.maximum(pairs.correlation_K, back_K)
     return Registered(pairs.one_K[kept_K], pairs.other_K[kept_K], correlation_K[kept_K])
 
 
