@@ -69,14 +69,16 @@ class Pile:
         cannot be read.
         """
         are_records = self.is_record(np.asarray(rows, np.int64)).tolist()
-        by_kind = {
-            kind: [row for row, is_record in zip(rows, are_records, strict=True) if is_record == kind]
-            for kind in (False, True)
-        }
-        readers = {False: iter(self.images(by_kind[False]))}
+        of_kinds = list(zip(rows, are_records, strict=True))
+        images = iter(self.images([row for row, is_record in of_kinds if not is_record]))
+        records = iter(self.recordings([row for row, is_record in of_kinds if is_record]))
+        for is_record in are_records:
+            yield next(records) if is_record else next(images)
+
+    def recordings(self, rows: Sequence[int]) -> Iterator[Recording | MedclipError]:
+        """Yield the ECG record of each of some rows; an error in the place of one that cannot be read."""
         if self.read_recordings is not None:
-            readers[True] = iter(self.read_recordings(by_kind[True]))
-        yield from (next(readers[is_record]) for is_record in are_records)
+            yield from self.read_recordings(rows)
 
     def images(self, rows: Sequence[int]) -> Iterator[NDArray[np.uint8] | MedclipError]:
         """Yield the image of each of some rows, uint8 [H, W, 3]; an error in the place of one that cannot be read."""

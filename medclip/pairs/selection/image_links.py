@@ -200,7 +200,7 @@ def _first_of_equal(pool: Pool) -> NDArray[np.int64]:
 
 
 def _of_all_equal(links: Links, first_M: NDArray[np.int64]) -> Links:
-    """Give each row the links of the one that stands for its pixels; links of equal pixels stay as they are."""
+    """Extend the links of the one that stands for equal pixels to all of them; those between equal pixels stay."""
     sizes_M = np.bincount(first_M, minlength=len(first_M))
     members, starts_M = np.argsort(first_M, kind="stable"), np.cumsum(sizes_M) - sizes_M
     is_near_K = links.way_K > 0
@@ -224,7 +224,7 @@ def _both_ways(
     pairs = registered.at_least(least)
     back_K = register(other_MHW, one_NHW, (pairs.other_K, pairs.one_K)).correlation_K
     kept_K = back_K >= least
-    correlation_K = np.minimum(pairs.correlation_K, back_K)
+    correlation_K = np.maximum(pairs.correlation_K, back_K)
     return Registered(pairs.one_K[kept_K], pairs.other_K[kept_K], correlation_K[kept_K])
 
 
@@ -235,7 +235,8 @@ def spread(goes_M: NDArray[np.bool_], links: Links) -> tuple[NDArray[np.int64], 
     """
     rows, values = [np.zeros(0, np.int64)], [np.zeros(0)]
     goes_M = goes_M.copy()
-    equal = Links(*(column[links.way_K == 0] for column in (links.one_K, links.other_K, links.way_K, links.value_K)))
+    equal_K = links.way_K == 0
+    equal = Links(links.one_K[equal_K], links.other_K[equal_K], links.way_K[equal_K], links.value_K[equal_K])
     for among in (equal, equal, links):  # equal pixels are a star: what lies behind its middle is two links away
         k = np.flatnonzero(goes_M[among.one_K] != goes_M[among.other_K])
         new, first = np.unique(np.where(goes_M[among.one_K[k]], among.other_K[k], among.one_K[k]), return_index=True)

@@ -165,7 +165,9 @@ def test_class_folders_of_a_set_with_a_split_are_noted(pack: Path, place: Path, 
     assert any("Class folders name no split: all images are measured, not only 'test'" in n for n in chests.notes)
 
 
-THREE_SETS = SUITE.replace("title: Two small sets", "title: Three small sets\naverage: groups") + """\
+THREE_SETS = (
+    SUITE.replace("title: Two small sets", "title: Three small sets\naverage: groups")
+    + """\
   - id: eyes_again
     group: eyes
     folder: eyes
@@ -174,6 +176,7 @@ THREE_SETS = SUITE.replace("title: Two small sets", "title: Three small sets\nav
       - {name: clear, prompts: [hazy retina]}
       - {name: hazy, prompts: [clear retina, sharp vessels]}
 """
+)
 
 
 def test_where_groups_weigh_alike_the_average_is_over_their_means(pack: Path, place: Path, tmp_path: Path) -> None:
