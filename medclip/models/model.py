@@ -23,6 +23,7 @@ from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.card import Card
 from medclip.models.packs.words import no_words
 from medclip.models.towers.layers import fold_batch_norm
+from medclip.models.towers.stage_maps import stage_maps
 from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, level_tokens, text_tokens, unpack_batch
 from medclip.progress import Progress, Silent
 
@@ -300,13 +301,7 @@ class Model:
         items: Any = [inputs] if isinstance(inputs, str) else inputs
         if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
             return self._word_tokens(items, project)
-        visual: Any = self._visual
-        if not isinstance(visual, nn.Module):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"the model {self.name} is computed by a back-end that gives vectors alone, and no tokens.",
-                hint="Load it without a back-end.",
-            )
+        visual = self._tower_of_tokens()
         parts = []
         for batch, num in self._batches(items, batch_size, "encode_tokens"):
             with torch.inference_mode():
@@ -315,6 +310,50 @@ class Model:
         if not parts:
             raise MedclipError(Reason.WRONG_USE, "encode_tokens was given no image and no text.")
         return joined(parts, np.concatenate)
+
+    def encode_maps(
+        self, images: Images, *, strides: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> dict[int, NDArray[np.float32]]:
+        """Encode images into the feature maps of the tower's stages, fine ones of early layers and the coarse last.
+
+        Args:
+            images: Images as `encode_image` takes them.
+            strides: Pixels of the image along a side of a cell, of the maps that are wanted; all where None.
+            batch_size: Images in one forward pass, in place of the model's own.
+
+        Returns:
+            Maps by stride, float32 [N, C, rows, columns], the finest first: 2, 4, 8 and 16 of ViTamin.
+
+        Raises:
+            MedclipError: WRONG_USE for what `encode_image` refuses, no image, a stride that the tower does not have,
+                and a back-end that gives vectors alone; NOT_SUPPORTED_YET for a tower without stages.
+
+        Example:
+            >>> import medclip, numpy
+            >>> model = medclip.models.load("medclip-mini")
+            >>> maps = model.encode_maps(numpy.zeros((1, 192, 192, 3), numpy.uint8), strides=[8, 16])
+            >>> {stride: each.shape for stride, each in maps.items()}
+            {8: (1, 40, 24, 24), 16: (1, 112, 12, 12)}
+        """
+        visual = self._tower_of_tokens()
+        parts: list[dict[int, NDArray[np.float32]]] = []
+        for batch, num in self._batches(images, batch_size, "encode_maps"):
+            with torch.inference_mode():
+                maps = stage_maps(visual, batch, strides)
+            parts.append({stride: each.float()[:num].cpu().numpy() for stride, each in maps.items()})
+        if not parts:
+            raise MedclipError(Reason.WRONG_USE, "encode_maps was given no image.")
+        return {stride: np.concatenate([part[stride] for part in parts]) for stride in parts[0]}
+
+    def _tower_of_tokens(self) -> nn.Module:
+        visual: Any = self._visual
+        if not isinstance(visual, nn.Module):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the model {self.name} is computed by a back-end that gives vectors alone, and no tokens.",
+                hint="Load it without a back-end.",
+            )
+        return visual
 
     def _word_tokens(self, texts: Sequence[str], project: bool) -> Tokens[NDArray[Any]]:
         parts = []

@@ -13,9 +13,12 @@ import torch
 from PIL import Image
 
 import medclip
+from medclip.errors import MedclipError, Reason
 from medclip.explaining.tower import trace, with_gradient
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.layers import fold_batch_norm
+from medclip.models.towers.stage_maps import stage_maps
+from medclip.models.towers.tokens import image_tokens
 from tests.kits.training import make_shards, tiny_recipe
 
 TEXTS: dict[str, Any] = {"vocab_size": 300, "embed_dim": 16, "text_width": 16, "text_heads": 2, "text_layers": 1}
@@ -62,6 +65,39 @@ def test_vitamin_has_a_place_for_each_token_and_none_before():
     assert visual.trunk.pos_embed.shape == (1, 16, 384)
     traced = trace(visual, with_gradient(torch.rand(1, 3, 64, 64)))
     assert (traced.is_transformer, traced.grid, traced.num_before, len(traced.blocks)) == (True, (4, 4), 0, 14)
+
+
+@pytest.mark.parametrize("size", [224, 64])
+def test_vitamin_has_maps_of_four_stages_and_its_tokens_are_the_last(size: int):
+    visual, images = _visual("vitamin_small_224", size), torch.rand(1, 3, size, size)
+    with torch.no_grad():
+        maps = stage_maps(visual, images)
+        tokens = image_tokens(visual, images, pool=False).tokens_BLD
+    shapes = {stride: tuple(each.shape[1:]) for stride, each in maps.items()}
+    channels = {2: 64, 4: 64, 8: 128, 16: 384}
+    assert shapes == {stride: (of, size // stride, size // stride) for stride, of in channels.items()}
+    torch.testing.assert_close(maps[16].flatten(2).transpose(1, 2), tokens)
+    grey = images[:, :1].expand(-1, 3, -1, -1)
+    assert [*stage_maps(visual, grey, [16, 4])] == [4, 16]
+    assert not visual.trunk.patch_embed.backbone.stem._forward_hooks
+
+
+def test_a_convolutional_tower_has_a_map_for_each_size():
+    visual = _visual("resnet10t", 64)
+    with torch.no_grad():
+        maps = stage_maps(visual, torch.rand(2, 3, 64, 64))
+    assert [each.shape[2] for each in maps.values()] == [64 // stride for stride in maps]
+    assert [*maps] == sorted(maps)
+    with pytest.raises(MedclipError, match="no map of stride 3") as refused:
+        stage_maps(visual, torch.rand(1, 3, 64, 64), [3])
+    assert refused.value.reason is Reason.WRONG_USE
+
+
+@pytest.mark.parametrize("batch", [torch.rand(1, 3, 64, 64), {"patches": torch.rand(1, 4, 768)}])
+def test_a_tower_of_one_map_has_none_by_stage(batch: object):
+    with pytest.raises(MedclipError, match="no maps by stage") as refused:
+        stage_maps(_visual("test_vit", 64), batch)
+    assert refused.value.reason is Reason.NOT_SUPPORTED_YET
 
 
 @pytest.mark.parametrize(("name", "num_left"), [("fastvit_mci0", 2), ("mobileone_s0", 0)])
