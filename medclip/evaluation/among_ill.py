@@ -2,8 +2,8 @@
 
 Against healthy images any word for illness ranks the ill ones first, so that a high area says nothing of which finding
 was understood. Here only images count that have one of two findings and not the other, and the score is the cosine
-with the sentences of the one less that with those of the other: who knows but "abnormal" is at chance. Nothing is denied
-in these sentences, so that the word "no" ranks nothing either.
+with the sentences of the one less that with those of the other: who knows but "abnormal" is at chance. Nothing is
+denied in these sentences, so that the word "no" ranks nothing either.
 """
 
 from __future__ import annotations
