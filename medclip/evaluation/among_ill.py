@@ -21,6 +21,8 @@ from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 
+AMONG_ILL = "among_ill"
+"""Key of such figures among the metrics of a task."""
 FEWEST = 10
 """Patients with each finding alone below which two findings are not compared."""
 

@@ -2,8 +2,8 @@
 
 Usage: python pipelines/mini/exam_pooling.py DATA TABLE.csv OUT.json [--model PACK] [--validation] [--write]
 
-DATA is the folder of shared sets, or what `medclip embed` made of the mammograms of TABLE.csv, whose studies are women. An examination is malignant
-if an image of it is, a breast if one of its images is. Each rule of `medclip.scoring.pooling.POOLINGS` is measured by
+DATA is the folder of shared sets, or what `medclip embed` made of the mammograms of TABLE.csv, whose studies are women.
+An examination is malignant if an image of it is, a breast if one of its images is. Each rule of `medclip.scoring.pooling.POOLINGS` is measured by
 the area under the ROC curve of "malignant" among the validation women; the best one is chosen, of equal ones the
 first in the table. With --validation nothing is computed of test women. Intervals resample women, and differences are
 paired over the same resamples. With --write the choice goes into the pack's card.

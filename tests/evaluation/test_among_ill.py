@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medclip.evaluation.among_ill import FEWEST, measure_among_ill
+from medclip.evaluation.among_ill import AMONG_ILL, FEWEST, measure_among_ill
+from medclip.evaluation.shard_split import among_ill_figures
 from medclip.text.vocabulary.load import load_task
 
 TASK = load_task("chest_xray_findings")
@@ -55,3 +58,15 @@ def test_findings_of_too_few_patients_and_unknown_ones_are_not_compared() -> Non
     assert measure_among_ill(encoder, TASK, NAMES, vectors, targets, whose, num_resamples=50) == {}
     targets[:15, 1] = np.nan
     assert measure_among_ill(encoder, TASK, NAMES, vectors, targets, range(80), num_resamples=50) == {}
+
+
+def test_a_split_has_such_figures_of_findings_beside_chance_for_each_model() -> None:
+    vectors, targets = images(20)
+    labels = [{TASK.name: dict(zip(NAMES, map(int, row), strict=True))} for row in targets]
+    encoded: Any = SimpleNamespace(images_ND=vectors)
+    models: Any = {"zero_shot": Encoder(knows_words=True), "start": Encoder(knows_words=False)}
+    figures = among_ill_figures(TASK, labels, models, dict.fromkeys(models, encoded), list(range(80)), 50)
+    own, before = (figures[AMONG_ILL]["effusion against atelectasis"][name] for name in models)
+    assert own["low"] > own["chance"] == 0.5
+    assert before["value"] == pytest.approx(0.5, abs=0.02)
+    assert among_ill_figures(load_task("modality"), [], models, {}, [], 50) == {}
