@@ -3,10 +3,11 @@
 Usage: python pipelines/mini/exam_pooling.py DATA TABLE.csv OUT.json [--model PACK] [--validation] [--write]
 
 DATA is the folder of shared sets, or what `medclip embed` made of the mammograms of TABLE.csv, whose studies are women.
-An examination is malignant if an image of it is, a breast if one of its images is. Each rule of `medclip.scoring.pooling.POOLINGS` is measured by
-the area under the ROC curve of "malignant" among the validation women; the best one is chosen, of equal ones the
-first in the table. With --validation nothing is computed of test women. Intervals resample women, and differences are
-paired over the same resamples. With --write the choice goes into the pack's card.
+An examination is malignant if an image of it is, a breast if one of its images is. Each rule of
+`medclip.scoring.pooling.POOLINGS` is measured by the area under the ROC curve of "malignant" among the validation
+women; the best one is chosen, of equal ones the first in the table. With --validation nothing is computed of test
+women. Intervals resample women, and differences are paired over the same resamples. With --write the choice goes into
+the pack's card.
 """
 
 from __future__ import annotations
@@ -68,9 +69,8 @@ class Women:
         if rule == MEAN:
             return np.array([self.exams[name][-1] for name in self.names])
         task = load_task(TASK)
-        return np.array([
-            (pool_breasts(p_BC, task, rule, sharpness) if len(p_BC) > 1 else p_BC[0])[-1] for p_BC in self.breasts
-        ])  # fmt: skip
+        pooled = (pool_breasts(p_BC, task, rule, sharpness) if len(p_BC) > 1 else p_BC[0] for p_BC in self.breasts)
+        return np.array([p_C[-1] for p_C in pooled])
 
 
 def areas(women: Women, sharpness: float) -> dict[str, Any]:
