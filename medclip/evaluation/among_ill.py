@@ -42,7 +42,7 @@ def measure_among_ill(
     Args:
         model: Text encoder of the sentences.
         task: Task whose classes may be true together.
-        names: Its classes, in the order of the targets.
+        names: Names of its classes, in the order of the targets.
         features_ND: Vectors of images, float [N, D].
         targets_NC: 1 for a finding that is there, 0 for one that is not, NaN for one of which nothing is known.
         patients: Patient of each image.

@@ -112,7 +112,7 @@ def fit_sharpness(probabilities: list[NDArray[np.floating]], is_worst_X: NDArray
     """Fit the one number of `learned` to examinations, by the log-loss of the last class.
 
     Args:
-        probabilities: Of each examination those of its breasts, [B, C].
+        probabilities: Probabilities of the breasts of each examination, [B, C].
         is_worst_X: Whether the last class is true of each.
         task: The task.
     """
