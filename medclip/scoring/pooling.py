@@ -76,7 +76,7 @@ def pool_breasts(
         probabilities_BC: Probabilities of each class for each breast, in the order of the task: the worst one last.
         task: The task, for which `is_pooled` holds.
         rule: A name of `POOLINGS`; not the mean, which is of images.
-        sharpness: What `learned` was fitted to.
+        sharpness: Number that `learned` was fitted to.
 
     Returns:
         [C] probabilities of the examination.
