@@ -110,6 +110,10 @@ def _print_figures(card: Card) -> None:
             print_paragraph(f"{printable(task)}: ", f"{printable(lacking)}.")
         if about.note:
             print_paragraph(f"{printable(task)}: ", about.note)
+        if task in spoken_names() and (only := load_task(task).none_in_words):
+            print_paragraph(f"{printable(task)}: ", f"{only}.")
+        if about.pooling is not None:
+            print_paragraph(f"{printable(task)}: ", about.pooling.in_words)
 
 
 def _print_word_control(controls: Mapping[str, Mapping[str, WordControl]]) -> None:
@@ -137,7 +141,9 @@ def _print_word_control(controls: Mapping[str, Mapping[str, WordControl]]) -> No
     print_table(("task", "own", "less unrelated", "less other findings"), rows)
     for what, control in named:
         if control.caution:
-            print_paragraph(f"{printable(what)}: ", control.caution)
+            as_what = control.listed_as(what.partition(", ")[2] or ALL)
+            listed = f"Listed as “{as_what}”. " if as_what else ""
+            print_paragraph(f"{printable(what)}: ", f"{listed}{control.caution}")
 
 
 def _print_not_claimed(card: Card) -> None:

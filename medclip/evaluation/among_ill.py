@@ -2,8 +2,8 @@
 
 Against healthy images any word for illness ranks the ill ones first, so that a high area says nothing of which finding
 was understood. Here only images count that have one of two findings and not the other, and the score is the cosine
-with the sentences of the one less that with those of the other: who knows but "abnormal" is at chance. Nothing is denied
-in these sentences, so that the word "no" ranks nothing either.
+with the sentences of the one less that with those of the other: who knows but "abnormal" is at chance. Nothing is
+denied in these sentences, so that the word "no" ranks nothing either.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 
+AMONG_ILL = "among_ill"
+"""Key of such figures among the metrics of a task."""
 FEWEST = 10
 """Patients with each finding alone below which two findings are not compared."""
 
@@ -40,7 +42,7 @@ def measure_among_ill(
     Args:
         model: Text encoder of the sentences.
         task: Task whose classes may be true together.
-        names: Its classes, in the order of the targets.
+        names: Names of its classes, in the order of the targets.
         features_ND: Vectors of images, float [N, D].
         targets_NC: 1 for a finding that is there, 0 for one that is not, NaN for one of which nothing is known.
         patients: Patient of each image.

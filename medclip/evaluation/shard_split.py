@@ -10,7 +10,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import class_text
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_heads
 from medclip.errors import MedclipError, Reason
+from medclip.evaluation.among_ill import AMONG_ILL, measure_among_ill
 from medclip.evaluation.label_retrieval import recall_figures
 from medclip.evaluation.word_control import measure_task_words
 from medclip.models.packs.card import SplitFigures
@@ -315,6 +316,7 @@ def _tasks(
         measured = _task(task, labels, models, encoded, whose, num_resamples, notes)
         if measured:
             measured[name] |= _within(task, labels, models, encoded, whose, sources, num_resamples, notes)
+            measured[name] |= among_ill_figures(task, labels, models, encoded, whose, num_resamples)
         figures |= measured
     if len({label[MODALITY] for label in generic if label}) > 1:
         figures |= _task(load_task(MODALITY), generic, models, encoded, whose, num_resamples, notes)
@@ -460,6 +462,30 @@ def _within(
             "answer. The figure over all sources may tell these sources apart instead."
         )
     return {WITHIN: areas} if areas else {}
+
+
+def among_ill_figures(
+    task: Task,
+    labels: Sequence[Mapping[str, Any]],
+    models: Mapping[str, Model],
+    encoded: Mapping[str, _Encoded],
+    whose: Sequence[Hashable],
+    num_resamples: int,
+) -> dict[str, Any]:
+    """Measure every two findings of a task against each other; nothing for a task of one answer."""
+    if not task.rules.independent:
+        return {}
+    names = [c.name for c in task.classes]
+    rows = np.array([i for i, label in enumerate(labels) if label.get(task.name) is not None], np.int64)
+    targets_NC = task.rules.truth_of(task, [labels[i][task.name] for i in rows.tolist()], names)
+    patients = [whose[i] for i in rows.tolist()]
+    pairs: dict[str, dict[str, Any]] = {}
+    for rival, model in models.items():
+        features_ND = encoded[rival].images_ND[rows]
+        figures = measure_among_ill(model, task, names, features_ND, targets_NC, patients, num_resamples=num_resamples)
+        for pair, one in figures.items():
+            pairs.setdefault(pair, {})[rival] = {**asdict(one), "chance": 0.5}
+    return {AMONG_ILL: pairs} if pairs else {}
 
 
 def _has_two_answers(task: Task, labels: Sequence[Mapping[str, Any]], whose: Sequence[Hashable]) -> bool:

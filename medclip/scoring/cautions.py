@@ -293,6 +293,17 @@ def unanswered_notes(tasks: Sequence[AskedTask], modalities: Collection[str]) ->
     return tuple(f"{one.task.title}: {lacking}." for one, lacking in named if lacking)
 
 
+def none_notes(tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:
+    """Write which questions of a run have no answer for an image that shows none of their classes.
+
+    Args:
+        tasks: Tasks of the run.
+        modalities: Modalities of the studies that were scored: of a task that none of them was asked nothing is said.
+    """
+    asked = [one.task for one in tasks if any(one.fits_modality(Modality(name)) for name in modalities)]
+    return tuple(f"{task.title}: {task.none_in_words}, and one is answered." for task in asked if task.none_in_words)
+
+
 def place_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[str]) -> tuple[str, ...]:
     """Write which answers of a run may tell the place instead of the patient.
 
@@ -358,7 +369,12 @@ def word_notes(card: Any, tasks: Sequence[AskedTask], modalities: Collection[str
     for (task, name), title in asked.items():
         control, of = card.tasks[task].word_control.get(name), measured_on(card, task)
         if control is not None and control.on_card and (not of or {*of} & {*modalities}):
-            notes.append(f"{title}: {control.on_card}.")
+            listed_as = control.listed_as(name)
+            notes.append(
+                f"{title}: {control.on_card}; so it is listed as “{listed_as}”."
+                if listed_as
+                else f"{title}: {control.on_card}."
+            )
     return tuple(notes)
 
 

@@ -76,7 +76,7 @@ def pool_breasts(
         probabilities_BC: Probabilities of each class for each breast, in the order of the task: the worst one last.
         task: The task, for which `is_pooled` holds.
         rule: A name of `POOLINGS`; not the mean, which is of images.
-        sharpness: What `learned` was fitted to.
+        sharpness: Number that `learned` was fitted to.
 
     Returns:
         [C] probabilities of the examination.
@@ -112,7 +112,7 @@ def fit_sharpness(probabilities: list[NDArray[np.floating]], is_worst_X: NDArray
     """Fit the one number of `learned` to examinations, by the log-loss of the last class.
 
     Args:
-        probabilities: Of each examination those of its breasts, [B, C].
+        probabilities: Probabilities of the breasts of each examination, [B, C].
         is_worst_X: Whether the last class is true of each.
         task: The task.
     """

@@ -39,6 +39,7 @@ from medclip.scoring.cautions import (
     answer_cautions,
     far_notes,
     kind_notes,
+    none_notes,
     place_notes,
     question_notes,
     unanswered_notes,
@@ -214,6 +215,7 @@ def _write(
     kinds = ledger.kinds_scored()
     of_places = (*word_notes(pack.card, tasks, modalities), *place_notes(pack.card, tasks, modalities))
     of_places = (*of_places, *kind_notes(pack.card, tasks, kinds), *unanswered_notes(tasks, modalities))
+    of_places = (*of_places, *none_notes(tasks, modalities))
     notes = (*of_places, *far_notes(ledger, pack.path))
     unlearned = unlearned_answers(pack.card, tasks, modalities, pack.path, kinds)
     steps = {question.task.name: question.steps for question in tasks if len(question.steps) > 1}

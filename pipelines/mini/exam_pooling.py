@@ -1,12 +1,13 @@
 """Choose how the breasts' answers become that of an examination, on validation women, and measure it on test women.
 
-Usage: python pipelines/mini/exam_pooling.py EMBEDDINGS TABLE.csv OUT.json [--model PACK] [--validation] [--write]
+Usage: python pipelines/mini/exam_pooling.py DATA TABLE.csv OUT.json [--model PACK] [--validation] [--write]
 
-EMBEDDINGS is what `medclip embed` made of the images of TABLE.csv, whose studies are women. An examination is malignant
-if an image of it is, a breast if one of its images is. Each rule of `medclip.scoring.pooling.POOLINGS` is measured by
-the area under the ROC curve of "malignant" among the validation women; the best one is chosen, of equal ones the
-first in the table. With --validation nothing is computed of test women. Intervals resample women, and differences are
-paired over the same resamples. With --write the choice goes into the pack's card.
+DATA is the folder of shared sets, or what `medclip embed` made of the mammograms of TABLE.csv, whose studies are women.
+An examination is malignant if an image of it is, a breast if one of its images is. Each rule of
+`medclip.scoring.pooling.POOLINGS` is measured by the area under the ROC curve of "malignant" among the validation
+women; the best one is chosen, of equal ones the first in the table. With --validation nothing is computed of test
+women. Intervals resample women, and differences are paired over the same resamples. With --write the choice goes into
+the pack's card.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from table import SHARES
 
 import medclip
+from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.scoring.pooling import LEARNED, MEAN, POOLINGS, fit_sharpness, pool_breasts
 from medclip.shards.writing.splits import split_of
@@ -67,9 +69,8 @@ class Women:
         if rule == MEAN:
             return np.array([self.exams[name][-1] for name in self.names])
         task = load_task(TASK)
-        return np.array([
-            (pool_breasts(p_BC, task, rule, sharpness) if len(p_BC) > 1 else p_BC[0])[-1] for p_BC in self.breasts
-        ])  # fmt: skip
+        pooled = (pool_breasts(p_BC, task, rule, sharpness) if len(p_BC) > 1 else p_BC[0] for p_BC in self.breasts)
+        return np.array([p_C[-1] for p_C in pooled])
 
 
 def areas(women: Women, sharpness: float) -> dict[str, Any]:
@@ -93,6 +94,25 @@ def areas(women: Women, sharpness: float) -> dict[str, Any]:
                 apart = difference(parts[rival], part)
                 result[name][f"less {rival}"] = [apart.value, apart.low, apart.high]
     return result
+
+
+def embedded(data: Path, table: Path, model: str, out: Path) -> Path:
+    """Return embeddings of the women's images: `data` itself, or a folder beside `out`."""
+    if is_embeddings(data):
+        return data
+    with table.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == SOURCE and row["adapter"] != "generic"]
+    columns, stated = (
+        ("file", "study", "patient", "modality", "laterality", "view", "view_kind"),
+        out.with_suffix(".csv"),
+    )
+    with stated.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(row | {"study": row["patient"]} for row in rows)
+    folder = out.with_suffix("")
+    medclip.embed(sorted({Path(row["file"]) for row in rows}), table=stated, model=model, out=folder)
+    return folder
 
 
 def women_of(embeddings: Path, table: Path, model: str) -> dict[str, Women]:
@@ -124,13 +144,13 @@ def women_of(embeddings: Path, table: Path, model: str) -> dict[str, Women]:
 def main() -> None:
     """Choose, measure, write."""
     parser = argparse.ArgumentParser()
-    for name in ("embeddings", "table", "out"):
+    for name in ("data", "table", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--model", default="medclip-mini")
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    women = women_of(options.embeddings, options.table, options.model)
+    women = women_of(embedded(options.data, options.table, options.model, options.out), options.table, options.model)
     val = women["val"]
     sharpness = fit_sharpness(val.breasts, val.is_malignant > 0, load_task(TASK))
     of_val = areas(val, sharpness)

@@ -49,4 +49,5 @@ python $here/across_sources.py "$data" medclip-mini
 python $here/home.py "$data" medclip-mini
 python $here/guard.py "$data" medclip-mini "$run/guard_vectors.npz"
 python $here/words.py "$data" medclip-mini
+python $here/exam_pooling.py "$data" "$run/table.csv" "$run/exam_pooling.json" --model medclip-mini --write
 python $here/passages.py   # what README and docs say of the pack

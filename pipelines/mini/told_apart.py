@@ -23,7 +23,7 @@ from table import SHARES
 import medclip
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.evaluation.among_ill import measure_among_ill
-from medclip.evaluation.word_control import Wordings, compare_words
+from medclip.evaluation.word_control import MOST_WORDS, UNRELATED, Wordings, compare_words
 from medclip.models.prototypes.class_vectors import encode_prompts
 from medclip.sample import Modality
 from medclip.shards.writing.splits import split_of
@@ -33,7 +33,6 @@ from medclip.text.vocabulary.prompts import expand
 
 WITHIN = {"chest_xray_findings": "nih_cxr"}
 """The source within which a figure is that of the card."""
-UNRELATED_ASKED = 24
 
 
 def rows_of(table: Path, split: str) -> list[dict[str, str]]:
@@ -70,8 +69,6 @@ def sides(texts: tuple[str, ...], against: str, modality: Modality) -> list[tupl
 
 def measure(model: Any, task: str, finding: str, rows: list[dict[str, str]], vectors: dict[str, np.ndarray]) -> Any:
     """Measure a finding by the three ways, with differences from the task's own sentences."""
-    from medclip.evaluation.word_control import UNRELATED
-
     column, modality = f"label:{task}:{finding}", load_task(task).modalities[0]
     source = WITHIN.get(task)
     rows = [row for row in rows if row.get(column) in ("0", "1") and source in (None, row["source"])]
@@ -94,13 +91,15 @@ def measure(model: Any, task: str, finding: str, rows: list[dict[str, str]], vec
     result: dict[str, Any] = {"num": [int(labels.sum()), int((1 - labels).sum()), len(set(patients))]}
     words = {
         "unrelated": UNRELATED,
-        "findings": other_findings(modality, [own.positive], of_presence=True)[:UNRELATED_ASKED],
+        "findings": other_findings(modality, [own.positive], of_presence=True)[:MOST_WORDS],
     }
     for name, pair in ways.items():
         against = OTHERS if name == OTHERS else ""
         ours = scores(pair)
         entry: dict[str, Any] = {}
         for kind, phrases in words.items():
+            if not phrases:
+                continue  # the vocabulary has no other findings of the modality
             asked = [sides((one,), against, modality) for one in phrases]
             wordings = Wordings(tuple(phrases), tuple(map(tuple, asked)), len(asked))
             control = compare_words(ours, wordings.scores(model, features), wordings, labels, patients, sources=sources)
@@ -137,10 +136,9 @@ def main() -> None:
                 print(task, finding, of["num"])
                 for name, way in of.items():
                     if name != "num":
-                        print(
-                            f"  {name}: {in_words(way['auroc'])}, less own sentences {in_words(way['less own sentences'])}"
-                        )
-                        for kind in ("unrelated", "findings"):
+                        apart = in_words(way["less own sentences"])
+                        print(f"  {name}: {in_words(way['auroc'])}, less own sentences {apart}")
+                        for kind in {"unrelated", "findings"} & way.keys():
                             print(f"     less {kind}: {in_words(way[kind]['difference'])}")
     task = load_task("chest_xray_findings")
     films = [row for row in rows if row["source"] == WITHIN[task.name]]

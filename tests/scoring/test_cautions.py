@@ -14,7 +14,7 @@ from medclip.models.packs.card import Card, TaskCard, read_card
 from medclip.models.packs.pack import update_pack
 from medclip.models.packs.word_control import OtherWords, WordControl
 from medclip.runs.outputs.score_run import read_run
-from medclip.scoring.cautions import asked_words, word_notes
+from medclip.scoring.cautions import asked_words, none_notes, word_notes
 from medclip.scoring.tasks import AskedTask
 from medclip.statistics.estimate import Change, Figure
 from medclip.text.vocabulary.load import load_task
@@ -129,7 +129,7 @@ CARD = Card.model_validate(
 )
 AS_WELL = (
     "unrelated words rank the images of the model’s card as well (AUROC 0.80, with its own 0.81): this is not an "
-    "answer to this question."
+    "answer to this question; so it is listed as “abnormal against normal”."
 )
 
 
@@ -149,7 +149,9 @@ AS_WELL = (
 def test_a_run_says_of_which_questions_other_words_would_do_as_well(
     tasks: list[AskedTask], modalities: list[str], of: str | None
 ) -> None:
-    assert word_notes(CARD, tasks, modalities) == (() if of is None else (f"{of}: {AS_WELL}",))
+    of_task = AS_WELL.replace("abnormal against normal", "one answer against the other, whatever their words")
+    expected = of_task if of == load_task(BREAST).title else AS_WELL
+    assert word_notes(CARD, tasks, modalities) == (() if of is None else (f"{of}: {expected}",))
 
 
 def test_the_note_on_other_words_stands_with_the_run_however_it_was_made(marked: Path, tmp_path: Path) -> None:
@@ -165,3 +167,9 @@ def test_the_note_on_other_words_stands_with_the_run_however_it_was_made(marked:
     assert note in (tmp_path / "out" / "report.html").read_text()
     stored = embed(film, tmp_path / "e", model=pack, workers=1)
     assert note in score(stored, tmp_path / "again", model=pack, task="chest_xray_findings").notes
+
+
+def test_a_run_says_which_questions_have_no_answer_for_an_image_without_a_lesion() -> None:
+    (note,) = none_notes([asked(BREAST), asked("modality")], ["ultrasound"])
+    assert note.startswith(f"{load_task(BREAST).title}: asked only of images with a breast lesion")
+    assert none_notes([asked(BREAST)], ["xray"]) == ()

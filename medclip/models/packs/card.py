@@ -125,6 +125,25 @@ class ExamPooling(BaseModel):
         """Check that each leaf is a figure."""
         _check_figures(self.figures, "pooling.figures")
 
+    @property
+    def in_words(self) -> str:
+        """The rule, what chose it, and the areas of test women.
+
+        Example:
+            >>> ExamPooling(rule="max", chosen_on="24 validation women", figures={"max": {"value": 0.69}}).in_words
+            'the breasts of an examination are pooled by max, chosen on 24 validation women; AUROC by max 0.69.'
+        """
+        areas = [f"by {name} {_area(one)}" for name, one in self.figures.items() if name != "breasts"]
+        areas += [f"of single breasts {_area(one)}" for name, one in self.figures.items() if name == "breasts"]
+        chosen = f", chosen on {self.chosen_on}" if self.chosen_on else ""
+        measured = f"; AUROC {', '.join(areas)}" if areas else ""
+        return f"the breasts of an examination are pooled by {self.rule}{chosen}{measured}."
+
+
+def _area(figure: Mapping[str, Any]) -> str:
+    ends = (figure["value"], figure.get("low"), figure.get("high"))
+    return estimate(*ends, decimals=2) if None not in ends else f"{ends[0]:.2f}"
+
 
 class TaskCard(BaseModel):
     """What the model can be asked, and what was measured."""

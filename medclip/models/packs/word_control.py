@@ -115,6 +115,16 @@ class WordControl:
                 )
         return ""
 
+    def listed_as(self, name: str) -> str:
+        """What a task or finding is listed as whose area does not need its words; blank where it does.
+
+        Args:
+            name: The finding, or "all" for the one answer of a task.
+        """
+        if self.metric != "auroc" or not any(other.do_as_well for other, _ in self.others.values()):
+            return ""
+        return "one answer against the other, whatever their words" if name == ALL else "abnormal against normal"
+
     @property
     def metric_title(self) -> str:
         """Printed name of the metric."""

@@ -370,6 +370,8 @@ def _task(
         beside = {**remarks, **beside}
     if of_card is not None and of_card.unanswered:
         note = f"{note} · {printable(of_card.unanswered)}"
+    if task is not None and task.none_in_words:
+        note = f"{task.none_in_words} · {note}"
     expected = scale.value_of({score.class_: score.probability for score in scores})
     if expected is not None:
         note = f"{expected_in_words(expected, [class_title(titles, step) for step in scale.classes])} · {note}"

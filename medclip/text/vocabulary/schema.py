@@ -53,6 +53,7 @@ class TaskFile(BaseModel):
     worst_last: bool = False
     level: Level = "image"
     normal_if_none: bool = True
+    asked_of: Wording | None = None
     horizons_years: list[Annotated[int, Field(ge=1, le=30)]] = []
     modalities: list[Modality]
     body_parts: list[BodyPart] = []

@@ -87,6 +87,9 @@ class Task:
     normal_if_none: bool = True
     """An image of which the answer says that nothing is there is a normal one; False for a question about one thing
     among many: a breast without cancer may have a cyst."""
+    asked_of: str | None = None
+    """Images that the question is asked of, "images with a breast lesion", where its classes do not cover all of its
+    modality: of any other none of them is true, and the model answers all the same. None where they do."""
     horizons_years: tuple[int, ...] = ()
     """Of a risk task: class k is "the event has happened within so many years", so probabilities never fall."""
 
@@ -111,6 +114,11 @@ class Task:
         """Return the years that classes of a risk task stand for."""
         of_class = dict(zip((c.name for c in self.classes), self.horizons_years, strict=True))
         return [of_class[name] for name in names]
+
+    @property
+    def none_in_words(self) -> str:
+        """What stands beside every answer to a question whose classes do not cover its modality; blank otherwise."""
+        return f"asked only of {self.asked_of}: of any other image none of these is true" if self.asked_of else ""
 
     @property
     def steps(self) -> tuple[str, ...]:

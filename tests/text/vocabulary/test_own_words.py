@@ -4,6 +4,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
+from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, read_prompts, templates_of
 from medclip.text.vocabulary.prompts import expand
 
@@ -90,3 +91,20 @@ def test_every_modality_has_sentences_of_its_own(modality):
     assert plain == "{}"
     assert len(others) == 2
     assert all(t.count("{}") == 1 and len(t) > 4 for t in others)
+
+
+def test_others_are_the_findings_of_the_modality_that_are_not_asked_and_no_finding_is_denied():
+    (prompt,) = read_prompts("pneumonia", "others")
+    others = prompt.of_modality(Modality.XRAY).against
+    assert {"pleural effusion", "atelectasis"} <= {*others}
+    assert not any("pneumonia" in text or text.startswith("no ") for text in others)
+    assert prompt.of_modality(Modality.FUNDUS).against != others
+    assert prompt.of_modality(None).against == ("no pneumonia",)
+    assert read_prompts("pneumonia", "clear lungs")[0].of_modality(Modality.XRAY).against == ("clear lungs",)
+    assert prompt.of_modality(Modality.XRAY).is_bare, "others are put into the same sentences"
+
+
+@pytest.mark.parametrize("name", ["breast_ultrasound_malignancy", "skin_lesion"])
+def test_a_task_whose_classes_do_not_cover_its_modality_says_of_which_images_it_is_asked(name):
+    assert "none of these is true" in load_task(name).none_in_words
+    assert load_task("brain_mri_tumour").none_in_words == ""
