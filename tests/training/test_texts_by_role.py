@@ -319,10 +319,26 @@ def test_a_role_that_no_sample_has_is_refused_before_training(
     assert not (tmp_path / "run" / "tokenizer").exists()
 
 
+def test_negatives_of_labels_take_the_place_of_stored_ones(plan: dict[str, Any], tmp_path: Path) -> None:
+    plan = negatives(plan, 1)
+    plan["data"] |= {"negatives": "labels", "native_share": 0.0, "report_share": 0.0}
+    medclip.pretrain(plan, out=tmp_path / "run")
+    numbers_BL = STEPS[-1].inputs.texts["negative"].tokens_BKL[:, 0]
+    stored = load_tokenizer(tmp_path / "run" / "tokenizer").encode(
+        [texts_of(n)["negatives"].split("\n")[0] for n in (0, 1)]
+    )
+    assert STEPS[-1].inputs.texts["negative"].mask_BK.any()
+    assert not {tuple(row.tolist()) for row in numbers_BL} & {
+        tuple(row[: numbers_BL.shape[1]].tolist()) for row in stored
+    }
+    assert load_recipe(plan).decisive()["data.negatives"] == "labels"
+
+
 def test_keys_of_roles_that_no_loss_reads_are_refused(plan: dict[str, Any]) -> None:
     read = {"objective": {"losses": {"tags": {}}}}
     for key, value, part, said in (
         ("num_negatives", 2, {}, "data.num_negatives does nothing: no loss .* 'negative'"),
+        ("negatives", "labels", {}, "data.negatives does nothing: no loss .* 'negative'"),
         ("tags", ["disc"], {}, "data.tags does nothing"),
         ("workers", 2, read, "objective.losses.tags reads tags: say in data.tags"),
         ("tags", ["disc", "Disc"], read, "data.tags names a word twice"),
