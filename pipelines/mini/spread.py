@@ -41,7 +41,13 @@ def spread(trainings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if all(name in table for table in tables):
             values = [table[name][1] for table in tables]
             rows.append(
-                {"task": name, "metric": metric, "chance": chance, "values": values, "spread": max(values) - min(values)}
+                {
+                    "task": name,
+                    "metric": metric,
+                    "chance": chance,
+                    "values": values,
+                    "spread": max(values) - min(values),
+                }
             )
     return rows
 
