@@ -320,17 +320,19 @@ def test_a_role_that_no_sample_has_is_refused_before_training(
 
 
 def test_negatives_of_labels_take_the_place_of_stored_ones(plan: dict[str, Any], tmp_path: Path) -> None:
+    def columns(number: int) -> dict[str, str]:
+        return {"negatives": "two hearts", "label:chest_xray_findings:effusion": str(1 - number % 2)}
+
     plan = negatives(plan, 1)
-    plan["data"] |= {"negatives": "labels", "native_share": 0.0, "report_share": 0.0}
+    of_labels = {"negatives": "labels", "shards": str(make_shards(tmp_path / "made", columns=columns))}
+    plan["data"] |= of_labels | {"native_share": 0.0, "report_share": 0.0}
     medclip.pretrain(plan, out=tmp_path / "run")
-    numbers_BL = STEPS[-1].inputs.texts["negative"].tokens_BKL[:, 0]
-    stored = load_tokenizer(tmp_path / "run" / "tokenizer").encode(
-        [texts_of(n)["negatives"].split("\n")[0] for n in (0, 1)]
-    )
-    assert STEPS[-1].inputs.texts["negative"].mask_BK.any()
-    assert not {tuple(row.tolist()) for row in numbers_BL} & {
-        tuple(row[: numbers_BL.shape[1]].tolist()) for row in stored
-    }
+    stored = load_tokenizer(tmp_path / "run" / "tokenizer").encode(["two hearts"])[0].tolist()
+    negatives_of = [step.inputs.texts["negative"] for step in STEPS]
+    drawn = {tuple(row.tolist()) for texts in negatives_of for row in texts.tokens_BKL[:, 0]}
+    assert sum(int(texts.mask_BK.sum()) for texts in negatives_of) > 15
+    assert len(drawn) > 10
+    assert tuple(stored) not in drawn
     assert load_recipe(plan).decisive()["data.negatives"] == "labels"
 
 
