@@ -527,6 +527,7 @@ class Trainer:
                 else stored_augment(self.reinforced, self.recipe),
                 reinforced=self.reinforced,
                 roles=self.recipe.roles,
+                false_of_labels=d.negatives == "labels",
                 keeps_recent=d.num_repeats > 1,
                 **several,
             ),

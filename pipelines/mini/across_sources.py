@@ -4,10 +4,11 @@ Are normal films of other sites told from films with pneumonia of the NIH set?
 
 Usage: python pipelines/mini/across_sources.py SHARED_DATA [PACK]
 
-Within the NIH set the pack was measured by evaluate.py. Here the films without pneumonia are the `No Finding` films of
-covid_cxr (five sites) and those with pneumonia NIH's; beside it stands the same figure within the NIH set, on the same
-films with pneumonia. NIH patients of whom any film was trained on are left out. The few films of covid_cxr are counted
-with and without those that were trained on; the card has the latter. Intervals resample patients.
+Films with pneumonia are those of NIH and of kermany_cxr (children, as squares), films without it those of both and the
+`No Finding` films of covid_cxr (five sites): each site's ill against each site's well. Patients of NIH and of
+kermany_cxr of whom any film was trained on are left out, so that a pack that was trained without a site (`run.sh
+--leave-out kermany_cxr`) is measured on all of that site. The few films of covid_cxr are counted with and without those
+that were trained on; the card has the latter. Intervals resample patients.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from square_films import write_square
 
 import medclip
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
@@ -54,6 +56,17 @@ def nih_films(data: Path, seen: frozenset[str]) -> list[Film]:
         for row in _read(data / "nih_cxr")
     ]
     known = {film.patient for film in films if _sha256(film.path) in seen}
+    return [film for film in films if film.patient not in known]
+
+
+def films_of_children(data: Path, squares: Path, seen: frozenset[str]) -> list[Film]:
+    """Return the squares of kermany_cxr of patients of whom none was trained on; a folder keeps them."""
+    films = [
+        Film(path, f"kermany:{row['patient_id']}", row["label"] == "pneumonia", _sha256(path) in seen)
+        for row in _read(data / "kermany_cxr")
+        for path in (write_square(data / "kermany_cxr" / row["file"], squares),)
+    ]
+    known = {film.patient for film in films if film.was_trained_on}
     return [film for film in films if film.patient not in known]
 
 
@@ -100,9 +113,10 @@ def main(data: str, pack: str = "medclip-mini") -> None:
     """Print the figures."""
     card = pack_card(pack)
     seen = frozenset((find_pack(pack) / str(card.train_hashes_file)).read_text().split())
-    films = score([*nih_films(Path(data), seen), *normal_films(Path(data), seen)], pack)
-    nih = [f for f in films if f.patient.startswith("nih:")]
-    normal = [f for f in films if not f.patient.startswith("nih:")]
+    with tempfile.TemporaryDirectory() as folder:
+        children = films_of_children(Path(data), Path(folder), seen)
+        films = score([*nih_films(Path(data), seen), *children, *normal_films(Path(data), seen)], pack)
+    nih, children, normal = ([f for f in films if f.patient.startswith(f"{s}:")] for s in ("nih", "kermany", "covid"))
     ill = [f for f in nih if f.has_pneumonia]
     print(f"{card.name} {card.version}; called pneumonia at a probability of 0.5")
     print(f"NIH films with pneumonia: {called(ill)}")
@@ -110,10 +124,25 @@ def main(data: str, pack: str = "medclip-mini") -> None:
     new = [film for film in normal if not film.was_trained_on]
     for title, part in (("all", normal), ("not trained on", new)):
         print(f"normal films of other sites, {title}: {called(part)}; AUROC against NIH's {auroc([*ill, *part])}")
+    print(table({"ChestX-ray14": nih, "kermany_cxr": children, "covid_cxr": normal}))
     if card.version != NOTED:
         return
     task = card.tasks[TASK].model_copy(update={"note": note(ill, new)})
     update_pack(find_pack(pack), card=card.model_copy(update={"tasks": {**card.tasks, TASK: task}}))
+
+
+def table(sites: dict[str, list[Film]]) -> str:
+    """Return the area of each site's films with pneumonia against each site's without, and how many are called it."""
+    parts = {
+        (name, is_ill): [f for f in of if f.has_pneumonia == is_ill] for name, of in sites.items() for is_ill in (0, 1)
+    }
+    lines = ["| | " + " | ".join(f"{name} without" for name in sites) + " |", "|---" * (len(sites) + 1) + "|"]
+    for name in sites:
+        if ill := parts[name, 1]:
+            areas = [auroc([*ill, *parts[other, 0]]) if parts[other, 0] else "none" for other in sites]
+            lines.append(f"| {name} with ({called(ill)}) | " + " | ".join(areas) + " |")
+    lines.append("| called pneumonia | " + " | ".join(called(parts[other, 0]) for other in sites) + " |")
+    return "\n".join(lines)
 
 
 def note(ill: list[Film], normal: list[Film]) -> str:

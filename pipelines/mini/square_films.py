@@ -51,8 +51,9 @@ def boxed(image: Image.Image) -> NDArray[np.float32]:
     """Pad a film to a square, as a model's input has it, and make a thumbnail of it."""
     grey, side = image.convert("L"), max(image.size)
     canvas = Image.new("L", (side, side))
-    canvas.paste(grey, tuple((side - length) // 2 for length in grey.size))
-    return np.asarray(canvas.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX), np.float32) / 255
+    canvas.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+    thumbnail = canvas.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    return np.asarray(thumbnail, np.float32) / np.float32(255)
 
 
 def border(thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -236,6 +236,35 @@ def test_what_the_card_says_of_pneumonia_elsewhere_is_what_is_measured(shared: P
         assert figure["low"] <= value <= figure["high"]
 
 
+def test_each_sites_ill_stand_against_each_sites_well() -> None:
+    across = stage("across_sources")
+
+    def film(site: str, n: int, has_pneumonia: bool, probability: float) -> object:
+        return across.Film(Path(f"{n}.png"), f"{site}:{n}", has_pneumonia, False, probability)
+
+    here = [film("a", n, n % 2 == 0, 0.9 if n % 2 == 0 else 0.2) for n in range(20)]
+    lines = across.table({"a": here, "b": [film("b", n, False, 0.95) for n in range(10)]}).splitlines()
+    assert lines[0] == "| | a without | b without |"
+    areas = [cell.split()[0] for cell in lines[2].split(" | ")[1:]]
+    assert areas == ["1.00", "0.00"]
+    assert lines[3].startswith("| called pneumonia | 0 of 10 films of 10 patients | 10 of 10 films")
+    assert len(lines) == 4, "of b nobody is ill"
+
+
+def test_the_spread_between_trainings_is_that_of_tasks_and_findings_that_all_have() -> None:
+    def training(accuracy: float, **areas: float) -> dict[str, object]:
+        findings = {name: {"zero_shot": {"value": value, "chance": 0.5}} for name, value in areas.items()}
+        of_task = {"balanced_accuracy": {"zero_shot": {"value": accuracy, "chance": 0.25}}, "macro_auroc": {}}
+        return {"grade": {"metrics": of_task}, "findings": {"metrics": {"auroc": findings}}, "retrieval": {}}
+
+    spread = stage("spread").spread
+    rows = spread([training(0.5, mass=0.7, edema=0.6), training(0.25, mass=0.75), training(0.375, mass=0.5, edema=0.6)])
+    assert [(row["task"], row["values"], row["spread"]) for row in rows] == [
+        ("grade", [0.5, 0.25, 0.375], 0.25),
+        ("findings mass", [0.7, 0.75, 0.5], 0.25),
+    ]
+
+
 def test_films_of_patients_that_were_trained_on_are_left_out_across_sources(tmp_path: Path) -> None:
     across = stage("across_sources")
     folder = tmp_path / "nih_cxr"

@@ -319,10 +319,28 @@ def test_a_role_that_no_sample_has_is_refused_before_training(
     assert not (tmp_path / "run" / "tokenizer").exists()
 
 
+def test_negatives_of_labels_take_the_place_of_stored_ones(plan: dict[str, Any], tmp_path: Path) -> None:
+    def columns(number: int) -> dict[str, str]:
+        return {"negatives": "two hearts", "label:chest_xray_findings:effusion": str(1 - number % 2)}
+
+    plan = negatives(plan, 1)
+    of_labels = {"negatives": "labels", "shards": str(make_shards(tmp_path / "made", columns=columns))}
+    plan["data"] |= of_labels | {"native_share": 0.0, "report_share": 0.0}
+    medclip.pretrain(plan, out=tmp_path / "run")
+    stored = load_tokenizer(tmp_path / "run" / "tokenizer").encode(["two hearts"])[0].tolist()
+    negatives_of = [step.inputs.texts["negative"] for step in STEPS]
+    drawn = {tuple(row.tolist()) for texts in negatives_of for row in texts.tokens_BKL[:, 0]}
+    assert sum(int(texts.mask_BK.sum()) for texts in negatives_of) > 15
+    assert len(drawn) > 10
+    assert tuple(stored) not in drawn
+    assert load_recipe(plan).decisive()["data.negatives"] == "labels"
+
+
 def test_keys_of_roles_that_no_loss_reads_are_refused(plan: dict[str, Any]) -> None:
     read = {"objective": {"losses": {"tags": {}}}}
     for key, value, part, said in (
         ("num_negatives", 2, {}, "data.num_negatives does nothing: no loss .* 'negative'"),
+        ("negatives", "labels", {}, "data.negatives does nothing: no loss .* 'negative'"),
         ("tags", ["disc"], {}, "data.tags does nothing"),
         ("workers", 2, read, "objective.losses.tags reads tags: say in data.tags"),
         ("tags", ["disc", "Disc"], read, "data.tags names a word twice"),

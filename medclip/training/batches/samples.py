@@ -23,6 +23,7 @@ from medclip.shards.sample_json import VIEW_KIND, SampleView
 from medclip.shards.stored_data import DRAFT_GAP
 from medclip.text.captions.candidates import SYNTHETIC, WeighedCaption, draw_candidate
 from medclip.text.captions.draw import draw_stated
+from medclip.text.captions.false_captions import draw_false
 from medclip.text.captions.record import CaptionRecord, Region
 from medclip.text.free_text import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
@@ -97,6 +98,8 @@ class Drawing:
     """The views are those of a sample, V at most; a sample of one image is an examination of one view."""
     roles: tuple[DrawnRole, ...] = ()
     """Texts that are drawn of a sample beside its captions; of an examination, of what is known of the whole."""
+    false_of_labels: bool = False
+    """Hard negatives are drawn from labels beside each caption that states them, in the place of stored ones."""
     keeps_recent: bool = False
     """Samples stand side by side in a batch: each is decoded once for all of its places."""
     candidates: Candidates | None = None
@@ -378,6 +381,8 @@ class Samples:
             return self.bad(index, Reason.EMPTY_CAPTION)
         types = types_of(record, views) if d.of_exam else ()
         is_raw = any(caption.is_raw for caption in captions)
+        if d.false_of_labels:
+            record = replace(record, negatives=self._false_of(subjects[0].record, captions[0], drawn[0]))
         role_texts = self._role_texts(record, (epoch, index, *_again(repeat, 0)), is_raw=is_raw)
         # The image of a mirrored ECG runs backwards in time. Each image is compared with every caption, and with what
         # is drawn beside it: a false text of the other side would be true of a mirrored image.
@@ -440,6 +445,15 @@ class Samples:
         d = self.drawing
         rng = np.random.default_rng((d.seed, VALIDATION if d.augment is None else CAPTION, *which))
         return d.caption(subject.record, meta, rng, quoted=subject.quoted)
+
+    def _false_of(self, record: CaptionRecord, caption: Caption, which: tuple[int, ...]) -> tuple[str, ...]:
+        """Draw a false caption of labels in the form of a true one; none beside a caption that is quoted."""
+        if not caption.is_stated or not caption.text:
+            return ()
+        seed, number = self.drawing.seed, list(ROLES).index("negative")
+        again = np.random.default_rng((seed, CAPTION, *which))
+        text = draw_false(record, caption.text, np.random.default_rng((seed, ROLE, number, *which)), again)
+        return (text,) if text else ()
 
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""

@@ -117,6 +117,8 @@ def refuse_lacking_texts(reader: ShardReader, recipe: Recipe, stored: Reinforced
         MedclipError: RECIPE_INVALID, naming loss and role, and where samples would say such texts.
     """
     lacking = {role.name: role for role in recipe.roles}
+    if recipe.data.negatives == "labels":
+        lacking.pop("negative", None)
     if stored is not None and any(facts["synthetic"] for facts in stored.facts):
         lacking.pop("synthetic", None)
     shares = recipe.data.candidates

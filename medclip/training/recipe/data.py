@@ -113,6 +113,9 @@ class Data(Section):
     `report_share` are then for samples without any. None draws captions as of other shards."""
     num_negatives: int = Field(default=1, ge=1)
     """Hard negatives that are drawn of each sample's for a step, where a loss reads any."""
+    negatives: Literal["stored", "labels"] = "stored"
+    """Where hard negatives come from: the samples' own; or drawn beside each caption that states labels, in its form
+    and with its polarity, of a class that the labels deny (`medclip.text.captions.false_captions`)."""
     tags: tuple[str, ...] = ()
     """Words that a loss which reads tags learns to tell, in this order."""
     max_val: int = Field(default=2000, ge=2)

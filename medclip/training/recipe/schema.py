@@ -86,6 +86,7 @@ _CAME_LATER = (
     ("objective.losses", {}),
     ("model.image_pooling", None),
     ("data.num_negatives", 1),
+    ("data.negatives", "stored"),
     ("data.tags", []),
     ("data.num_repeats", 1),
     ("data.selected", None),
@@ -198,7 +199,7 @@ class Recipe(Section):
         if self.data.candidates is not None and not self.needs_words:
             raise ValueError("data.candidates does nothing: no loss of the recipe reads captions")
         reading = {role: name for name, row, settings in losses_of(self) for role in row.texts_read(settings)}
-        for role, key in (("negative", "num_negatives"), ("tags", "tags")):
+        for role, key in (("negative", "num_negatives"), ("negative", "negatives"), ("tags", "tags")):
             if role not in reading and key in self.data.model_fields_set:
                 raise ValueError(f"data.{key} does nothing: no loss of the recipe reads texts of the role {role!r}")
         of_tags = reading.get("tags", reading.get("absent"))
