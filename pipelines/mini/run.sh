@@ -42,7 +42,8 @@ if [ "$start" = masked ]; then
         --set model.freeze_blocks=0 --set model.freeze_bn=false)
 fi
 medclip pretrain $here/recipe.yaml --set "data.shards=$run/shards" "${set[@]}" --out "$run/train"
-python $here/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json" ${smoke:+--skip-cnn --skip-imagenet}
+python $here/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json" --records "$run/shards_table.csv" \
+    ${smoke:+--skip-cnn --skip-imagenet}
 [ "$smoke" ] && exit 0   # no card is made of what was trained for a minute: it recognises no modality
 python $here/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" medclip/models/builtin/medclip-mini
 python $here/across_sources.py "$data" medclip-mini
