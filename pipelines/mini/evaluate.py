@@ -5,8 +5,9 @@ Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn] [--sk
 What is measured is what the labels of the shards name. Every figure has a 95 % interval that resamples patients, as
 `medclip evaluate` has it. Zero-shot calibration (one scale for a task, one offset for a class) is fitted on validation
 patients; test patients are only scored. The figure of a finding is the area of pairs within a source: across sources
-the place may be told. With the table of the shards every figure of ECG records stands beside a regression
-on their median beat and distances of beats. Figures over rows of which nobody knows whose they are say no number of patients.
+the place may be told.
+With the table of the shards every figure of ECG records stands beside a regression on their median beat and distances
+of beats. Figures over rows of which nobody knows whose they are say no number of patients.
 """
 
 from __future__ import annotations
