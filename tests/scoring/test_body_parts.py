@@ -47,15 +47,14 @@ def test_a_scored_file_says_what_it_was_not_asked_for_its_header_and_stored_vect
     tmp_path: Path,
 ) -> None:
     for number, part in enumerate(("KNEE", "BRAIN", "MEYERS KNEE")):
-        stated = {"StudyInstanceUID": f"1.2.3.{number}", "BodyPartExamined": part}
+        stated = {"StudyInstanceUID": f"1.2.3.{number}", "BodyPartExamined": part, "Modality": "MR"}
+        stated |= {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "ImagePositionPatient": [0, 0, number]}
         write_dicom(tmp_path / "in" / f"{number}.dcm", BODY_PARTS.knee(number), **stated)
-    table = tmp_path / "table.csv"
-    table.write_text("file,modality\n" + "".join(f"{number}.dcm,mri\n" for number in range(3)))
-    run = score(tmp_path / "in", tmp_path / "out", table=table, workers=1)
+    run = score(tmp_path / "in", tmp_path / "out", workers=1)
     messages = [row["message"] for row in run.files.to_pylist() if row["status"] == "scored"]
     why = "Not asked brain_mri_tumour: the header states"
     assert messages == [f"{why} the body part KNEE.", None, f"{why} another body part."]
-    embed(tmp_path / "in", tmp_path / "vectors", table=table, workers=1)
+    embed(tmp_path / "in", tmp_path / "vectors", workers=1)
     stored = score(tmp_path / "vectors", tmp_path / "asked")
     assert stored.files.column("message").to_pylist() == run.files.column("message").to_pylist()
 
