@@ -118,6 +118,7 @@ def has_colours(pixels: NDArray[Any]) -> bool:
     return any(float(np.percentile(far, 75)) > SPREAD for far in (_from_brightness(chroma, luma), _from_hue(chroma)))
 
 
+_FLAT_LEAST_PX = 64
 _FLAT_VALUES, _FLAT_SHARE = 4, 0.95
 """Of 2,900 images of 22 sets four values with their neighbours cover at most 0.88 (a dark medpix2 slice), of 300 masks
 1.00."""
@@ -129,14 +130,16 @@ def is_flat(pixels: NDArray[Any]) -> bool:
     A value counts with its two neighbours, so that a mask that was saved as JPEG is one, too.
 
     Args:
-        pixels: H x W x C uint8.
+        pixels: H x W x C uint8; one with a side under 64 is too small to tell.
 
     Example:
-        >>> is_flat(np.eye(32, dtype=np.uint8)[:, :, None] * 255)
+        >>> is_flat(np.eye(64, dtype=np.uint8)[:, :, None] * 255)
         True
-        >>> is_flat(np.arange(256, dtype=np.uint8)[:, None, None])
+        >>> is_flat(np.arange(4096).reshape(64, 64, 1).astype(np.uint8))
         False
     """
+    if min(pixels.shape[:2]) < _FLAT_LEAST_PX:
+        return False
     step = max(1, max(pixels.shape[:2]) // 512)
     counts = np.bincount(pixels[::step, ::step].mean(axis=2).astype(np.uint8).ravel(), minlength=256).astype(float)
     total, covered = counts.sum(), 0.0

@@ -1,11 +1,13 @@
 """Stage 5: measure a trained pack on held-out patients, beside chance and three baselines, within and across sources.
 
-Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn] [--skip-imagenet]
+Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn] [--skip-imagenet] [--records TABLE.csv]
 
 What is measured is what the labels of the shards name. Every figure has a 95 % interval that resamples patients, as
 `medclip evaluate` has it. Zero-shot calibration (one scale for a task, one offset for a class) is fitted on validation
 patients; test patients are only scored. The figure of a finding is the area of pairs within a source: across sources
-the place may be told. Figures over rows of which nobody knows whose they are say no number of patients.
+the place may be told.
+With the table of the shards every figure of ECG records stands beside a regression on their median beat and distances
+of beats. Figures over rows of which nobody knows whose they are say no number of patients.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from baselines import CNN_EPOCHS, CNN_SIZE_PX, imagenet_features, kept, linear_probe, small_cnn
+from heartbeat import heartbeats
 from measured_split import MODALITY, Judged, Split, labelled, labelled_finding, load_split, tasks_of
 from numpy.typing import NDArray
 from shared_sets import SAME_ORIGIN
@@ -248,6 +251,8 @@ def rival_scores(
     scores = {"linear_probe": probed("features")}
     if data["test"].imagenet is not None:
         scores["imagenet_probe"] = probed("imagenet")
+    if all(data[s].beats is not None and np.isfinite(take("beats", s)[0]).all() for s in SPLITS):
+        scores["heartbeat"] = probed("beats")
     if cnn is not None:
         scores["small_cnn"] = cnn(
             take("images", "train"), take("images", "val"), take("images", "test")[0], num_classes
@@ -299,7 +304,12 @@ def retrieved(model: Model, test: Split) -> dict[str, Any]:
 
 
 def evaluate(
-    shards: Path, pack: Path, baselines: Path, with_cnn: bool = True, with_imagenet: bool = True
+    shards: Path,
+    pack: Path,
+    baselines: Path,
+    with_cnn: bool = True,
+    with_imagenet: bool = True,
+    records: Path | None = None,
 ) -> dict[str, Any]:
     """Measure every task; plain data, ready for JSON.
 
@@ -309,10 +319,12 @@ def evaluate(
         baselines: Folder in which what the pack has no part in is kept.
         with_cnn: Also train the small CNN.
         with_imagenet: Also probe ImageNet features.
+        records: Table that the shards were built of, for the heartbeats of ECG records.
     """
     model = load_model(pack)
     cnn = kept_cnn(baselines) if with_cnn else None
-    data = {s: load_split(shards, s, model) for s in SPLITS}
+    beats = None if records is None else heartbeats(records)
+    data = {s: load_split(shards, s, model, beats) for s in SPLITS}
     if with_imagenet:
         weights = Settings().home
         for name, split in data.items():
@@ -363,7 +375,9 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--skip-cnn", action="store_true")
     parser.add_argument("--skip-imagenet", action="store_true")
+    parser.add_argument("--records", type=Path)
     args = parser.parse_args()
-    figures = evaluate(args.shards, args.pack, args.out.parent / "baselines", not args.skip_cnn, not args.skip_imagenet)
+    baselines = args.out.parent / "baselines"
+    figures = evaluate(args.shards, args.pack, baselines, not args.skip_cnn, not args.skip_imagenet, args.records)
     args.out.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)

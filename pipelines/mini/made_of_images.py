@@ -26,7 +26,7 @@ def binary_mask(images: Sequence[Pixels], mask: NDArray[np.bool_] | None, rng: n
     """Write a mask as it is kept: 0 and 255, or 255 and 0; jagged or, as saved for the web, a little soft."""
     on = _mask_of(images, mask)
     pixels = np.where(on != (rng.random() < 0.15), 255, 0).astype(np.uint8)
-    return gaussian_filter(pixels, rng.uniform(0.5, 1.5)) if rng.random() < 0.4 else pixels
+    return np.asarray(gaussian_filter(pixels, rng.uniform(0.5, 1.5)), np.uint8) if rng.random() < 0.4 else pixels
 
 
 def flat_mask(images: Sequence[Pixels], mask: NDArray[np.bool_] | None, rng: np.random.Generator) -> Pixels:
@@ -70,7 +70,7 @@ def colour_doppler(images: Sequence[Pixels], mask: NDArray[np.bool_] | None, rng
     towards, away = np.stack([flow, flow * 0.5, 0 * flow], 2), np.stack([0 * flow, -flow * 0.5, -flow], 2)
     colour = 255 * np.where(flow[:, :, None] > 0, towards, away).clip(0, 1) ** 0.5
     pixels = np.where(on[:, :, None], colour, grey[:, :, None])
-    pixels[box & ~binary_erosion(box, iterations=2)] = (230, 230, 80)
+    pixels[box & ~np.asarray(binary_erosion(box, iterations=2), bool)] = (230, 230, 80)
     bar = slice(int(0.05 * height), int(0.35 * height)), slice(int(0.94 * width), int(0.98 * width))
     shade = np.linspace(1, -1, bar[0].stop - bar[0].start)[:, None]
     pixels[bar] = 255 * np.stack([shade, np.abs(shade) / 2, -shade], 2).clip(0, 1)
@@ -96,7 +96,7 @@ def overlay(images: Sequence[Pixels], mask: NDArray[np.bool_] | None, rng: np.ra
     """Draw the outline of a mask on its image, or fill it, in one colour or in white."""
     on = _mask_of(images, mask)
     if rng.random() < 0.5:
-        on = on & ~binary_erosion(on, iterations=max(2, on.shape[0] // 60))
+        on = on & ~np.asarray(binary_erosion(on, iterations=max(2, on.shape[0] // 60)), bool)
     colour = 255 * (np.ones(3) if rng.random() < 0.4 else rng.random(3))
     first = images[0] if images[0].ndim == 3 else np.repeat(images[0][:, :, None], 3, 2)
     weight = rng.uniform(0.5, 1) * on[:, :, None]

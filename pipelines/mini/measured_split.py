@@ -60,6 +60,8 @@ class Split:
     generic: NDArray[np.bool_]
     imagenet: NDArray[np.float32] | None = None
     """Features of an encoder that never saw a medical image; None where they were not asked for."""
+    beats: NDArray[np.float32] | None = None
+    """Features of the heartbeat of each ECG record (`heartbeat.py`), NaN in other rows; None where not asked for."""
     units: NDArray[np.intp] | None = None
     """Number of the file, or record, of each image; None where each image is one."""
 
@@ -77,8 +79,15 @@ class Split:
         return tuple(sorted(set(self.sources[rows].tolist()) - PATIENTS_KNOWN))
 
 
-def load_split(shards: Path, name: str, model: Model) -> Split:
-    """Read a split and encode it with the pack, as scoring does; what is no image (a bare record) is left out."""
+def load_split(shards: Path, name: str, model: Model, beats: Mapping[str, NDArray[np.float32]] | None = None) -> Split:
+    """Read a split and encode it with the pack, as scoring does; what is no image (a bare record) is left out.
+
+    Args:
+        shards: The shard folder.
+        name: Name of the split.
+        model: The pack.
+        beats: Heartbeats of ECG records by their hash, where they are asked for.
+    """
     reader = ShardReader(shards, name)
     samples = [sample for i in range(len(reader)) if (sample := reader[i]).image.size]
     images = np.stack([letterbox(s.image, model.preprocess.size_px) for s in samples])
@@ -92,7 +101,14 @@ def load_split(shards: Path, name: str, model: Model) -> Split:
         np.array([s.meta["source"] for s in samples]),
         np.array([s.meta["adapter"] == "generic" for s in samples]),
         units=np.array(units),
+        beats=None if not beats else _beats_of([s.meta["sha256"] for s in samples], beats),
     )
+
+
+def _beats_of(shas: Sequence[str], beats: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the heartbeat of each row's record, NaN where it has none."""
+    none = np.full(len(next(iter(beats.values()))), np.nan, np.float32)
+    return np.stack([beats.get(sha, none) for sha in shas])
 
 
 def tasks_of(data: Mapping[str, Split]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:

@@ -56,7 +56,7 @@ for seed in ${seeds//,/ }; do
     # Baselines are those of the first seed: the others add what another training gets in words.
     of_first=(--skip-cnn --skip-imagenet)
     [ "$smoke" ] || [ ${#packs[@]} -gt 1 ] || of_first=()
-    python $here/evaluate.py "$run/shards" "$run/train$seed/pack" "$run/figures$seed.json" "${of_first[@]}"
+    python $here/evaluate.py "$run/shards" "$run/train$seed/pack" "$run/figures$seed.json" --records "$run/shards_table.csv" "${of_first[@]}"
 done
 python $here/spread.py "${figures[@]}"
 [ "$smoke" ] && exit 0   # no card is made of what was trained for a minute: it recognises no modality

@@ -48,6 +48,7 @@ def test_a_scored_file_says_what_it_was_not_asked_for_its_header_and_stored_vect
 ) -> None:
     for number, part in enumerate(("KNEE", "BRAIN", "MEYERS KNEE")):
         stated = {"StudyInstanceUID": f"1.2.3.{number}", "BodyPartExamined": part, "Modality": "MR"}
+        stated |= {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "ImagePositionPatient": [0, 0, number]}
         write_dicom(tmp_path / "in" / f"{number}.dcm", BODY_PARTS.knee(number), **stated)
     run = score(tmp_path / "in", tmp_path / "out", workers=1)
     messages = [row["message"] for row in run.files.to_pylist() if row["status"] == "scored"]

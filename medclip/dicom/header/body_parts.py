@@ -89,26 +89,44 @@ the languages are left out, such as the French for hand and spleen."""
 _NO_PART = r"(head|feet|foot)[ -]first|hand[ -]?(held|injection|over)|c-arm|second[ -]hand|head coil|foot pedal"
 """What holds such a word and names no part: how a patient lies, how contrast was given, a coil."""
 _CODES: Mapping[str, str] = {
-    "76752008": "BREAST", "T-04000": "BREAST", "69536005": "HEAD", "T-D1100": "HEAD", "12738006": "BRAIN",
-    "T-A0100": "BRAIN", "45048000": "NECK", "T-D1600": "NECK", "69748006": "THYROID", "T-B6000": "THYROID",
-    "51185008": "CHEST", "T-D3000": "CHEST", "39607008": "LUNG", "T-28000": "LUNG", "80891009": "HEART",
-    "T-32000": "HEART", "818981001": "ABDOMEN", "T-D4000": "ABDOMEN", "10200004": "LIVER", "T-62000": "LIVER",
-    "15776009": "PANCREAS", "T-65000": "PANCREAS", "64033007": "KIDNEY", "T-71000": "KIDNEY", "78961009": "SPLEEN",
-    "T-C3000": "SPLEEN", "28231008": "GALLBLADDER", "T-63000": "GALLBLADDER", "816092008": "PELVIS",
-    "T-D6000": "PELVIS", "35039007": "UTERUS", "T-83000": "UTERUS", "15497006": "OVARY", "T-87000": "OVARY",
-    "41216001": "PROSTATE", "T-92000": "PROSTATE", "40689003": "TESTIS", "T-94000": "TESTIS", "16982005": "SHOULDER",
-    "T-D2220": "SHOULDER", "76248009": "ELBOW", "T-D8300": "ELBOW", "127949000": "ELBOW", "8205005": "WRIST",
-    "T-D8700": "WRIST", "85562004": "HAND", "T-D8800": "HAND", "24136001": "HIP", "T-15710": "HIP", "72696002": "KNEE",
-    "T-D9200": "KNEE", "344001": "ANKLE", "T-15750": "ANKLE", "56459004": "FOOT", "T-D9700": "FOOT",
-    "421060004": "SPINE", "T-D0146": "SPINE", "81745001": "EYE", "T-AA000": "EYE", "32849002": "ESOPHAGUS",
-    "T-56000": "ESOPHAGUS", "69105007": "CAROTID", "T-45100": "CAROTID",
-}  # fmt: skip
-"""AnatomicRegionSequence by its codes, SNOMED CT and the older ones (PS3.16, CID 4)."""
+    "BREAST": "76752008 T-04000",
+    "HEAD": "69536005 T-D1100",
+    "BRAIN": "12738006 T-A0100",
+    "NECK": "45048000 T-D1600",
+    "THYROID": "69748006 T-B6000",
+    "CHEST": "51185008 T-D3000",
+    "LUNG": "39607008 T-28000",
+    "HEART": "80891009 T-32000",
+    "ABDOMEN": "818981001 T-D4000",
+    "LIVER": "10200004 T-62000",
+    "PANCREAS": "15776009 T-65000",
+    "KIDNEY": "64033007 T-71000",
+    "SPLEEN": "78961009 T-C3000",
+    "GALLBLADDER": "28231008 T-63000",
+    "PELVIS": "816092008 T-D6000",
+    "UTERUS": "35039007 T-83000",
+    "OVARY": "15497006 T-87000",
+    "PROSTATE": "41216001 T-92000",
+    "TESTIS": "40689003 T-94000",
+    "SHOULDER": "16982005 T-D2220",
+    "ELBOW": "76248009 T-D8300 127949000",
+    "WRIST": "8205005 T-D8700",
+    "HAND": "85562004 T-D8800",
+    "HIP": "24136001 T-15710",
+    "KNEE": "72696002 T-D9200",
+    "ANKLE": "344001 T-15750",
+    "FOOT": "56459004 T-D9700",
+    "SPINE": "421060004 T-D0146",
+    "EYE": "81745001 T-AA000",
+    "ESOPHAGUS": "32849002 T-56000",
+    "CAROTID": "69105007 T-45100",
+}
+"""Of each term the codes that AnatomicRegionSequence has for it: SNOMED CT, then the older ones (PS3.16, CID 4)."""
 
 
 def region_of_code(code: str) -> str:
     """Return the term that a code of AnatomicRegionSequence stands for; "" for one that is not in the table."""
-    return _CODES.get(code.strip(), "")
+    return next((term for term, codes in _CODES.items() if code.strip() in codes.split()), "")
 
 
 def described_parts(text: str) -> tuple[str, ...]:
