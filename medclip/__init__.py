@@ -17,6 +17,7 @@ from medclip.version import __version__
 if TYPE_CHECKING:
     from medclip import ecg, models, pairs, runs, shards, slides
     from medclip.adaptation.finetune.result import FinetuneResult
+    from medclip.adaptation.maps.learn import MapRun
     from medclip.adaptation.run import AdaptRun
     from medclip.api.adapt import adapt
     from medclip.api.audit import audit
@@ -67,6 +68,7 @@ __all__ = [
     "Explained",
     "FinetuneResult",
     "MedclipError",
+    "MapRun",
     "Modality",
     "Monitored",
     "OpenedStudy",
@@ -115,6 +117,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "AdaptRun": "medclip.adaptation.run:AdaptRun",
+        "MapRun": "medclip.adaptation.maps.learn:MapRun",
         "AuditResult": "medclip.auditing.result:AuditResult",
         "CaptionRanking": "medclip.retrieval.caption_ranking:CaptionRanking",
         "Comparison": "medclip.evaluation.few_shot.comparison:Comparison",

@@ -20,8 +20,8 @@ LEDGER = "ledger.sqlite"
 """Name of the file by which an output folder is known (`medclip.runs.ledger.ledger.FILE_NAME`, a room above)."""
 RECEIVED = "received"
 """Folder in an output folder with what others send to it (`medclip.files.dimse`)."""
-_SCHEMA_BYTES = 65536
-"""The schema lies in the first pages of an SQLite file."""
+_SCHEMA_BYTES = 1 << 18
+"""The schema lies in the first pages of an SQLite file: a page for each table and index, and some of text."""
 
 _SPELLED = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = rb"\x5c"

@@ -108,7 +108,7 @@ def outline_png(grid_hw: NDArray[np.float32], shown: Shown) -> bytes:
     small_HW = fit(marked, THUMBNAIL_PX)[..., 0] > 127
     if not small_HW.any():
         return b""
-    inner_HW: NDArray[np.bool_] = np.asarray(ndimage.binary_erosion(small_HW))
+    inner_HW: NDArray[np.bool_] = np.asarray(ndimage.binary_erosion(small_HW), np.bool_)
     edge_HW = small_HW & ~inner_HW
     drawn = np.zeros((*edge_HW.shape, 4), np.uint8)
     drawn[edge_HW] = (*OUTLINE_RGB, 255)

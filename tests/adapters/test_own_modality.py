@@ -58,7 +58,8 @@ class ThermographyAdapter(ImageAdapter):
 
     def render(self, decoded, facts, *, cropped):
         pixels, steps = to_range(decoded, facts, (0, 100))
-        return View(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, (0.0, 255.0)), steps
+        shown = (0.0, 255.0) if pixels.dtype == np.uint8 else (0.0, 1.0)
+        return View(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, shown), steps
 '''
 ENTRY_POINTS = """
 [medclip.modalities]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.adaptation.methods import METHODS
+from medclip.adaptation.methods import of_labels
 from medclip.cli.main import main
 from tests.kits.adapt_tables import make_table, tiny
 
@@ -99,5 +99,7 @@ def test_what_cannot_be_done_is_said_in_one_line(more: list[str], said: str, tin
 def test_help_names_every_method(capsys):
     assert main(["adapt", "--help"]) == 0
     said = "".join(capsys.readouterr().out.replace("│", " ").split())
-    assert ",".join(METHODS).replace(",full", "orfull") in said
+    names = [method.name for method in of_labels()]
+    assert ",".join(names).replace(",full", "orfull") in said
+    assert "ofmapsmap-probe" in said
     assert "Default:svd;" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ def lesion_counts(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tup
     from scipy import ndimage
 
     touching = np.ones((3, 3), np.bool_)
-    pieces = [ndimage.label(mask, touching) for mask in (predicted, truth)]
+    pieces: list[Any] = [ndimage.label(mask, touching) for mask in (predicted, truth)]
     (predicted_HW, num_predicted), (truth_HW, num_true) = pieces
     hit = len(np.unique(truth_HW[predicted & truth]))
     right = len(np.unique(predicted_HW[predicted & truth]))
