@@ -1,6 +1,6 @@
 """Build both sets, train both arms with every seed, and measure: what stands in measured_plan.py.
 
-Usage: python pipelines/views/measure.py SHARED_DATA RUN [--seeds N...]
+Usage: python pipelines/views/measure.py SHARED_DATA RUN [--seeds N...] [--steps N]
 
 Killed and called again, it goes on: shards, packs and vectors are kept.
 """
@@ -80,11 +80,12 @@ def build(name: str, data: Path, run: Path) -> Path:
     return shards
 
 
-def recipe(name: str, arm: str, seed: int, shards: Path) -> dict[str, Any]:
-    """Return the one recipe with what an arm changes of it."""
+def recipe(name: str, arm: str, seed: int, shards: Path, steps: int | None) -> dict[str, Any]:
+    """Return the one recipe with what an arm changes of it; other than its own steps in a smoke run alone."""
     plan = yaml.safe_load((Path(__file__).parent / "recipe.yaml").read_text(encoding="utf-8"))
     plan |= {"name": f"views-{name}-{arm}", "seed": seed}
     plan["data"]["shards"] = str(shards)
+    plan["train"] |= {} if steps is None else {"max_steps": steps, "warmup_steps": 1}
     plan["objective"]["losses"] = {"views": dict(OBJECTS[name])} if arm == WITH else {}
     return plan
 
@@ -130,13 +131,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     run, data = arguments.run, arguments.data.resolve()
     shards: Mapping[str, Path] = {name: build(name, data, run) for name in OBJECTS}
     for seed in arguments.seeds:
         for name in OBJECTS:
             for arm in (WITHOUT, WITH):
-                pack = trained(run / name / "packs" / f"{arm}_{seed}", recipe(name, arm, seed, shards[name]))
+                plan = recipe(name, arm, seed, shards[name], arguments.steps)
+                pack = trained(run / name / "packs" / f"{arm}_{seed}", plan)
                 measure(name, pack, shards[name], run / name / "vectors" / f"{arm}_{seed}.npz")
     for name in OBJECTS:
         measure(name, START, shards[name], run / name / "vectors" / "start.npz")

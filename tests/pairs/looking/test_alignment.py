@@ -10,6 +10,7 @@ import pytest
 
 from medclip.pairs.looking.alignment import Alignment, measure_alignment
 from medclip.pairs.looking.texts import texts_of
+from medclip.pairs.selection.pack_vectors import PackVectors
 from medclip.progress import Silent
 from tests.kits.image_piles import pile_of
 
@@ -39,8 +40,9 @@ def measured(noise: Any, patients: Any = None, modalities: Sequence[str] = ("xra
     patients_N = np.arange(NUM) if patients is None else patients
     pack: Any = Words(dict(zip(names, texts, strict=True)))
     column = texts_of(pile_of(text=names))
+    why = np.array(["unreadable"] * lost + [""] * (NUM - lost), object)
     return measure_alignment(
-        pack, {}, vectors, column, modalities, patients_N, np.arange(NUM), Silent(), np.random.default_rng(1)
+        pack, {}, PackVectors(vectors, why), column, modalities, patients_N, np.arange(NUM), Silent(), np.random.default_rng(1)
     )
 
 

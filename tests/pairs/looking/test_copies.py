@@ -36,6 +36,8 @@ def test_another_patients_image_is_said_of_sure_links_between_known_patients(
 
 
 def test_copies_of_what_is_in_are_in_whichever_end_of_the_link_they_are() -> None:
-    chain = links((0, 1, 0, 0), (1, 2, 0, 0))
+    chain = links((0, 1, 1, 16), (1, 2, 1, 17))
     assert _with_copies(np.array([True, False, False]), chain).tolist() == [True, True, False]
     assert _with_copies(np.array([False, False, True]), chain).tolist() == [False, True, True]
+    equal = links((0, 1, 0, 0), (1, 2, 0, 0))  # copies of one image, however they are linked
+    assert _with_copies(np.array([True, False, False]), equal).tolist() == [True, True, True]

@@ -19,7 +19,7 @@ from tests.kits.slides import make_pathology_pack, write_pyramid
 from tests.kits.stained_slide import draw_stained
 
 TASK = "histology_tumour"
-OF_SLIDES = ("histology_breast_malignancy", "histology_colon_tissue", "histology_tumour")
+OF_SLIDES = ("histology_breast_malignancy", "histology_colon_tissue", "histology_organ", "histology_tumour")
 GRID = {"size_px": 128, "settings": Settings(workers=1)}
 
 
@@ -106,7 +106,7 @@ def test_a_task_about_other_images_is_refused_and_those_about_slides_are_named(s
     assert not (tmp_path / "answers").exists()
 
 
-def test_three_tasks_of_the_vocabulary_are_about_slides_alone():
+def test_four_tasks_of_the_vocabulary_are_about_slides_alone():
     about = {name: tuple(map(str, load_task(name).modalities)) for name in spoken_names()}
     assert tuple(name for name in about if about[name] == ("pathology",)) == OF_SLIDES
     assert len(load_task("histology_colon_tissue").classes) == 9  # NCT-CRC-HE-100K
