@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import medclip
+from medclip.models.packs.card import Card
 from medclip.models.packs.manifest import read_manifest
 from medclip.models.packs.pack import find_pack, pack_card, verify_pack
 from tests.kits.bibtex import read_entries
@@ -69,7 +70,7 @@ def test_a_published_pack_gets_its_works_and_its_licence_and_keeps_its_weights(t
     changed = {name for name in after.files if after.files[name] != before.files.get(name)}
     assert changed <= {"card.json", "LICENSE.txt"}
     card = pack_card(pack)
-    assert card.model_copy(update={"citations": ()}).model_dump(mode="json") == fields | {"citations": []}
+    assert card.model_copy(update={"citations": ()}) == Card.model_validate(fields | {"citations": []})
     cited = medclip.models.cite(pack)
     assert cited.notes == ()
     assert {name for work in cited.citations for name in work.of} >= {source.name for source in card.data}

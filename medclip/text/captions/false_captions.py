@@ -41,9 +41,10 @@ def draw_false(record: CaptionRecord, caption: str, rng: Generator, again: Gener
         >>> from numpy.random import default_rng
         >>> film = CaptionRecord(None, labels={"chest_xray_findings": {"pneumonia": 1, "effusion": 0}})
         >>> true, _ = draw_stated(film, default_rng(5))
-        >>> true, draw_false(film, true, default_rng(5), default_rng(5))
-        ('chest X-ray. no pleural effusion. opacities consistent with pneumonia',
-         'chest X-ray. no pneumonia. costophrenic sulcus filled with fluid')
+        >>> true
+        'chest X-ray. no pleural effusion. opacities consistent with pneumonia'
+        >>> draw_false(film, true, default_rng(5), default_rng(5))
+        'chest X-ray. no pneumonia. costophrenic sulcus filled with fluid'
     """
     names = list(spoken_labels(record.labels))
     state = again.bit_generator.state

@@ -42,7 +42,15 @@ def measured(noise: Any, patients: Any = None, modalities: Sequence[str] = ("xra
     column = texts_of(pile_of(text=names))
     why = np.array(["unreadable"] * lost + [""] * (NUM - lost), object)
     return measure_alignment(
-        pack, {}, PackVectors(vectors, why), column, modalities, patients_N, np.arange(NUM), Silent(), np.random.default_rng(1)
+        pack,
+        {},
+        PackVectors(vectors, why),
+        column,
+        modalities,
+        patients_N,
+        np.arange(NUM),
+        Silent(),
+        np.random.default_rng(1),
     )
 
 
