@@ -148,7 +148,7 @@ def is_flat(pixels: NDArray[Any]) -> bool:
         near = slice(max(0, value - 1), value + 2)
         covered += float(counts[near].sum())
         counts[near] = 0
-    return covered >= _FLAT_SHARE * total
+    return bool(covered >= _FLAT_SHARE * total)
 
 
 def _from_brightness(chroma: NDArray[Any], luma: NDArray[Any]) -> NDArray[Any]:
