@@ -35,6 +35,7 @@ from medclip.statistics.estimate import LEVEL, NUM_RESAMPLES
 from medclip.statistics.metrics.by_source import NOT_TESTABLE, BySource, by_source
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
+from medclip.text.captions.record import VIEW_TASK
 from medclip.text.vocabulary.load import load_task
 
 __all__ = ["Judged", "Split", "labelled_finding", "load_split"]
@@ -206,7 +207,7 @@ def multilabel(
         metrics[name] = {k: within(labels, s, of, patients, unknown) for k, s in rivals.items()}
         widened = within(labels, logits, of, patients, unknown, level=1 - 0.05 / len(findings))
         metrics[name]["zero_shot"]["low_adjusted"] = widened.get("low", 0.0)
-        views = np.array([str(test.records[i].view).upper() for i in rows])
+        views = np.array([str(test.records[i].labels.get(VIEW_TASK) or test.records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view
             if min(len(set(patients[inside & (labels == c)])) for c in (0, 1)) >= MIN_PATIENTS:

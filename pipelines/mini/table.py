@@ -45,8 +45,8 @@ COLUMNS = (
     "license",
     "stratum",
 )
-TOLD = ("age", "sex", "laterality", "captions")
-"""What captions say beside labels and view, and what not every source knows."""
+TOLD = ("age", "sex", "laterality", "view", "captions")
+"""What captions say beside labels, and what not every source knows; a view that is labelled is a label."""
 KNOWN_SHARE = 0.5
 """Share of a source's rows that have a thing from which on the source is said to have it."""
 FEW = 20
