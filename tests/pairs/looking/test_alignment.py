@@ -41,17 +41,9 @@ def measured(noise: Any, patients: Any = None, modalities: Sequence[str] = ("xra
     pack: Any = Words(dict(zip(names, texts, strict=True)))
     column = texts_of(pile_of(text=names))
     why = np.array(["unreadable"] * lost + [""] * (NUM - lost), object)
-    return measure_alignment(
-        pack,
-        {},
-        PackVectors(vectors, why),
-        column,
-        modalities,
-        patients_N,
-        np.arange(NUM),
-        Silent(),
-        np.random.default_rng(1),
-    )
+    seen = PackVectors(vectors, why)
+    rng = np.random.default_rng(1)
+    return measure_alignment(pack, {}, seen, column, modalities, patients_N, np.arange(NUM), Silent(), rng)
 
 
 def test_texts_that_fit_are_above_chance_and_those_of_nothing_are_at_it() -> None:
