@@ -120,8 +120,7 @@ def has_colours(pixels: NDArray[Any]) -> bool:
 
 _FLAT_LEAST_PX = 64
 _FLAT_VALUES, _FLAT_SHARE = 4, 0.95
-"""Of 2,900 images of 22 sets four values with their neighbours cover at most 0.88 (a dark medpix2 slice), of 300 masks
-1.00."""
+"""Of 5,609 images of 18 sets, as their adapters read them, one is flat, a tile of empty glass; of 300 masks all are."""
 
 
 def is_flat(pixels: NDArray[Any]) -> bool:
