@@ -27,7 +27,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_arms_differ_by_the_loss_alone(stage: ModuleType, tmp_path: Path) -> None:
     for name in stage.OBJECTS:
-        without, with_views = (stage.recipe(name, arm, 1, tmp_path) for arm in (stage.WITHOUT, stage.WITH))
+        without, with_views = (stage.recipe(name, arm, 1, tmp_path, None) for arm in (stage.WITHOUT, stage.WITH))
         assert list(load_recipe(with_views).objective.losses) == ["views"]
         assert not load_recipe(without).objective.losses
         both = [one | {"name": "", "objective": one["objective"] | {"losses": {}}} for one in (without, with_views)]
