@@ -97,8 +97,9 @@ class ResultWriter:
             self._insert("exams", ExamRow, result.exams)
             self._insert("thumbnails", Thumbnail, result.thumbnails)
             self._insert("units", UnitRow, result.units)
-            self._insert("maps", MapRow, result.maps)
-            self._insert("map_images", MapImage, result.map_images)
+            if result.maps:
+                self._insert("maps", MapRow, result.maps)
+                self._insert("map_images", MapImage, result.map_images)
             self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
             self._db.executemany(
                 f"UPDATE inputs SET {ADD_EFFORT} WHERE id = ?",  # noqa: S608 - names of our own columns
