@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import text_head
-from medclip.adaptation.data.shots import Division, Drawn, draw_shots
+from medclip.adaptation.data.shots import Division, Drawn, draw_readable, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.token_heads import answering
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
@@ -243,17 +243,13 @@ class Adaptation:
                 cannot that nothing is left to tell apart.
         """
         read: dict[int, ReadUnit] = {}
-        drawn = self._drawn(())
-        bad: list[int] = []
-        while missing := [i for i in (*drawn.train, *drawn.val) if i not in read]:
-            read |= self._read(reader, "Reading the shots", missing)
-            bad = [i for i, r in read.items() if r.problem is not None]
-            if len(bad) == len(read):
-                raise _unreadable(read, f"not one of the first {len(read)} shots could be read")
-            try:
-                drawn = self._drawn(bad)
-            except MedclipError as e:
-                raise _unreadable(read, e.message.rstrip(".")) from e
+
+        def read_some(missing: list[int]) -> list[int]:
+            some = self._read(reader, "Reading the shots", missing)
+            read.update(some)
+            return [i for i, r in some.items() if r.problem is not None]
+
+        drawn, bad = draw_readable(self._drawn, read_some, lambda what: _unreadable(read, what))
         if not bad:
             return drawn, read, []
         note = (

@@ -22,9 +22,9 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.inputs.signal_input import SignalInput
 from medclip.models.packs.card import Card
 from medclip.models.packs.words import no_words
+from medclip.models.towers.depths import level_tokens, stage_maps
 from medclip.models.towers.layers import fold_batch_norm
-from medclip.models.towers.stage_maps import stage_maps
-from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, level_tokens, text_tokens, unpack_batch
+from medclip.models.towers.tokens import Patches, Tokens, image_tokens, joined, text_tokens, unpack_batch
 from medclip.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class Model:
                 can be compared with words. Class and register tokens are, too.
             batch_size: Images in one forward pass, in place of the model's own; another size may change the last bits.
             levels: Whether tokens of images are what the tower sees of each place at several depths
-                (`medclip.models.towers.tokens.level_tokens`), in the place of the last.
+                (`medclip.models.towers.depths.level_tokens`), in the place of the last.
 
         Returns:
             Tokens of N inputs, float32, with their mask and grids, and the vectors of unit norm that `encode_image`

@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$run"
 # Key, shares and names of patients are those of pipelines/mini: who is held out there is held out here.
 [ -s "$run/key" ] || printf '%-32s' 'medclip-mini public sets' >"$run/key"  # public: anyone may recompute the patient hashes
-python pipelines/mini/table.py "$data" "$run/table.csv" --records "$run/records" $few
+python pipelines/mini/table.py "$data" "$run/table.csv" --records "$run/records" --known-to medclip-mini $few
 [ -f "$run/shards/index.json" ] || python -m medclip.cli.main shards build "$run/table.csv" \
     --out "$run/shards" --max-side-px 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
 exec python $here/measure.py "$run" --scale "$scale" "${@:3}"

@@ -46,7 +46,7 @@ if [ "$smoke" ]; then
     set=(--set train.epochs=1 --set train.batch_size=32 --set train.warmup_steps=4)
     few_layers=(--set model.text_layers=1)
 fi
-python pipelines/mini/table.py "$data" "$run/words.csv" --records "$run/records" "${few[@]}"
+python pipelines/mini/table.py "$data" "$run/words.csv" --records "$run/records" --known-to medclip-mini "${few[@]}"
 shards "$run/words.csv" $side "$run/word_shards" "$run/reinforced" "$run/coarse" "$run/words"
 [ -f "$run/reinforced/index.json" ] || medclip pairs reinforce "$run/word_shards" --teacher medclip-mini \
     --augmentations $augmentations --captions 3 --out "$run/reinforced"

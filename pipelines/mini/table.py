@@ -162,10 +162,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--records", type=Path, help="folder for records that stand in one archive")
     parser.add_argument("--leave-out", action="append", default=[], help="source that is tested with alone")
+    parser.add_argument("--known-to", help="pack whose sources alone are written: those that it can teach")
     parser.add_argument("--few", type=int, help="so many rows of each source and stratum")
     args = parser.parse_args(arguments)
     rows = table_of(args.data.resolve(), args.records)
     rows = [row | {"split": "test"} if row["source"] in args.leave_out else row for row in rows]
+    if args.known_to:
+        from medclip.models.packs.pack import find_pack, pack_card
+
+        known = {source.name for source in pack_card(find_pack(args.known_to)).data}
+        rows = [row for row in rows if row["source"] in known]
     if args.few:
         rows = few_of(rows, args.few)
     write_table(rows, args.out)

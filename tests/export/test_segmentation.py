@@ -13,31 +13,22 @@ import pytest
 from PIL import Image
 
 import medclip
-from tests.kits.masks import write_rows, write_squares
-from tests.kits.scoring import every_way, make_pack, write_dicom, write_png
+from tests.kits.masks import squares
+from tests.kits.scoring import write_dicom, write_png
 
+__all__ = ["squares"]
 QUICK: dict[str, Any] = {"workers": 1, "task": ["square"], "modality": "dermatology"}
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packs")
-    base = make_pack(folder / "tiny", adapters=every_way())
-    table = write_rows(folder / "table.csv", write_squares(folder, 12))
-    run = medclip.adapt(
-        table, model=base, out=folder / "squares", map="mask", label="square", workers=1, overrides=["steps=60"]
-    )
-    assert run.folder is not None
-    return run.folder
-
-
-@pytest.fixture(scope="module")
-def run(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> medclip.ScoreRun:
+def run(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> medclip.ScoreRun:
     folder = tmp_path_factory.mktemp("in")
     write_dicom(folder / "one.dcm", 3, modality="XC", PixelSpacing=[0.5, 0.25])
     write_dicom(folder / "two.dcm", 4, modality="XC", study_uid="1.2.3.4.7")
     write_png(folder / "plain.png", 5)
-    return medclip.score(folder, model=pack, out=tmp_path_factory.mktemp("out") / "run", export=["seg", "sr"], **QUICK)
+    return medclip.score(
+        folder, model=squares, out=tmp_path_factory.mktemp("out") / "run", export=["seg", "sr"], **QUICK
+    )
 
 
 def written(run: medclip.ScoreRun, form: str) -> list[Path]:
@@ -81,13 +72,13 @@ def test_a_finished_run_is_exported_later_with_the_same_masks(run: medclip.Score
         assert np.array_equal(pydicom.dcmread(path).pixel_array, again.pixel_array)
 
 
-def test_images_of_several_sizes_have_no_segmentation_and_say_why(pack: Path, tmp_path: Path) -> None:
+def test_images_of_several_sizes_have_no_segmentation_and_say_why(squares: Path, tmp_path: Path) -> None:
     write_dicom(tmp_path / "in" / "one.dcm", 3, modality="XC")
     larger = pydicom.dcmread(write_dicom(tmp_path / "in" / "two.dcm", 4, modality="XC"))
     pixels = np.pad(larger.pixel_array, ((0, 10), (0, 0)), constant_values=7)
     larger.Rows, larger.PixelData = len(pixels), pixels.tobytes()
     larger.save_as(tmp_path / "in" / "two.dcm")
-    run = medclip.score(tmp_path / "in", model=pack, out=tmp_path / "out", export=["seg"], **QUICK)
+    run = medclip.score(tmp_path / "in", model=squares, out=tmp_path / "out", export=["seg"], **QUICK)
     assert run.exported is not None
     (why,) = run.exported["without"]["seg"]
     assert "several sizes" in why

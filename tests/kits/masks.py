@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+import medclip
+from tests.kits.scoring import every_way, make_pack
 
 HEADER = "file,square,patient,modality"
 
@@ -31,3 +35,16 @@ def write_rows(path: Path, rows: list[str]) -> Path:
     """Write a table of such rows."""
     path.write_text("\n".join([HEADER, *rows]) + "\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pack that was adapted to the map of such squares."""
+    folder = tmp_path_factory.mktemp("packs")
+    base = make_pack(folder / "tiny", adapters=every_way())
+    table = write_rows(folder / "table.csv", write_squares(folder, 12))
+    run = medclip.adapt(
+        table, model=base, out=folder / "squares", map="mask", label="square", workers=1, overrides=["steps=60"]
+    )
+    assert run.folder is not None
+    return run.folder

@@ -164,6 +164,15 @@ def test_a_source_that_is_left_out_is_tested_with_alone(monkeypatch: pytest.Monk
 
 
 @pytest.mark.shared
+def test_a_pack_teaches_from_its_own_sources_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = stage("table")
+    rows = [{"source": name, "patient": f"{name}:1", "file": f"{name}.png"} for name in ("nih_cxr", "kvasir_seg")]
+    monkeypatch.setattr(table, "table_of", lambda *_: rows)
+    table.main([str(tmp_path), str(tmp_path / "table.csv"), "--known-to", "medclip-mini"])
+    written = csv.DictReader((tmp_path / "table.csv").read_text(encoding="utf-8").splitlines())
+    assert [row["source"] for row in written] == ["nih_cxr"]
+
+
 def test_no_own_text_names_where_it_is_from(rows: list[dict[str, str]]) -> None:
     texts = [text for row in rows for text in row.get("captions", "").split("\n") if text]
     assert len(texts) > 4000

@@ -20,22 +20,11 @@ from medclip.imaging.masks import Shown
 from medclip.runs.ledger.ledger import Ledger
 from medclip.scoring.image_maps import num_pieces, outline_png
 from medclip.statistics.metrics.masks import dice_and_iou
-from tests.kits.masks import write_rows, write_squares
-from tests.kits.scoring import every_way, make_pack, write_dicom
+from tests.kits.masks import squares, write_squares
+from tests.kits.scoring import write_dicom
 
+__all__ = ["squares"]
 QUICK: dict[str, Any] = {"workers": 1, "modality": "dermatology"}
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packs")
-    base = make_pack(folder / "tiny", adapters=every_way())
-    table = write_rows(folder / "table.csv", write_squares(folder, 12))
-    run = medclip.adapt(
-        table, model=base, out=folder / "squares", map="mask", label="square", workers=1, overrides=["steps=60"]
-    )
-    assert run.folder is not None
-    return run.folder
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +38,11 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(pack: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -> medclip.ScoreRun:
+def run(squares: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -> medclip.ScoreRun:
     images = tmp_path_factory.mktemp("in")
     for path in films.glob("*.png"):
         (images / path.name).write_bytes(path.read_bytes())
-    return medclip.score(images, model=pack, task=["square"], out=tmp_path_factory.mktemp("out") / "run", **QUICK)
+    return medclip.score(images, model=squares, task=["square"], out=tmp_path_factory.mktemp("out") / "run", **QUICK)
 
 
 def test_each_image_has_a_row_and_a_mask_of_its_own_pixels(run: medclip.ScoreRun, films: Path) -> None:
@@ -95,12 +84,14 @@ def test_outlines_lie_over_the_small_images_of_the_report(run: medclip.ScoreRun)
     assert "No scale: the file states no spacing." in page
 
 
-def test_the_same_run_again_has_the_same_bytes(pack: Path, run: medclip.ScoreRun, films: Path, tmp_path: Path) -> None:
+def test_the_same_run_again_has_the_same_bytes(
+    squares: Path, run: medclip.ScoreRun, films: Path, tmp_path: Path
+) -> None:
     images = tmp_path / "in"
     images.mkdir()
     for path in films.glob("*.png"):
         (images / path.name).write_bytes(path.read_bytes())
-    again = medclip.score(images, model=pack, task=["square"], out=tmp_path / "out", **QUICK)
+    again = medclip.score(images, model=squares, task=["square"], out=tmp_path / "out", **QUICK)
     for path in sorted(run.folder.rglob("*.p*")):
         if path.suffix in (".png", ".parquet") and path.name != "files.parquet":
             assert path.read_bytes() == (again.folder / path.relative_to(run.folder)).read_bytes(), path.name
@@ -125,9 +116,9 @@ def test_an_outline_that_marks_nothing_is_not_drawn() -> None:
     assert not drawn[0].any()
 
 
-def test_a_file_with_a_spacing_has_areas_in_square_millimetres(pack: Path, tmp_path: Path) -> None:
+def test_a_file_with_a_spacing_has_areas_in_square_millimetres(squares: Path, tmp_path: Path) -> None:
     write_dicom(tmp_path / "in" / "skin.dcm", 3, modality="XC", PixelSpacing=[0.5, 0.25])
-    run = medclip.score(tmp_path / "in", model=pack, task=["square"], out=tmp_path / "out", **QUICK)
+    run = medclip.score(tmp_path / "in", model=squares, task=["square"], out=tmp_path / "out", **QUICK)
     assert run.maps is not None
     (row,) = run.maps.to_pylist()
     with Image.open(run.folder / row["map"]) as mask:
@@ -141,10 +132,10 @@ def test_pieces_that_touch_at_a_corner_are_one() -> None:
     assert num_pieces(mask) == 2
 
 
-def test_what_needs_one_probability_a_study_refuses_maps(run: medclip.ScoreRun, pack: Path, tmp_path: Path) -> None:
+def test_what_needs_one_probability_a_study_refuses_maps(run: medclip.ScoreRun, squares: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="answered with maps"):
         medclip.runs.report(run.folder, sort_by="square")
     write_squares(tmp_path / "in", 2)
-    embedded = medclip.embed(tmp_path / "in", model=pack, out=tmp_path / "vectors", **QUICK)
+    embedded = medclip.embed(tmp_path / "in", model=squares, out=tmp_path / "vectors", **QUICK)
     with pytest.raises(MedclipError, match="takes tokens of images"):
-        medclip.score(embedded.folder, model=pack, task=["square"], out=tmp_path / "out")
+        medclip.score(embedded.folder, model=squares, task=["square"], out=tmp_path / "out")

@@ -7,7 +7,7 @@ order of rows and identity key do not matter.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medclip.adaptation.data.class_text import ClassText
@@ -124,9 +124,41 @@ def draw_shots(
     val, missing = _draw(units, needs, val_orders, min(shots, MAX_VAL))
     if not _shows_enough(text, missing, counts):
         val = []
-    if not val:
+    if not val and not text.rules.placed:
         notes.append("No patients are left to choose settings with: they are the defaults, or chosen within the shots.")
     return Drawn(tuple(train), tuple(val), tuple(notes))
+
+
+def draw_readable(
+    draw: Callable[[Sequence[int]], Drawn],
+    read: Callable[[list[int]], Iterable[int]],
+    refusal: Callable[[str], MedclipError],
+) -> tuple[Drawn, list[int]]:
+    """Draw and read until every shot of the draw could be read.
+
+    Args:
+        draw: Function that draws without the indices that it is given.
+        read: Function that reads units, and returns the indices of those that could not be read.
+        refusal: Function that returns the error of a draw of which nothing is left, from half a sentence that says so.
+
+    Returns:
+        The draw, and the indices that could not be read.
+
+    Raises:
+        MedclipError: As `draw` of the first draw; `refusal` where not one of the first shots can be read, or where so
+            many cannot that nothing is left to learn from.
+    """
+    drawn, bad, tried = draw(()), list[int](), set[int]()
+    while missing := [i for i in (*drawn.train, *drawn.val) if i not in tried]:
+        bad += read(missing)
+        tried |= set(missing)
+        if len(bad) == len(tried):
+            raise refusal(f"not one of the first {len(tried)} shots could be read")
+        try:
+            drawn = draw(bad)
+        except MedclipError as error:
+            raise refusal(error.message.rstrip(".")) from error
+    return drawn, bad
 
 
 def _shows_enough(text: ClassText, in_val: Sequence[int], in_train: Sequence[int]) -> bool:

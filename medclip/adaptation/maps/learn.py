@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
-from medclip.adaptation.data.shots import Division, draw_shots
+from medclip.adaptation.data.shots import Division, Drawn, draw_readable, draw_shots
 from medclip.adaptation.data.table import AdaptTable
 from medclip.adaptation.maps.decoders import RATE, STEPS, position_margin, train_head
 from medclip.adaptation.maps.feature_maps import FeatureMaps, check_grid, encode_maps
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 _PACK = "pack"
+_AT_ONCE = 512
+"""Test images whose maps lie on disk at once: half a gigabyte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +164,7 @@ class MapAdaptation:
         (modality,) = modalities
         with TemporaryFolder("maps") as folder:
             drawn, shots, bad = self._shots(Path(folder), modality, levels)
-            chosen = np.arange(len(drawn))
+            chosen = np.arange(len(drawn.train))
             if not any((shots.labels[n] == 1).any() for n in chosen):
                 raise MedclipError(
                     Reason.TABLE_INVALID,
@@ -174,10 +177,10 @@ class MapAdaptation:
             fitted = fit(self.base, self.table.text, train, None, seed=self.draw.init_seed, **options)
             position_LL = position_margin(np.array(shots.labels))
             self.progress.step(1)
-            tested = self._test(Path(folder), modality, fitted, position_LL)
+            tested = list(self._test(Path(folder), modality, fitted, position_LL))
         listed = tuple(
             Shot(image.sha256, units[i].patient, "train", self.table.text.names[0])
-            for i, image in zip(drawn, shots.images, strict=True)
+            for i, image in zip(drawn.train, shots.images, strict=True)
         )
         good = tuple(one for one in tested if one.image.problem is None)
         learned = {shot.sha256 for shot in listed}
@@ -189,7 +192,7 @@ class MapAdaptation:
             )
         adapted = Adapted(self.base, self.method.name, self.table.text, fitted, listed, self.draw, (modality,))
         problems = Counter([*bad, *(str(one.image.problem.reason) for one in tested if one.image.problem is not None)])
-        notes = [*self.table.notes, *seen_by_base(self.base, listed)]
+        notes = [*self.table.notes, *drawn.notes, *seen_by_base(self.base, listed)]
         if bad:
             notes.append(
                 f"{count(len(bad), 'shot')} could not be read ({by_reason(Counter(bad))}); the next patient, where "
@@ -199,59 +202,49 @@ class MapAdaptation:
             notes.append("Nobody is tested on: the pack has no figures.")
         return MapRun(adapted, good, len(units), tuple(notes), dict(sorted(problems.items())))
 
-    def _shots(self, folder: Path, modality: str, levels: bool) -> tuple[list[int], FeatureMaps, list[str]]:
-        """Draw and encode until every shot of the draw could be read."""
-        unusable: dict[int, str] = {}
-        while True:
-            try:
-                drawn = draw_shots(
-                    self.table.units,
-                    self.division,
-                    self.table.text,
-                    self.draw.shots,
-                    self.draw.seed,
-                    unusable=tuple(unusable),
-                )
-            except MedclipError as error:
-                if not unusable:
-                    raise
-                message = f"not one of {len(unusable)} shots could be read ({by_reason(Counter(unusable.values()))})."
-                raise MedclipError(Reason.NOTHING_TO_DO, message, hint=error.hint) from error
-            train = list(drawn.train)
-            place = folder / f"shots{len(unusable)}"
-            place.mkdir()
-            maps = self._encode("Reading the shots", train, modality, place, levels)
-            bad = {
-                i: str(image.problem.reason)
-                for i, image in zip(train, maps.images, strict=True)
-                if image.problem is not None
-            }
-            if not bad:
-                return train, maps, list(unusable.values())
-            unusable |= bad
+    def _shots(self, folder: Path, modality: str, levels: bool) -> tuple[Drawn, FeatureMaps, list[str]]:
+        """Draw and encode until every shot of the draw could be read; also why some could not."""
+        parts: list[FeatureMaps] = []
+        reasons: dict[int, str] = {}
+
+        def read(missing: list[int]) -> list[int]:
+            parts.append(self._encode("Reading the shots", missing, modality, folder / f"{len(parts)}", levels))
+            images = zip(missing, parts[-1].images, strict=True)
+            bad = {i: str(image.problem.reason) for i, image in images if image.problem is not None}
+            reasons.update(bad)
+            return list(bad)
+
+        def draw(unusable: Sequence[int]) -> Drawn:
+            table, asked = self.table, self.draw
+            return draw_shots(table.units, self.division, table.text, asked.shots, asked.seed, unusable=unusable)
+
+        def refusal(what: str) -> MedclipError:
+            why = by_reason(Counter(reasons.values()))
+            return MedclipError(Reason.NOTHING_TO_DO, f"{what} ({why}).", hint="Are --images and --modality right?")
+
+        drawn, bad = draw_readable(draw, read, refusal)
+        if bad:  # those of the draw stand in several parts
+            parts = [self._encode("Reading the shots", drawn.train, modality, folder / "drawn", levels)]
+        return drawn, parts[-1], list(reasons.values())
 
     def _test(
         self, folder: Path, modality: str, fitted: Fitted, position_LL: NDArray[np.float32]
-    ) -> tuple[TestedMap, ...]:
-        """Ask the head about all test images."""
-        test = list(self.division.test)
-        if not test:
-            return ()
-        place = folder / "test"
-        place.mkdir()
+    ) -> Iterator[TestedMap]:
+        """Ask the head about all test images, some at a time: a map has a megabyte."""
         head: Any = fitted.head
-        maps = self._encode("Reading the test images", test, modality, place, head.levels)
-        features = maps.maps.get(_PACK)
-        tested = []
-        for n, i in enumerate(test):
-            unit, image = self.table.units[i], maps.images[n]
-            if features is None or image.problem is not None:
+        for start in range(0, len(self.division.test), _AT_ONCE):
+            some, place = self.division.test[start : start + _AT_ONCE], folder / "test"
+            maps = self._encode("Reading the test images", some, modality, place, head.levels)
+            features = maps.maps.get(_PACK)
+            for n, i in enumerate(some):
+                unit, image = self.table.units[i], maps.images[n]
                 margin = np.zeros((1, 1), np.float32)
-            else:
-                tokens_LD = features[n].reshape(features.shape[1], -1).T
-                margin = (tokens_LD @ head.weight_DC + head.bias_C)[:, 0].reshape(features.shape[2:])
-            tested.append(TestedMap(image, unit.number, unit.patient, margin, position_LL))
-        return tuple(tested)
+                if features is not None and image.problem is None:
+                    tokens_LD = features[n].reshape(features.shape[1], -1).T
+                    margin = (tokens_LD @ head.weight_DC + head.bias_C)[:, 0].reshape(features.shape[2:])
+                yield TestedMap(image, unit.number, unit.patient, margin, position_LL)
+            del features, maps
+            shutil.rmtree(place)
 
     def _encode(self, stage: str, indices: Sequence[int], modality: str, folder: Path, levels: bool) -> FeatureMaps:
         units = self.table.units
@@ -260,6 +253,7 @@ class MapAdaptation:
             mask = units[i].mask
             assert mask is not None
             rows.append(Masked(units[i].number, units[i].path, mask, units[i].patient))
+        folder.mkdir()
         self.progress.stage(stage, len(rows))
         step = self.progress.step
         return encode_maps({_PACK: self.base}, rows, modality, folder, self.settings, step, levels=levels)

@@ -29,7 +29,7 @@ class MapHead(ArrayHead):
     """Of the tower's grid."""
     columns: int
     levels: bool
-    """Whether tokens are of several depths (`medclip.models.towers.tokens.level_tokens`); else of the last map."""
+    """Whether tokens are of several depths (`medclip.models.towers.depths.level_tokens`); else of the last map."""
     kind: ClassVar[str] = "map"
     takes: ClassVar[Literal["features", "tokens"]] = "tokens"
 

@@ -15,6 +15,8 @@ SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 DESCRIBED = "described as "
 """What stands before the terms of the descriptions, behind BodyPartExamined where it is stated and says otherwise."""
 
+_OESOPHAGUS, _AORTA = "o?esophagus o?esophageal speiser[oö]hre [oœ]sophage oesophage es[oó]fago", "aorta aorte"
+"""Parts that lie in two regions, so that naming them contradicts neither."""
 _REGIONS: Mapping[str, Mapping[str, str]] = {
     "head": {
         "HEAD": "head kopf t[eê]te cabeza cerebral cranial cr[aâ]nien",
@@ -31,7 +33,7 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
         "NECK": "neck hals cou cuello",
         "THYROID": "thyroid schilddr[uü]se schilddruese thyro[iï]de tiroides thyroidea",
         "CAROTID": "carotids? carotis carotide car[oó]tida",
-        "ESOPHAGUS": "o?esophagus o?esophageal speiser[oö]hre [oœ]sophage oesophage es[oó]fago",
+        "ESOPHAGUS": _OESOPHAGUS,
     },
     "chest": {
         "CHEST": "chest thorax thoracic torax t[oó]rax brustkorb pulmonary cxr",
@@ -39,17 +41,19 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
         "HEART": "heart herz c[oœ]eur corazon coraz[oó]n cardiac echocardiogra\\w+ tte",
         "RIB": "ribs? rippen? c[oô]tes costillas?",
         "MEDIASTINUM": "mediastinum",
+        "ESOPHAGUS": _OESOPHAGUS,
+        "AORTA": _AORTA,
     },
-    "breast": {"BREAST": "breasts? mamma mammo mammogra\\w+ brust sein seins mama mamas mamaire mammaire"},
+    "breast": {"BREAST": "breasts? mamma mammo mammogra\\w+ brust seins mama mamas mamaire mammaire"},
     "abdomen": {
         "ABDOMEN": "abdomen abdominal abdomens bauch oberbauch kub",
         "LIVER": "liver leber foie h[ií]gado hepatic",
         "PANCREAS": "pancreas pankreas pancr[eé]as p[aá]ncreas",
-        "KIDNEY": "kidneys? nieren? reins? ri[nñ][oó]n(es)? renal",
+        "KIDNEY": "kidneys? nieren? reins ri[nñ][oó]n(es)? renal",
         "SPLEEN": "spleen milz bazo",
         "GALLBLADDER": "gallbladder gallenblase ves[ií]cula",
         "STOMACH": "stomach magen estomac est[oó]mago",
-        "AORTA": "aorta aorte",
+        "AORTA": _AORTA,
     },
     "pelvis": {
         "PELVIS": "pelvis pelvic becken bassin pelviano",
@@ -85,7 +89,7 @@ _REGIONS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Of each region its terms, and patterns of whole words that name them. Words that mean something else in another of
-the languages are left out, such as the French for hand and spleen."""
+the languages are left out, such as the French for hand, spleen, breast ("sein", German "to be") and kidney ("rein")."""
 _NO_PART = r"(head|feet|foot)[ -]first|hand[ -]?(held|injection|over)|c-arm|second[ -]hand|head coil|foot pedal"
 """What holds such a word and names no part: how a patient lies, how contrast was given, a coil."""
 _CODES: Mapping[str, str] = {

@@ -135,54 +135,6 @@ def image_tokens(visual: nn.Module, batch: Any, *, project: bool = False, pool: 
     )
 
 
-NUM_LEVELS = 4
-"""Depths of a transformer that `level_tokens` takes, evenly; of a convolutional tower its maps of strides 8 to 32."""
-_FINEST_STRIDE = 8
-
-
-def level_tokens(visual: nn.Module, batch: Tensor, *, pool: bool = True) -> Tokens[Tensor]:
-    """Return what a tower sees of each place at several depths; part of the graph.
-
-    A convolutional tower's last map is coarse (6 x 6 places at 192 px) and made for one answer an image; its earlier
-    ones are finer. Each is resized to the finest grid, and their channels stand one behind another, as in hypercolumns
-    (Hariharan et al., CVPR 2015).
-
-    Args:
-        visual: Image tower of a pack: with a trunk of timm, or a vision transformer of open_clip.
-        batch: Images, float [B, 3, H, W], as `Model.normalise` returns them.
-        pool: Whether the vectors are computed, too.
-
-    Raises:
-        MedclipError: NOT_SUPPORTED_YET for a tower that does not give its intermediate maps.
-    """
-    trunk: Any = getattr(visual, "trunk", visual)
-    if not hasattr(trunk, "forward_intermediates") or isinstance(batch, dict):
-        raise MedclipError(
-            Reason.NOT_SUPPORTED_YET,
-            f"an image tower of the class {type(visual).__name__} does not give maps of several depths.",
-            hint="Take its last map alone.",
-        )
-    blocks = trunk.transformer.resblocks if trunk is visual else getattr(trunk, "blocks", ())
-    if trunk is visual or hasattr(trunk, "pos_embed"):
-        indices = sorted({max(len(blocks) * (k + 1) // NUM_LEVELS - 1, 0) for k in range(NUM_LEVELS)})
-    else:
-        strides = [info["reduction"] for info in trunk.feature_info]
-        indices = [k for k, stride in enumerate(strides) if stride >= _FINEST_STRIDE] or [len(strides) - 1]
-    seen = trunk.forward_intermediates(batch, indices=indices, output_fmt="NCHW")
-    if trunk is visual:
-        maps, pool_state = seen["image_intermediates"], lambda: seen["image_features"]
-    else:
-        head = getattr(visual, "pooling_head", None) or wrapped_head(visual)
-        maps, pool_state = seen[1], lambda: head.pool(seen[0])
-    size = max((tuple(one.shape[2:]) for one in maps), key=math.prod)
-    level_BCHW = torch.cat(
-        [nn.functional.interpolate(one, size=size, mode="bilinear", align_corners=False) for one in maps], dim=1
-    )
-    tokens_BLD = level_BCHW.flatten(2).transpose(1, 2)
-    pooled_BD = _pooled(tokens_BLD, pool, pool_state)
-    return Tokens(tokens_BLD, _mask(tokens_BLD, None), tokens_BLD[:, :0], (size,) * len(maps[0]), pooled_BD)
-
-
 @dataclass(frozen=True)
 class Head:
     """What makes the vector of the tokens of a trunk of timm."""

@@ -196,6 +196,7 @@ def make_tables(db: Database) -> None:
             ("scores", "study"),
             ("exams", "study"),
             ("maps", "row"),
+            ("maps", "study, row"),
             ("map_images", "row"),
             ("numbers", "row"),
         )

@@ -35,7 +35,7 @@ _MAP_NAMES = ", ".join(
     {"row": "n.row", "file": "f.path", "map": "''"}.get(field.name, f"m.{column_name(field.name)}")
     for field in fields(MapRow)
 )
-_SELECT_MAPS = f"SELECT {_MAP_NAMES} FROM maps m JOIN files f ON f.row = m.row JOIN numbers n ON n.id = m.row"  # noqa: S608 - names of our own fields
+_SELECT_MAPS = f"SELECT m.row, {_MAP_NAMES} FROM maps m JOIN files f ON f.row = m.row JOIN numbers n ON n.id = m.row"  # noqa: S608 - names of our own fields
 _SELECT_UNITS = (
     "SELECT n.row, f.study, u.grouped, u.patient, f.modality, f.kind, u.sha256, u.features, f.laterality, f.view, "
     "u.body_part, f.headers, u.burned_in, u.stranger, i.row, u.look FROM units u JOIN files f ON f.row = u.row "
@@ -106,17 +106,21 @@ class ResultReader:
 
     def maps(self) -> Iterator[MapRow]:
         """Yield every row of a map, in the order of files."""
-        return map(_map_row, self._db.execute(f"{_SELECT_MAPS} ORDER BY n.row, m.place"))
+        return (row for _, row in self._maps(None))
 
     def map_images(self, study: str | None = None) -> Iterator[tuple[MapRow, bytes, bytes]]:
         """Yield rows of maps with their PNG and their outline, in the order of files; all, or those of a study."""
-        query = (
-            f"SELECT {_MAP_NAMES}, i.png, i.outline FROM maps m JOIN files f ON f.row = m.row "  # noqa: S608 - our own
-            "JOIN numbers n ON n.id = m.row JOIN map_images i ON (i.row, i.task, i.class) = (m.row, m.task, m.class) "
-            "WHERE ?1 IS NULL OR m.study = ?1 ORDER BY n.row, m.place"
-        )
-        for *values, png, outline in self._db.execute(query, (study,)):
-            yield _map_row(values), png, outline
+        query = "SELECT png, outline FROM map_images WHERE row = ? AND task = ? AND class = ?"
+        for number, row in self._maps(study):  # light: no image is sorted
+            png, outline = self._db.execute(query, (number, row.task, row.class_)).fetchone()
+            yield row, png, outline
+
+    def _maps(self, study: str | None) -> Iterator[tuple[int, MapRow]]:
+        """Yield rows of maps with the number that the ledger has of their file."""
+        where, of = ("", ()) if study is None else (" WHERE m.study = ?", (study,))
+        for number, *values in self._db.execute(f"{_SELECT_MAPS}{where} ORDER BY n.row, m.place", of):
+            row = MapRow(*values)
+            yield number, replace(row, map=map_name(row.row, row.task, row.class_))
 
     def files_of(self, study: str, status: str = "scored") -> list[FileRow]:
         """Return the files of one study that ended alike."""
@@ -230,11 +234,6 @@ class ResultReader:
 
 def _file_row(values: tuple[Any, ...]) -> FileRow:
     return FileRow(*values)
-
-
-def _map_row(values: Sequence[Any]) -> MapRow:
-    row = MapRow(*values)
-    return replace(row, map=map_name(row.row, row.task, row.class_))
 
 
 def _score_row(values: tuple[Any, ...], named: _Named) -> ScoreRow:

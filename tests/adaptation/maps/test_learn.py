@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import medclip
+from medclip.adaptation.maps import learn
 from medclip.adaptation.maps.learn import MapRun
 from medclip.errors import MedclipError, Reason
 from tests.kits.masks import write_rows, write_squares
@@ -90,7 +91,24 @@ def test_a_shot_that_cannot_be_read_is_replaced_by_the_next_patient(pack: Path, 
     assert len(run.adapted.shots) == 12
     assert sum(run.problems.values()) == 1
     assert any("the next patient" in note for note in run.notes)
+    assert any("12 patients to learn from, fewer than the 13 asked for" in note for note in run.notes)
+    assert not any("choose settings" in note for note in run.notes)
     assert any("Nobody is tested on" in note for note in run.notes)
+
+
+def test_test_images_are_answered_some_at_a_time_with_the_same_figures(
+    pack: Path, folder: Path, run: MapRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn, "_AT_ONCE", 5)
+    again = medclip.adapt(folder / "table.csv", model=pack, shots=6, test_share=0.5, **QUICK)
+    assert len(again.tested) > 5
+    assert again.measured == run.measured
+
+
+def test_where_no_shot_can_be_read_the_reason_is_said(pack: Path, folder: Path) -> None:
+    rows = [f"broken.png,{n}-mask.png,MRN-{n},dermatology" for n in range(1)]
+    with pytest.raises(MedclipError, match="not one of the first 1 shots could be read"):
+        medclip.adapt(write_rows(folder / "unread.csv", rows), model=pack, shots=1, test_share=0, **QUICK)
 
 
 def test_a_mask_of_another_size_is_a_file_that_could_not_be_read(pack: Path, folder: Path) -> None:

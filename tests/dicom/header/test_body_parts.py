@@ -27,7 +27,19 @@ def test_a_part_is_read_in_four_languages(text: str, term: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["HEAD FIRST SUPINE", "feet-first", "hand injection", "C-ARM", "main", "R CC", "", "T1 ax"]
+    "text",
+    [
+        "HEAD FIRST SUPINE",
+        "feet-first",
+        "hand injection",
+        "C-ARM",
+        "main",
+        "R CC",
+        "",
+        "T1 ax",
+        "kann Infiltrat sein",
+        "rein statisch",
+    ],
 )
 def test_how_a_patient_lies_is_no_part(text: str) -> None:
     assert described_parts(text) == ()
@@ -52,6 +64,13 @@ def test_a_contradiction_fits_no_task_and_silence_fits_all() -> None:
         ("THYROID", ["US breast"], False),
     ):
         assert task.is_about(stated_part(part, descriptions)) is fits, (part, descriptions)
+
+
+def test_parts_of_two_regions_contradict_neither() -> None:
+    films = load_task("chest_xray_findings")
+    for text in ("Aorta", "Oesophagus"):
+        assert films.is_about(stated_part("CHEST", [text]))
+    assert not films.is_about(stated_part("CHEST", ["Knie links"]))
 
 
 def test_no_word_of_a_description_but_a_term_is_kept() -> None:

@@ -16,8 +16,8 @@ import medclip
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.tower import trace, with_gradient
 from medclip.models.towers.build import build_clip, default_config
+from medclip.models.towers.depths import stage_maps
 from medclip.models.towers.layers import fold_batch_norm
-from medclip.models.towers.stage_maps import stage_maps
 from medclip.models.towers.tokens import image_tokens
 from tests.kits.training import make_shards, tiny_recipe
 

@@ -17,8 +17,9 @@ from medclip.models.inputs.preprocess import Preprocess
 from medclip.models.model import Model
 from medclip.models.packs.card import IMPORTED, Card
 from medclip.models.towers.build import build_clip, default_config
+from medclip.models.towers.depths import level_tokens
 from medclip.models.towers.merging_tower import pitome_tower, tome_tower
-from medclip.models.towers.tokens import Tokens, image_tokens, level_tokens, text_tokens, unpack_batch
+from medclip.models.towers.tokens import Tokens, image_tokens, text_tokens, unpack_batch
 from medclip.text.tokenizers.tokenizer import train_tokenizer
 
 TEXTS = {"vocab_size": 300, "context_length": 8, "embed_dim": 16, "text_width": 16, "text_heads": 2, "text_layers": 1}
