@@ -129,7 +129,6 @@ def adapt(options: AdaptOptions) -> AdaptRun | MapRun:
             or the bytes of a file are on two sides; NON_FINITE; those of `medclip.models.load` and of the method.
     """
     from medclip.adaptation.data.shots import divide, draw_shots
-    from medclip.adaptation.maps.learn import MapAdaptation
     from medclip.adaptation.methods import METHODS, choose_method
     from medclip.adaptation.pack.adapted_model import Draw
     from medclip.adaptation.pack.write_pack import check_places, write_pack
@@ -175,6 +174,8 @@ def adapt(options: AdaptOptions) -> AdaptRun | MapRun:
     draw_shots(table.units, division, table.text, draw.shots, draw.seed)  # refused before a model is loaded
     loaded = load_model(model, device=options.device) if isinstance(model, str | Path) else model
     if options.map is not None:
+        from medclip.adaptation.maps.learn import MapAdaptation
+
         return _adapt_map(options, MapAdaptation(loaded, table, division, method, draw, settings, progress), changes)
     method.rehearse(loaded, table.text, changes)
     adaptation = Adaptation(loaded, table, division, method, draw, settings, progress, embeddings, source.originals)

@@ -63,7 +63,8 @@ def test_on_square_images_a_step_equals_that_of_the_plain_tower(
     for native in (False, True):
         recipe["model"] |= NATIVE | {"native_aspect": native}
         run_recipe(recipe, out=tmp_path / str(native))
-    assert _losses(tmp_path / "True") == pytest.approx(_losses(tmp_path / "False"), abs=1e-5)
+    # The log keeps six digits, so that sums of another order may differ by one of the last.
+    assert _losses(tmp_path / "True") == pytest.approx(_losses(tmp_path / "False"), abs=2e-5)
 
 
 def test_a_run_ends_in_a_pack_that_resizes_as_the_training_did(recipe: dict[str, Any], tmp_path: Path) -> None:

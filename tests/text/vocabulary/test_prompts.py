@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medclip.errors import MedclipError, Reason
+from medclip.text.captions.quoted_words import betrayal_in
 from medclip.text.vocabulary.load import load_task, spoken_names
 from medclip.text.vocabulary.prompts import expand
 
@@ -18,6 +19,14 @@ def test_every_wording_meets_every_template_and_no_sentence_stands_twice(name):
         assert not set(prompts.positive) & set(prompts.negative)
         assert tuple(s for plus, _ in prompts.by_template for s in plus) == prompts.positive
         assert tuple(s for _, minus in prompts.by_template for s in minus) == prompts.negative
+
+
+@pytest.mark.parametrize("name", spoken_names())
+def test_no_wording_holds_a_word_that_betrays_where_an_image_is_from(name):
+    # Captions say these words of images of some sources, and a clinic or a maker would tell the source.
+    task = load_task(name)
+    worded = [*task.image_names, *(w for c in task.classes for w in (*c.prompts, *c.negative_prompts, *c.nouns))]
+    assert not {text: word for text in worded if (word := betrayal_in(text))}
 
 
 def test_a_risk_is_asked_of_a_head_and_not_of_words():
