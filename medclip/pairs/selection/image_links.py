@@ -189,6 +189,10 @@ def link_inside(pool: Pool, least_cosine: float, progress: Progress, seed: int) 
     return _of_two_exposures(links, pool.patients), Alike(chance, correlation, cosines), met
 
 
+_MOST_PAIRS = 10_000
+"""Pairs of two groups of equal images that are linked one by one."""
+
+
 def _first_of_equal(pool: Pool) -> NDArray[np.int64]:
     """Return for each row the one of equal pixels that stands for them, whatever the order: the first by patient."""
     digests = pool.images.digests
@@ -200,17 +204,30 @@ def _first_of_equal(pool: Pool) -> NDArray[np.int64]:
 
 
 def _of_all_equal(links: Links, first_M: NDArray[np.int64]) -> Links:
-    """Extend the links of the one that stands for equal pixels to all of them; those between equal pixels stay."""
+    """Extend the links of the one that stands for equal pixels to all of them; those between equal pixels stay.
+
+    Where thousands of equal images link to thousands, each links to the one that stands for the others, which is two
+    links away from them: their pairs would not fit in memory.
+    """
     sizes_M = np.bincount(first_M, minlength=len(first_M))
     members, starts_M = np.argsort(first_M, kind="stable"), np.cumsum(sizes_M) - sizes_M
-    is_near_K = links.way_K > 0
-    num_K = np.where(is_near_K, sizes_M[links.one_K] * sizes_M[links.other_K], 1)
+    is_many_K = (links.way_K > 0) & (sizes_M[links.one_K] * sizes_M[links.other_K] > _MOST_PAIRS)
+    is_near_K = (links.way_K > 0) & ~is_many_K
+    num_K = np.where(is_near_K, sizes_M[links.one_K] * sizes_M[links.other_K], ~is_many_K)
     of_L = np.repeat(np.arange(len(num_K)), num_K)
     number_L = np.arange(len(of_L)) - np.repeat(np.cumsum(num_K) - num_K, num_K)
     one_L, other_L, near_L = links.one_K[of_L], links.other_K[of_L], is_near_K[of_L]
     of_one, of_other = np.divmod(number_L[near_L], sizes_M[other_L[near_L]])
     one_L[near_L] = members[starts_M[one_L[near_L]] + of_one]
     other_L[near_L] = members[starts_M[other_L[near_L]] + of_other]
+    parts = [(one_L, other_L, of_L)]
+    for k in np.flatnonzero(is_many_K).tolist():
+        ends = links.one_K[k], links.other_K[k]
+        of_one, of_other = (members[starts_M[end] : starts_M[end] + sizes_M[end]] for end in ends)
+        of_other = of_other[of_other != ends[1]]  # that one is linked already
+        parts.append((of_one, np.full(len(of_one), ends[1]), np.full(len(of_one), k)))
+        parts.append((np.full(len(of_other), ends[0]), of_other, np.full(len(of_other), k)))
+    one_L, other_L, of_L = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Links(one_L, other_L, links.way_K[of_L], links.value_K[of_L])
 
 

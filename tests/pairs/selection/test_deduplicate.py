@@ -326,6 +326,16 @@ def test_links_of_an_image_are_those_of_all_with_its_pixels() -> None:
     assert set(rows) == {(0, 1, 0), (0, 2, 1), (0, 3, 1), (1, 2, 1), (1, 3, 1)}
 
 
+def test_thousands_of_equal_images_link_to_the_one_that_stands_for_the_others() -> None:
+    num = 2000
+    links = Links(np.array([0]), np.array([num]), np.array([1]), np.array([9.0]))
+    every = image_links._of_all_equal(links, np.repeat([0, num], num))
+    rows = sorted(zip(every.one_K.tolist(), every.other_K.tolist(), strict=True))
+    assert rows == sorted({*((n, num) for n in range(num)), *((0, num + n) for n in range(num))})
+    assert set(every.way_K.tolist()) == {1}
+    assert set(every.value_K.tolist()) == {9.0}
+
+
 def test_many_images_that_are_all_alike_leave_one() -> None:
     num = 400
     one, other = np.triu_indices(num, 1)
