@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from square_films import write_square
 
 import medclip
+from medclip.evaluation.zero_shot.open_set_tables import write_square
 from medclip.models.packs.pack import find_pack, pack_card, update_pack
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import measured

@@ -112,6 +112,12 @@ SETS: Mapping[str, tuple[str, Kind]] = {
     "breast_us": ("patient_id", lambda row: "ultrasound"),
     "ecg_sheet": ("group", lambda row: "ECG sheet"),
     "kvasir_seg": ("group", lambda row: "endoscopy"),
+    "kermany_cxr": ("patient_id", lambda row: "xray"),
+    "knee_kl": ("group", lambda row: "xray"),
+    "opg_dental": ("image_id", lambda row: "xray"),
+    "idrid": ("image_id", lambda row: "fundus"),
+    "monuseg_he": ("patient_id", lambda row: "pathology"),
+    "openstax_fig": ("group", lambda row: "figure of a textbook" if row["kind"] == "other" else ""),
 }
 """Of each folder the column of its patients, and what an image is; blank for those that are of several kinds."""
 

@@ -2,11 +2,11 @@
 
 Usage: python pipelines/mini/home.py SHARED_DATA [PACK]
 
-The law is fitted to the images that the pack was trained on, and its unit to those of other patients that it was not.
-Which sets they are follows from the card: those within which its figures for a modality were measured. For radiographs
-that is what the figures of findings are of; other sites may be trained on besides. What comes out is printed: for
-radiographs also how films of covid_cxr and of vqa_rad are told from films of home that the law was not fitted to.
-Intervals resample patients.
+The law of a set is fitted to the images that the pack was trained on, and its unit to those of other patients that it
+was not. Which sets they are follows from the card: those within which its figures for a modality were measured. For
+radiographs that is what the figures of findings are of; other sites may be trained on besides. What comes out is
+printed: for radiographs also how films of covid_cxr and of vqa_rad are told from films of ChestX-ray14 that the law was
+not fitted to. Intervals resample patients.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from medclip.wording import list_of
 
 TITLES = {
     "nih_cxr": "ChestX-ray14",
-    "covid_cxr": "the COVID-19 image collection",
     "csdi_fundus": "CSDI",
     "mini_mias": "mini-MIAS",
     "cdd_cesm": "CDD-CESM",
@@ -52,8 +51,13 @@ TITLES = {
 """What a set is called. Of ECGs there is no home: a sheet and cuttings of a record are two kinds of images."""
 NOT_FINDINGS = frozenset({"modality", "chest_xray_view"})
 """Tasks that are about how an image was made: their sources are no home of the findings."""
+NO_PLACE = frozenset({"covid_cxr"})
+"""Films out of publications, of hundreds of sites: near them lies nearly every film from elsewhere."""
 FRONTAL = ("AP", "PA", "AP Supine", "AP Erect")
 FEWEST = 40
+
+Fitted = tuple[Home, NDArray[np.float32], list[str]]
+"""A home, and images of it that it was not fitted to: their vectors and the SHA-256 of their files."""
 
 
 def vectors(images: object, model: str, modality: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -73,7 +77,8 @@ def sets_of(card: Card) -> dict[str, tuple[str, ...]]:
     for name, entry in card.tasks.items():
         if name in NOT_FINDINGS:
             continue
-        sources = {source for of in entry.sources.values() for source in of.sources} & TITLES.keys()
+        sources = {source for of in entry.sources.values() for source in of.sources}
+        sources = (sources & TITLES.keys()) - NO_PLACE
         asked = load_task(name).modalities
         for modality in asked:
             (own if len(asked) == 1 else shared).setdefault(str(modality), set()).update(sources)
@@ -85,10 +90,8 @@ def images_of(data: Path, modality: str, sets: tuple[str, ...]) -> list[Path]:
     return sorted({data / row["file"] for row in rows_of(data, sets) if row["modality"] == modality})
 
 
-def home_of(
-    data: Path, modality: str, sets: tuple[str, ...], model: str, seen: frozenset[str]
-) -> tuple[Home, NDArray[np.float32], list[str]] | None:
-    """Fit a modality's law; with the vectors of the images it was not fitted to, and the hashes of their files.
+def home_of(data: Path, modality: str, sets: tuple[str, ...], model: str, seen: frozenset[str]) -> Fitted | None:
+    """Fit a law to some sets of a modality, with the images that it was not fitted to.
 
     None where too few images were not trained on to say how far from home an image of home lies.
     """
@@ -98,11 +101,20 @@ def home_of(
     features, hashes = vectors(images, model, modality)
     is_seen = np.array([sha256 in seen for sha256 in hashes])
     if min((~is_seen).sum(), is_seen.sum()) < FEWEST:
-        print(f"{modality}: {is_seen.sum()} images trained on and {(~is_seen).sum()} not; {FEWEST} of each are needed")
+        named = list_of(list(sets))
+        print(f"{modality}, {named}: {is_seen.sum()} images trained on, {(~is_seen).sum()} not; {FEWEST} are needed")
         return None
     held_out = [sha256 for sha256 in hashes if sha256 not in seen]
     source = list_of([TITLES[name] for name in sets])
     return fit_home(features[is_seen], features[~is_seen], source), features[~is_seen], held_out
+
+
+def homes_of(data: Path, modality: str, sets: tuple[str, ...], model: str, seen: frozenset[str]) -> list[Fitted]:
+    """Fit a law to each set of a modality, and one to those together that have too few images each."""
+    fitted = {name: home_of(data, modality, (name,), model, seen) for name in sets}
+    few = tuple(name for name in sets if fitted[name] is None)
+    both = home_of(data, modality, few, model, seen) if len(few) > 1 else None
+    return [one for one in (*fitted.values(), both) if one is not None]
 
 
 def patients_of(data: Path) -> dict[str, str]:
@@ -142,13 +154,14 @@ def main(data: Path, model: str = "medclip-mini") -> None:
     seen = frozenset((pack / str(card.train_hashes_file)).read_text().split())
     homes, films = {}, {}
     for modality, sets in sets_of(card).items():
-        if (fitted := home_of(data, modality, sets, model, seen)) is None:
+        if not (fitted := homes_of(data, modality, sets, model, seen)):
             continue
-        homes[modality], *films[modality] = fitted
-        home = homes[modality]
-        print(f"{modality}, {home.source}: fitted to {home.num_fitted} images, unit of {home.num_held_out}")
-    if "xray" in homes:
-        compare_films(data, model, homes["xray"], *films["xray"])
+        homes[modality] = Home(tuple(law for home, _, _ in fitted for law in home.laws))
+        films |= {law.source: (features, hashes) for home, features, hashes in fitted for law in home.laws}
+        for law in homes[modality].laws:
+            print(f"{modality}, {law.source}: fitted to {law.num_fitted} images, unit of {law.num_held_out}")
+    if (nih := TITLES["nih_cxr"]) in films:
+        compare_films(data, model, homes["xray"], *films[nih])
     with tempfile.TemporaryDirectory() as folder:
         save_homes(Path(folder), homes)
         update_pack(pack, extra_files={FILE_NAME: (Path(folder) / FILE_NAME).read_bytes()})
@@ -162,7 +175,7 @@ def compare_films(data: Path, model: str, home: Home, features: NDArray[np.float
         data: The folder of shared sets.
         model: The pack.
         home: That of radiographs.
-        features: Vectors of films of home that it was not fitted to.
+        features: Vectors of films of ChestX-ray14 that it was not fitted to.
         hashes: The sha256 of their files.
     """
     near, patients = home.distances(features), patients_of(data)

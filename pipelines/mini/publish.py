@@ -1,6 +1,6 @@
 """Stage 6: put the figures and the calibration into the pack, and the pack into the package. guard.py adds its guard.
 
-Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT
+Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT SHARED_DATA
 
 A task stays in the card only if its zero-shot figure lies above chance with its whole interval, overall, in each
 projection and inside each source that it is listed with; the modality task needs a balanced accuracy of 0.97, too. The
@@ -9,8 +9,9 @@ others are left out. What holds within its source only is listed as that, and na
 does; what holds within none is left out, and so is what a small CNN answers better beyond doubt (its interval lies
 above that of the words). What is left out stands in the card under `not_claimed`, with its figure and the reason.
 
-The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again. Its
-card names the works to cite (citations.yaml), and the licence of the weights lies beside it.
+The pack gets the list of the files that its figures are of: `medclip evaluate --suite mini` measures them again. Of
+films that it learned from as squares it lists the films themselves, too: whoever has them must learn of it. Its card
+names the works to cite (citations.yaml), and the licence of the weights lies beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from citations import LICENCE, set_of, works_of
-from shared_sets import PATIENTS_KNOWN
+from shared_sets import PATIENTS_KNOWN, SQUARED
 
 from medclip.adapters.base import combined_sha256, source_of
 from medclip.adapters.model_images import DRAWN, DRAWN_OF, drawing_hash, images_of
@@ -266,7 +267,28 @@ def drawn_as_today(shards: Path, table: Path, num: int = 20) -> str:
     return drawing_hash()
 
 
-def main(shards: str, pack: str, figures: str, out: str) -> None:
+def films_of_squares(table: Path, data: Path) -> dict[str, str]:
+    """Return the SHA-256 of each film whose square is in a table, by that of the square.
+
+    Args:
+        table: What the shards were built from.
+        data: The folder of shared sets.
+    """
+    films: dict[str, str] = {}
+    with table.open(newline="", encoding="utf-8") as f:
+        squares = {row["file"]: row["source"] for row in csv.DictReader(f) if row["source"] in SQUARED}
+    for square, source in squares.items():
+        (film,) = (data / source / "images").glob(f"{Path(square).stem}.*")
+        films[sha256_of(Path(square))] = sha256_of(film)
+    return films
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main(shards: str, pack: str, figures: str, out: str, data: str) -> None:
     """Complete a copy of the pack and put it in place of the old one."""
     target = Path(out)
     fresh = target.with_name(f".{target.name}.new")
@@ -287,15 +309,20 @@ def main(shards: str, pack: str, figures: str, out: str) -> None:
     # Not the run's own figures of this split: it cannot know which of its patients are groups of images.
     fields["held_out"] = {"split": "test", "shards": digest, **counts, "figures": recalls} if recalls else None
     ways: dict[str, set[str]] = {}
+    films = films_of_squares(Path(shards).parent / "shards_table.csv", Path(data))
     for row in test.rows:
         for sha256 in row["sha256"].split():
-            ways.setdefault(sha256, set()).add(row["adapter"])
+            for name in filter(None, (sha256, films.get(sha256))):
+                ways.setdefault(name, set()).add(row["adapter"])
+    trained = (fresh / str(card.train_hashes_file)).read_text(encoding="utf-8").split()
+    trained = sorted({*trained, *(films[sha256] for sha256 in trained if sha256 in films)})
     fields["test_hashes_file"] = TEST_HASHES
     fields["created_from"] = card.created_from | began_with(card.created_from)
     works = works_of((source["name"] for source in fields["data"]), fields["created_from"])
     fields["citations"] = [work.model_dump() for work in works]
     lines = [f"{' '.join([sha256, *sorted(of)])}\n" for sha256, of in sorted(ways.items())]
     listed = {TEST_HASHES: "".join(lines).encode(), LICENCE_NAME: LICENCE.read_bytes()}
+    listed[str(card.train_hashes_file)] = "".join(f"{sha256}\n" for sha256 in trained).encode()
     update_pack(fresh, card=type(card).model_validate(fields), extra_files=listed)
     write_sentence_vectors(fresh)  # of tasks that its card has only now
     read = read_manifest(fresh).preprocessing

@@ -64,7 +64,7 @@ if [ "$left" ]; then
     python $here/across_sources.py "$data" "${packs[0]}"
     exit 0
 fi
-python $here/publish.py "$run/shards" "${packs[0]}" "${figures[0]}" medclip/models/builtin/medclip-mini
+python $here/publish.py "$run/shards" "${packs[0]}" "${figures[0]}" medclip/models/builtin/medclip-mini "$data"
 python $here/across_sources.py "$data" medclip-mini
 python $here/home.py "$data" medclip-mini
 python $here/guard.py "$data" medclip-mini "$run/guard_vectors.npz"

@@ -1,4 +1,4 @@
-"""Films whose shape tells what they show are cut to their central square, all of one size, before anything reads them.
+"""What films betray by their shape, and what is left when they are cut to their central square, all of one size.
 
 Usage: python pipelines/mini/square_films.py SHARED_DATA
 
@@ -20,31 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from shared_sets import read_labels
 
-SIDE_PX = 192
-"""As the shards have it (run.sh): the shorter side of a film is 175 px or more."""
+from medclip.evaluation.zero_shot.open_set_tables import square_film
+
 THUMBNAIL_PX, BORDER_PX, FOLDS = 24, 2, 5
-
-
-def square(image: Image.Image, side_px: int = SIDE_PX) -> Image.Image:
-    """Cut out the central square and bring it to one size, in grey.
-
-    Args:
-        image: The film.
-        side_px: Side of what is returned.
-    """
-    grey, side = image.convert("L"), min(image.size)
-    left, top = ((length - side) / 2 for length in grey.size)
-    return grey.resize((side_px, side_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-
-
-def write_square(film: Path, folder: Path) -> Path:
-    """Write the square of a film, once; returns where it lies."""
-    path = folder / f"{film.stem}.png"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with Image.open(film) as image:
-            square(image).save(path)
-    return path
 
 
 def boxed(image: Image.Image) -> NDArray[np.float32]:
@@ -95,7 +73,9 @@ def main(data: str) -> None:
     labels, patients = np.array([int(row["label"] == "pneumonia") for row in rows]), [row["patient_id"] for row in rows]
     print("| pneumonia is told from | films as they are | their squares |\n|---|---|---|")
     for name, read in WHAT.items():
-        areas = [told(np.stack([read(of) for of in part]), labels, patients) for part in (films, map(square, films))]
+        areas = [
+            told(np.stack([read(of) for of in part]), labels, patients) for part in (films, map(square_film, films))
+        ]
         print(f"| {name} | {areas[0]} | {areas[1]} |")
     print(f"{len(films)} films, the shortest side {min(min(film.size) for film in films)} px")
 

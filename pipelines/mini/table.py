@@ -25,7 +25,8 @@ from zlib import crc32
 sys.path.insert(0, str(Path(__file__).parent))
 
 from shared_sets import SETS, SQUARED, Row, known_of, rows_of
-from square_films import write_square
+
+from medclip.evaluation.zero_shot.open_set_tables import write_square
 
 COLUMNS = (
     "file",

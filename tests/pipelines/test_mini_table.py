@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -140,18 +139,6 @@ def test_chest_films_of_children_are_squares_of_one_size_and_of_known_patients(s
     labelled = [row for row in rows if row.get("adapter") != "generic"]
     assert Counter(row["label:chest_xray_findings:pneumonia"] for row in labelled) == {"0": 194, "1": 188}
     assert any(row.get("label:body_region") == "thorax" for row in labelled)
-
-
-def test_the_square_of_a_film_is_its_middle_whatever_its_shape() -> None:
-    y, x = np.mgrid[0:300, 0:500]
-    film = Image.fromarray(np.where((np.abs(x - 249.5) < 140) & (np.abs(y - 149.5) < 140), 200, 0).astype(np.uint8))
-    wide, high = (
-        np.asarray(stage("square_films").square(of, 60)) for of in (film, film.transpose(Image.Transpose.ROTATE_90))
-    )
-    assert wide.shape == high.shape == (60, 60)
-    assert (np.abs(wide[3:-3, 3:-3].astype(int) - 200) < 8).all()
-    assert np.abs(wide.astype(int) - high).max() <= 1
-    assert wide[0].max() < 60
 
 
 def test_a_source_that_is_left_out_is_tested_with_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

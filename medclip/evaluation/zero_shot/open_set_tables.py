@@ -1,4 +1,4 @@
-"""Tables of open sets of which more is read than their columns: what answers say, the sets' own words, and records.
+"""Tables of open sets of which more is read than their columns: answers, own words, records, squares of films.
 
 A suite names one as `table.reader`. It adds columns to those of labels.csv: `own:modality` in medclip's names, empty
 where the set does not state it, and `own:text`, the first of the set's own words about an image that may be quoted
@@ -8,11 +8,12 @@ such a set reads it with the same functions.
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,10 +26,15 @@ from medclip.imaging.ecg.formats.wfdb import wfdb_record
 from medclip.models.inputs.signal_input import STD_MV
 from medclip.text.captions import quoted_words
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Cells = Mapping[str, str]
 Columns = dict[str, list[str]]
 MODALITY, TEXT = "own:modality", "own:text"
-Reader = Literal["cdd_cesm", "csdi_fundus", "medpix2", "ptbxl", "ptbxl_z", "vqa_rad"]
+Reader = Literal["cdd_cesm", "csdi_fundus", "kermany_cxr", "medpix2", "ptbxl", "ptbxl_z", "vqa_rad"]
+SQUARE_PX = 192
+"""Side of a film's square: the shorter side of kermany_cxr's films is 175 px or more."""
 _QUESTIONS = "qa.csv"
 _ARCHIVE = "ecg_z.npz"
 _MEDPIX = {"CT": "ct", "MR": "mri"}
@@ -45,7 +51,7 @@ def read_open_table(path: Path, reader: Reader | None, unpacked: Path) -> Table:
     Args:
         path: The table.
         reader: Name of the reader; None for the table as it is.
-        unpacked: Folder that records are written in that stand in one archive.
+        unpacked: Folder that records are written in that stand in one archive, and squares of films.
 
     Raises:
         MedclipError: MISSING_FILE or CORRUPT for what lies beside the table; TABLE_INVALID for one of
@@ -131,6 +137,40 @@ def write_records(archive: Path, out: Path, mv_of_unit: float = 1.0) -> None:
         write_file(out / f"{number}.hea", header)
 
 
+def square_film(image: Image.Image, side_px: int = SQUARE_PX) -> Image.Image:
+    """Cut out the central square of a film and bring it to one size, in grey.
+
+    Of kermany_cxr the shape and the size of a file tell normal from pneumonia; its square has neither.
+
+    Args:
+        image: The film.
+        side_px: Side of what is returned.
+    """
+    from PIL import Image as pil
+
+    grey, side = image.convert("L"), min(image.size)
+    left, top = ((length - side) / 2 for length in grey.size)
+    return grey.resize((side_px, side_px), pil.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+
+
+def write_square(film: Path, folder: Path) -> Path:
+    """Write the square of a film into a folder, once, and return its path; that of the film where it is no image."""
+    from PIL import Image as pil
+
+    path = folder / f"{film.stem}.png"
+    if path.exists():
+        return path
+    make_folder(folder)
+    content = io.BytesIO()
+    try:
+        with pil.open(film) as image:
+            square_film(image).save(content, "PNG")
+    except OSError:
+        return film  # whoever reads it says what is wrong
+    write_file(path, content.getvalue())
+    return path
+
+
 def _first(texts: Iterable[str]) -> str:
     return quoted_words.joined(texts).partition("\n")[0]
 
@@ -141,6 +181,10 @@ def _cdd_cesm(rows: Sequence[Cells], _folder: Path, _unpacked: Path) -> Columns:
 
 def _csdi_fundus(rows: Sequence[Cells], _folder: Path, _unpacked: Path) -> Columns:
     return {TEXT: [_first(quoted_words.quotable(row["text_en"])) for row in rows]}
+
+
+def _kermany_cxr(rows: Sequence[Cells], folder: Path, unpacked: Path) -> Columns:
+    return {"file": [str(write_square(folder / row["file"], unpacked / "kermany_cxr")) for row in rows]}
 
 
 def _medpix2(rows: Sequence[Cells], _folder: Path, _unpacked: Path) -> Columns:
@@ -178,6 +222,7 @@ def _of_records(cells: Sequence[Mapping[str, str]]) -> Columns:
 _READERS: Mapping[str, Callable[[Sequence[Cells], Path, Path], Columns]] = {
     "cdd_cesm": _cdd_cesm,
     "csdi_fundus": _csdi_fundus,
+    "kermany_cxr": _kermany_cxr,
     "medpix2": _medpix2,
     "ptbxl": _ptbxl,
     "ptbxl_z": _ptbxl_z,

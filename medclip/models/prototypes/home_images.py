@@ -2,9 +2,9 @@
 
 A figure holds where it was measured. That of medclip-mini 1.2 for pneumonia was one of ChestX-ray14, and of normal
 films of other sites it called nearly all pneumonia, with certainty: the score itself says nothing of it. The vectors
-do. A pack may hold, for each modality, a normal law of the vectors of the images that its figures are of, and how far
-images of the same source lie from its middle that it was not fitted to. A distance is given in the unit of those: one
-in twenty lies beyond 1.
+do. A pack may hold, for each modality and source, a normal law of the vectors of the images that its figures are of,
+and how far images of that source lie from its middle that it was not fitted to. A distance is given in the unit of
+those: one in twenty lies beyond 1.
 
 What it cannot see: an image from elsewhere whose vector is like those at home, and whether the answer is right. A site
 that the pack was trained on besides, and not measured on, is far as well. It is for a number of images, not for one:
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.prototypes.tensor_file import save_tensors
+from medclip.wording import list_of
 
 FILE_NAME = "home.safetensors"
 AXES = 16
@@ -38,8 +39,8 @@ _PARTS = ("mean", "axes", "variances", "rest", "limit")
 
 
 @dataclass(frozen=True, eq=False)
-class Home:
-    """Where the images of one modality lie that a pack's figures were measured on."""
+class Law:
+    """Where the images of one source lie."""
 
     mean_D: NDArray[np.float32]
     axes_KD: NDArray[np.float32]
@@ -66,10 +67,45 @@ class Home:
         return np.sqrt((np.square(along) / self.variances_K).sum(axis=1) + across / self.rest) / self.limit
 
 
+@dataclass(frozen=True, eq=False)
+class Home:
+    """Where the images of one modality lie that a pack's figures were measured on: near one of its sources.
+
+    One law of chests and knees would have its middle where neither is.
+    """
+
+    laws: tuple[Law, ...]
+
+    @property
+    def source(self) -> str:
+        """What its sources are called, in a sentence."""
+        return list_of([law.source for law in self.laws])
+
+    @property
+    def num_fitted(self) -> int:
+        """Images that the laws were fitted to."""
+        return sum(law.num_fitted for law in self.laws)
+
+    @property
+    def num_held_out(self) -> int:
+        """Images that the units of the laws are of."""
+        return sum(law.num_held_out for law in self.laws)
+
+    def distances(self, features_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Compute the distance of each image from the nearest source, in units of its limit, [N].
+
+        Args:
+            features_ND: Unit vectors of images through the adapter of their modality.
+        """
+        return np.min([law.distances(features_ND) for law in self.laws], axis=0)
+
+
 def fit_home(
     fitted_ND: NDArray[np.floating], held_out_MD: NDArray[np.floating], source: str, *, axes: int = AXES
 ) -> Home:
-    """Fit the law to some images of a source, and its unit to others of other patients.
+    """Fit the law of a source to some of its images, and its unit to others of other patients.
+
+    Homes of several sources are one: `Home((*one.laws, *other.laws))`.
 
     Args:
         fitted_ND: Unit vectors.
@@ -85,7 +121,7 @@ def fit_home(
     mean_variance = variances.sum() / size
     rest = (1 - SHRINKAGE) * variances[num:].sum() / max(size - num, 1) + SHRINKAGE * mean_variance
     kept = (1 - SHRINKAGE) * variances[:num] + SHRINKAGE * mean_variance
-    law = Home(
+    law = Law(
         fitted.mean(axis=0).astype(np.float32),
         directions[:num].astype(np.float32),
         kept.astype(np.float32),
@@ -95,17 +131,18 @@ def fit_home(
         len(fitted),
         len(held_out_MD),
     )
-    limit = float(np.quantile(law.distances(held_out_MD), WITHIN))
-    return Home(law.mean_D, law.axes_KD, law.variances_K, law.rest, limit, source, law.num_fitted, law.num_held_out)
+    return Home((replace(law, limit=float(np.quantile(law.distances(held_out_MD), WITHIN))),))
 
 
 def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
     """Write home.safetensors into a folder."""
     tensors, about = {}, {}
     for modality, home in sorted(homes.items()):
-        values = (home.mean_D, home.axes_KD, home.variances_K, np.float64(home.rest), np.float64(home.limit))
-        tensors |= {f"{modality}.{name}": np.array(value) for name, value in zip(_PARTS, values, strict=True)}
-        about[modality] = {"source": home.source, "fitted": home.num_fitted, "held_out": home.num_held_out}
+        for number, law in enumerate(home.laws):
+            key = f"{modality}/{number}" if number else modality
+            values = (law.mean_D, law.axes_KD, law.variances_K, np.float64(law.rest), np.float64(law.limit))
+            tensors |= {f"{key}.{name}": np.array(value) for name, value in zip(_PARTS, values, strict=True)}
+            about[key] = {"source": law.source, "fitted": law.num_fitted, "held_out": law.num_held_out}
     save_tensors(folder / FILE_NAME, tensors, {"homes": json.dumps(about)})
 
 
@@ -120,15 +157,16 @@ def load_homes(folder: Path) -> Mapping[str, Home]:
         return {}
     from safetensors import SafetensorError, safe_open
 
-    homes = {}
+    laws: dict[str, list[Law]] = {}
     try:
         with safe_open(path, framework="numpy") as file:
-            for modality, about in json.loads(file.metadata()["homes"]).items():
-                mean, axes, variances, rest, limit = (file.get_tensor(f"{modality}.{name}") for name in _PARTS)
+            for key, about in json.loads(file.metadata()["homes"]).items():
+                mean, axes, variances, rest, limit = (file.get_tensor(f"{key}.{name}") for name in _PARTS)
                 if axes.shape != (len(variances), len(mean)) or not (variances > 0).all() or not rest > 0 < limit:
                     raise ValueError("shapes")
                 counts = int(about["fitted"]), int(about["held_out"])
-                homes[modality] = Home(mean, axes, variances, float(rest), float(limit), str(about["source"]), *counts)
+                law = Law(mean, axes, variances, float(rest), float(limit), str(about["source"]), *counts)
+                laws.setdefault(key.partition("/")[0], []).append(law)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise MedclipError(
             Reason.PACK_INVALID,
@@ -136,7 +174,7 @@ def load_homes(folder: Path) -> Mapping[str, Home]:
             where=folder,
             hint="Take the pack from its source again.",
         ) from e
-    return homes
+    return {modality: Home(tuple(of)) for modality, of in laws.items()}
 
 
 def home_distances(model: Any, features_ND: NDArray[np.floating], modality: str) -> NDArray[np.float64] | None:

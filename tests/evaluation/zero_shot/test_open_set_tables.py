@@ -6,11 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.adapters.base import combined_sha256, source_of
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.labelled_set import MeasuredFiles, find_set, find_texts
-from medclip.evaluation.zero_shot.open_set_tables import TEXT, modality_of, read_open_table, write_records
+from medclip.evaluation.zero_shot.open_set_tables import (
+    TEXT,
+    modality_of,
+    read_open_table,
+    square_film,
+    write_records,
+)
 from medclip.evaluation.zero_shot.suite import SetFile, TextsFile
 from medclip.imaging.ecg.formats.readers import read_ecg
 from medclip.imaging.ecg.lead_names import TWELVE
@@ -84,6 +91,31 @@ def test_records_of_one_archive_become_files_with_labels_and_are_known_by_all_th
     assert labelled.digest(tmp_path / "data") == labelled.digest(tmp_path / "data")
     table = read_open_table(folder / "labels.csv", "ptbxl_z", tmp_path / "records")
     assert "label:ecg_superclass:hyp" not in table.names, "amplitudes are scaled away"
+
+
+def test_the_square_of_a_film_is_its_middle_whatever_its_shape() -> None:
+    y, x = np.mgrid[0:300, 0:500]
+    film = Image.fromarray(np.where((np.abs(x - 249.5) < 140) & (np.abs(y - 149.5) < 140), 200, 0).astype(np.uint8))
+    wide, high = (np.asarray(square_film(of, 60)) for of in (film, film.transpose(Image.Transpose.ROTATE_90)))
+    assert wide.shape == high.shape == (60, 60)
+    assert (np.abs(wide[3:-3, 3:-3].astype(int) - 200) < 8).all()
+    assert np.abs(wide.astype(int) - high).max() <= 1
+    assert wide[0].max() < 60
+
+
+def test_films_of_children_are_read_as_squares_and_a_broken_one_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number, size in enumerate(((300, 200), (200, 300))):
+        Image.new("L", size, 90).save(tmp_path / "images" / f"{number}.jpg")
+    (tmp_path / "images" / "2.jpg").write_bytes(b"none")
+    (tmp_path / "labels.csv").write_text("file,label\nimages/0.jpg,normal\nimages/1.jpg,normal\nimages/2.jpg,normal\n")
+    table = read_open_table(tmp_path / "labels.csv", "kermany_cxr", tmp_path / "out")
+    *squares, broken = [Path(row["file"]) for row in table.rows()]
+    assert broken == tmp_path / "images" / "2.jpg"
+    for path in squares:
+        with Image.open(path) as square:
+            assert square.size == (192, 192)
+    assert [path.parent for path in squares] == [tmp_path / "out" / "kermany_cxr"] * 2
 
 
 def test_another_archive_or_table_than_the_suite_names_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.prototypes.home_images import FILE_NAME, fit_home, load_homes, save_homes
+from medclip.models.prototypes.home_images import FILE_NAME, Home, fit_home, load_homes, save_homes
 
 
 def cloud(seed: int, num: int, middle: float = 0.0) -> NDArray[np.float32]:
@@ -44,7 +44,20 @@ def test_the_distance_is_that_of_the_whole_covariance_where_all_axes_are_kept() 
     drawn = 0.5 * covariance + 0.5 * np.trace(covariance) / 24 * np.eye(24)
     offsets = others - fitted.mean(axis=0, dtype=np.float64)
     expected = np.sqrt(np.einsum("nd,de,ne->n", offsets, np.linalg.inv(drawn), offsets))
-    assert home.distances(others) * home.limit == pytest.approx(expected, rel=1e-3)
+    assert home.distances(others) * home.laws[0].limit == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_image_of_either_source_is_at_home_and_one_between_them_is_not(tmp_path: Path) -> None:
+    chests, knees = (
+        fit_home(cloud(n, 300, middle), cloud(n + 9, 300, middle), f"set {n}") for n, middle in ((0, -4), (1, 4))
+    )
+    save_homes(tmp_path, {"xray": Home((*chests.laws, *knees.laws))})
+    home = load_homes(tmp_path)["xray"]
+    assert (home.source, home.num_fitted, home.num_held_out) == ("set 0 and set 1", 600, 600)
+    assert [law.source for law in home.laws] == ["set 0", "set 1"]
+    for middle in (-4, 4):
+        assert (home.distances(cloud(5, 300, middle)) > 1).mean() < 0.1
+    assert (home.distances(cloud(6, 300, 0)) > 1).mean() > 0.95
 
 
 def test_it_is_read_as_it_was_written_and_a_pack_without_it_knows_nothing(tmp_path: Path) -> None:
