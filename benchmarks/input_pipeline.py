@@ -34,8 +34,8 @@ import torch
 import webdataset as wds
 from PIL import Image
 
+from medclip.models.inputs.normalise import normalise_square
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.models.model import normalise_square
 from medclip.sample import Modality
 from medclip.shards.reading.foreign import ForeignSet
 from medclip.shards.reading.index_tars import index_shards

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from medclip.models.inputs.normalise import normalise_with
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.models.model import normalise_with
 from medclip.objectives.masked import TUBE_FLOOR, normalise_tubes, patches_of
 from medclip.shards.reading.mapped_rows import Columns
 from medclip.training.batches.loader import Batches

@@ -14,7 +14,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.models.model import Model, _moved, normalise_square
+from medclip.models.model import Model, _moved
 from medclip.models.packs.card import Card
 from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import read_config
@@ -65,15 +65,6 @@ def test_the_vector_of_an_image_in_the_same_place_is_the_same_whatever_lies_besi
     images, others = _images(4), _images(4, 1)
     others[2] = images[2]
     assert np.array_equal(model.encode_image(images)[2], model.encode_image(others)[2])
-
-
-def test_normalising_line_by_line_gives_the_bits_of_the_plain_form() -> None:
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 28, 3), dtype=np.uint8))
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.48, 0.45, 0.40), (0.26, 0.27, 0.28)))
-    plain = images.permute(0, 3, 1, 2).float().div(255).sub(mean).div(std)
-    fast = normalise_square(images, mean, std)
-    assert torch.equal(fast, plain)
-    assert fast.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_images_go_to_a_card_through_pinned_memory_and_do_not_wait() -> None:

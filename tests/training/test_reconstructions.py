@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import medclip
-from medclip.models.model import normalise_square
+from medclip.models.inputs.normalise import normalise_square
 from medclip.objectives.masked import draw_patch_mask, normalise_tubes, patches_of
 from medclip.shards.reading.mapped_rows import Columns, coded
 from medclip.training.loop import run_recipe

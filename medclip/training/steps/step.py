@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.inputs.normalise import normalise_with
 from medclip.models.inputs.preprocess import Preprocess
-from medclip.models.model import normalise_with
 from medclip.models.towers.tokens import unpack_batch
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values

@@ -14,10 +14,10 @@ from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.recording import MISSING, from_microvolts, to_microvolts
+from medclip.models.inputs.normalise import normalise_records
 from medclip.models.inputs.preprocess import Preprocess, from_config
 from medclip.models.inputs.read_pixels import pixels_of
 from medclip.models.inputs.signal_input import SignalInput, signal_input
-from medclip.models.model import normalise_records
 from medclip.sample import Modality, Sample
 from medclip.settings import Settings
 from tests.kits.ecg import heart, signal, write_wfdb

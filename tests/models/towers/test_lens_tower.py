@@ -13,8 +13,8 @@ from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.recording import MISSING
+from medclip.models.inputs.normalise import normalise_records
 from medclip.models.inputs.signal_input import Normalise, SignalInput
-from medclip.models.model import normalise_records
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.lens_tower import LensShape, LensTower, PerceiverLens, fourier_positions
 from medclip.objectives.contrastive import clip_loss
