@@ -67,6 +67,12 @@ def map_text(run: MapRun) -> str:
 
 def map_json(run: MapRun) -> dict[str, Any]:
     """Write a run that learned a map as one JSON object."""
+    measured = {} if run.measured is None else run.measured.to_json()
+    return _learned(run) | {"num_files": run.num_images, "notes": list(run.notes)} | measured
+
+
+def _learned(run: AdaptRun | MapRun) -> dict[str, Any]:
+    """Write what was learned, of whom, and what could not be read."""
     adapted = run.adapted
     return {
         "pack": str(run.folder),
@@ -78,11 +84,9 @@ def map_json(run: MapRun) -> dict[str, Any]:
         **asdict(adapted.draw),
         "num_trainable": adapted.fitted.num_trainable,
         "settings": dict(adapted.fitted.settings),
-        "num_files": run.num_images,
+        "deviations": list(adapted.deviations),
         "shots_taken": [asdict(s) for s in adapted.shots],
         "problems": dict(run.problems),
-        "notes": list(run.notes),
-        **({} if run.measured is None else run.measured.to_json()),
     }
 
 
@@ -114,22 +118,10 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def adapt_json(run: AdaptRun) -> dict[str, Any]:
     """Write a run as one JSON object, every shot and setting with it."""
-    adapted = run.adapted
     return {
-        "pack": str(run.folder),
-        "task": run.text.task.name,
-        "kind": run.text.kind,
-        "classes": list(run.text.names),
-        "method": adapted.method,
-        "base": asdict(adapted.base),
-        **asdict(adapted.draw),
-        "num_trainable": adapted.fitted.num_trainable,
-        "settings": dict(adapted.fitted.settings),
-        "deviations": list(adapted.deviations),
+        **_learned(run),
         "seconds": {name: round(s, 2) for name, s in run.seconds.items()},
         "num_files": len(run.units),
-        "shots_taken": [asdict(s) for s in adapted.shots],
-        "problems": dict(run.problems),
         "notes": list(notes_of(run)),
         **({"changes": [asdict(change) for change in run.changes]} if run.changes else {}),
         **run.measured.to_json(),
