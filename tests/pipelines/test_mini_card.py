@@ -273,9 +273,10 @@ def test_the_suite_labels_images_as_the_table_does_that_the_pack_learns_from(sha
             for row in labelled.rows
             if (name := name_of(row.path, data)) in table and table[name].get(column)
         ]
-        # Of chest films a quarter says its region in training.
-        least = 0.15 if part.constant == "thorax" else 0.7
-        assert len(both) > least * len(labelled.rows), part.id
+        stated = [row.path for row in labelled.rows]
+        if part.id == "pneumonia_covid":  # from 3.0 on the table states it of the groups alone that are held out
+            stated = [path for path in stated if table.get(name_of(path, data), {}).get("split") == "test"]
+        assert len(both) > 0.7 * len(stated) > 0, part.id
         says = {"1": "present", "0": "absent"} if part.finding else {}
         assert not [pair for pair in both if says.get(pair[0], pair[0]) != pair[1]], part.id
     for texts in suite.texts:
@@ -310,12 +311,10 @@ def test_the_card_of_the_built_in_pack_is_measured_again_with_one_command(shared
     measured = {task.name: task for task in result.tasks if task.on_card and task.task != "modality"}
     assert not listed_findings(card) - {*measured, "modality"}
     for name, task in measured.items():
-        # The card's region is of the chest films that say it in training, the suite's of all.
-        near, near_ends = (0.03, 0.05) if name == "body_region" else (1e-4, 0.01)
         for metric, figure in task.on_card.items():
             found = task.figures[metric]
-            assert found.value == pytest.approx(figure["value"], abs=near), name
-            assert (found.low, found.high) == pytest.approx((figure["low"], figure["high"]), abs=near_ends), name
+            assert found.value == pytest.approx(figure["value"], abs=1e-4), name
+            assert (found.low, found.high) == pytest.approx((figure["low"], figure["high"]), abs=0.01), name
         sources = card.tasks[task.task].sources[task.finding or "all"]
         assert sources.verdict in (task.verdict, NOT_TESTABLE), name
         assert sources.verdict != WITHIN_ONLY or sources.sources == task.sources, name

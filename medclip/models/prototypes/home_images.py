@@ -8,7 +8,7 @@ those: one in twenty lies beyond 1.
 
 What it cannot see: an image from elsewhere whose vector is like those at home, and whether the answer is right. A site
 that the pack was trained on besides, and not measured on, is far as well. It is for a number of images, not for one:
-one in twenty of the best known source lies beyond 1, too.
+of the best known source one in twenty lies beyond 1, too, or fewer where another source lies near.
 
 Reference: Lee et al., A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018; the
 covariance is that of Tipping and Bishop, JRSS-B 61 (1999) 611-622, drawn half-way to a multiple of the unit matrix.
