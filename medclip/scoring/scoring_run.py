@@ -49,7 +49,16 @@ from medclip.scoring.cautions import (
 from medclip.scoring.exam_scores import MEAN, ExamScores
 from medclip.scoring.image_maps import ImageMaps, map_questions
 from medclip.scoring.study_scores import StudyScores
-from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words, modality_task, only_modality, score_named
+from medclip.scoring.tasks import (
+    AskedTask,
+    Scorer,
+    asked_tasks,
+    check_words,
+    modality_task,
+    only_modality,
+    region_task,
+    score_named,
+)
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
 Finish = Callable[[Ledger, Any, Path, Ranking | None], None]
@@ -186,6 +195,7 @@ def _answers(pack: RunPack, tasks: tuple[AskedTask, ...], exam: str | None, pool
     maps = ImageMaps(model, scores.scorer, map_questions(tasks))
     return Answers(
         infer=infer_of(model, pack.card, scores.scorer),
+        part=part_of(model, pack.card, scores.scorer),
         refuse=scores.refuse,
         refuse_stranger=scores.refuse_stranger,
         result=lambda work: work.result(
@@ -200,6 +210,12 @@ def infer_of(model: Any, card: Any, scorer: Scorer | None = None) -> Any:
     """Return what finds the likeliest modality of a unit, None for a pack that cannot tell modalities apart."""
     task = modality_task(card)
     return None if task is None else partial((scorer or Scorer(model)).likeliest, question=task)
+
+
+def part_of(model: Any, card: Any, scorer: Scorer | None = None) -> Any:
+    """Return what finds the body part that a unit shows, None for a pack that cannot tell parts apart."""
+    task = region_task(card)
+    return None if task is None else partial((scorer or Scorer(model)).part, question=task)
 
 
 def _write(
@@ -306,6 +322,7 @@ def _begin_folder(folder: Path) -> None:
 def _vectors_alone(pack: RunPack, model: Any) -> Answers:
     return Answers(
         infer=infer_of(model, pack.card),
+        part=part_of(model, pack.card),
         refuse=lambda modality, body_part, kind: None,
         refuse_stranger=lambda modality: None,
         result=lambda work: work.result(units=unit_rows(work)),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.body_parts import DESCRIBED
+from medclip.dicom.header.body_parts import DESCRIBED, SEEN
 from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
 from medclip.imaging.ecg.quality import OTHER_SCALE
@@ -84,7 +84,12 @@ class StudyScores:
         ]
         if not tasks:
             return None
-        if all(task.is_about(body_part) for task in tasks):
+        if body_part.startswith(SEEN):
+            seen = body_part.removeprefix(SEEN).lower().split()
+            why = (
+                f"nothing states the body part, and the model sees the {list_of(seen, 'or')}; --task asks all the same"
+            )
+        elif all(task.is_about(body_part) for task in tasks):
             why = f"nothing states the body part, and the image {_unlike(tasks, modality)}"
         else:
             why = f"the header states {_stated(body_part)}"

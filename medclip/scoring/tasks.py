@@ -19,6 +19,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.token_heads import answering, columns_of, needs_tokens
 from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_heads, read_pack_texts
+from medclip.dicom.header.body_parts import SEEN
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.packs.words import no_words, understands_words
 from medclip.models.prototypes.class_vectors import (
@@ -35,7 +36,7 @@ from medclip.runs.planning.options import ScoreOptions
 from medclip.runs.rows import Ranking
 from medclip.runs.units.problems import guess_problem, no_modality, untypical
 from medclip.sample import Kind, Modality
-from medclip.text.vocabulary.load import MODALITY_TASK, load_task, task_names
+from medclip.text.vocabulary.load import MODALITY_TASK, REGION_TASK, load_task, task_names
 from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 NO_HEADS: Mapping[str, ClassText] = MappingProxyType({})
 _MOST_HOLDING = 3
 """Tasks that a hint names for a class."""
+SURE_OF_PART = 0.95
+"""Probability from which on the part of the body that the model sees decides what an image is asked."""
 _MANY_IMAGES = 1024
 """Studies of more are scored one by one: numpy would sum them up in another order."""
 
@@ -96,8 +99,12 @@ class AskedTask:
         return self.classes if self.classes is not None else tuple(c.name for c in self.task.classes)
 
     def fits(self, modality: Modality, body_part: str = "", kind: Kind = Kind.IMAGE) -> bool:
-        """Whether a unit is asked it: of a modality, of a kind, and of the body part that a header states, if any."""
-        return self.fits_kind(modality, kind) and self.task.is_about(body_part)
+        """Whether a unit is asked it: of a modality, of a kind, and of the body part that a header states, if any.
+
+        A part that is but seen decides where the card lists the task; the caller's own tasks are asked all the same.
+        """
+        is_heard = not (self.chosen and body_part.startswith(SEEN))
+        return self.fits_kind(modality, kind) and (not is_heard or self.task.is_about(body_part))
 
     def fits_kind(self, modality: Modality, kind: Kind) -> bool:
         """Whether units of a modality and kind are asked it: of an ECG a record, or its printed sheet."""
@@ -246,6 +253,13 @@ def modality_task(card: Any) -> AskedTask | None:
     return _asked(card, MODALITY_TASK) if MODALITY_TASK in card.tasks else None
 
 
+def region_task(card: Any) -> AskedTask | None:
+    """Return the task that says which body part an image shows, None for a pack whose card does not list it."""
+    if REGION_TASK not in card.tasks:
+        return None
+    return replace(_asked(card, REGION_TASK), modalities=card.tasks[REGION_TASK].modalities)
+
+
 def _asked(card: Any, name: str, head_tasks: Mapping[str, ClassText] = NO_HEADS) -> AskedTask:
     entry = card.tasks.get(name)
     task = head_tasks[name].task if name in head_tasks else load_task(name)
@@ -325,6 +339,19 @@ class Scorer:
         names, _, probability = self.study(features_VD, question)
         best = int(np.argmax(probability))
         return names[best], float(probability[best])
+
+    def part(self, features_VD: NDArray[np.float32], modality: Modality, question: AskedTask) -> str:
+        """Return the terms of the body part that a unit shows; blank where the model is not sure of it, or not asked.
+
+        Args:
+            features_VD: float32 [V, D] of its views.
+            modality: Its modality.
+            question: What `region_task` returned.
+        """
+        if not question.fits_modality(modality):
+            return ""
+        name, probability = self.likeliest(features_VD, question)
+        return next(c.shows for c in question.task.classes if c.name == name) if probability >= SURE_OF_PART else ""
 
     def studies(
         self, features_SVD: NDArray[np.float32], question: AskedTask, modality: Modality | None = None

@@ -15,6 +15,9 @@ SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 DESCRIBED = "described as "
 """What stands before the terms of the descriptions, behind BodyPartExamined where it is stated and says otherwise."""
 
+SEEN = "seen as "
+"""What stands before the terms of a part that no header names and that the model is sure of."""
+
 _OESOPHAGUS, _AORTA = "o?esophagus o?esophageal speiser[oö]hre [oœ]sophage oesophage es[oó]fago", "aorta aorte"
 """Parts that lie in two regions, so that naming them contradicts neither."""
 _REGIONS: Mapping[str, Mapping[str, str]] = {

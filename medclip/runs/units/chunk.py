@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.registry import slot
-from medclip.dicom.header.body_parts import SAYS_NO_BODY_PART
+from medclip.dicom.header.body_parts import SAYS_NO_BODY_PART, SEEN
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.grouping.units import is_secondary
@@ -51,6 +51,9 @@ from medclip.settings import Settings
 
 Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
+Part = Callable[[NDArray[np.float32], Modality], str]
+"""From the features of a unit, float32 [V, D], and its modality to the terms of the body part that it shows; blank
+where that is not sure."""
 Refuse = Callable[[Modality, str, Kind], Problem | None]
 """From a modality, the body part that a header states and a kind to the problem of such a unit."""
 Withheld = Callable[[Modality, str, Kind, bool], str | None]
@@ -72,6 +75,8 @@ class Answers:
     """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
     result: Callable[[ChunkWork], ChunkResult]
     """Makes what the ledger keeps of a finished chunk."""
+    part: Part | None = None
+    """Finds the body part of an image of which no header says it; None: the pack knows no parts."""
     asks_where: bool = False
     """Whether maps are asked for, which need to know where the model is shown what."""
     encoder: Any = None
@@ -157,6 +162,8 @@ class Item:
     features_VD: NDArray[np.float32] | None = None
     rows_VX: NDArray[np.float32] | None = None
     """The features, and behind them what `Answers.encoder` adds."""
+    seen: str = ""
+    """Terms of the body part that the model sees in it, where no header says one."""
     stranger: bool = False
     """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
     instead_of: int | None = None
@@ -185,13 +192,14 @@ class Item:
 
     @property
     def body_part(self) -> str:
-        """What the header states, in its descriptions, too; empty where there is none.
+        """What the header states, in its descriptions, too, or else what is seen; empty where there is neither.
 
         Descriptions are not heard of a file that a person's table names.
         """
-        if self.header is None:
-            return ""
-        return self.header.body_part if self.source is ModalitySource.TABLE else self.header.stated_part
+        stated = ""
+        if self.header is not None:
+            stated = self.header.body_part if self.source is ModalitySource.TABLE else self.header.stated_part
+        return SEEN + self.seen if self.seen and _says_no_part(stated) else stated
 
     def source_of_unit(self) -> Source:
         """Return its files as an adapter takes them."""
@@ -276,6 +284,7 @@ class ChunkWork:
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_unlike_captures()
         self._find_strangers()
+        self._see_parts()
         self._measure_distances()
         return self.context.answers.result(self)
 
@@ -367,6 +376,14 @@ class ChunkWork:
                 item.stranger = not is_typical
                 if item.stranger:
                     item.problem = self.context.answers.refuse_stranger(modality)
+
+    def _see_parts(self) -> None:
+        """Look which body part images show of which no header says it: a chest is not asked about its knees."""
+        see = self.context.answers.part
+        for item in self.items if see is not None else ():
+            is_asked = item.problem is None and item.kind is Kind.IMAGE and _says_no_part(item.body_part)
+            if see is not None and is_asked and item.modality is not None and item.features_VD is not None:
+                item.seen = see(item.features_VD, item.modality)
 
     def _find_unlike_captures(self) -> None:
         """Refuse copies of screens, sheets and films whose header says CT or MR and that look like no such slice."""
@@ -531,7 +548,11 @@ def _may_be_of_any_part(item: Item) -> bool:
     """Return whether nothing says which body part an image shows, and nobody has looked at it."""
     if item.source not in (ModalitySource.HEADER, ModalitySource.PACK) or item.kind is not Kind.IMAGE:
         return False
-    return item.body_part.strip().upper() in SAYS_NO_BODY_PART
+    return _says_no_part(item.body_part)
+
+
+def _says_no_part(stated: str) -> bool:
+    return stated.strip().upper() in SAYS_NO_BODY_PART
 
 
 def _is_loose_capture(item: Item) -> bool:

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from medclip.adapters.base import combined_sha256
-from medclip.dicom.header.body_parts import DESCRIBED, SAYS_NO_BODY_PART
+from medclip.dicom.header.body_parts import DESCRIBED, SAYS_NO_BODY_PART, SEEN
 from medclip.dicom.header.safe_header import PARTS
 from medclip.embeddings.embedded_unit import EmbeddedUnit
 from medclip.errors import Reason
@@ -70,6 +70,8 @@ def public_body_part(text: str) -> str:
         >>> public_body_part("BREAST, described as THYROID")
         'BREAST, described as THYROID'
     """
+    if text.startswith(SEEN):  # terms of the vocabulary
+        return text
     before, described, terms = text.partition(DESCRIBED)
     if described:  # terms of our own list
         return ", ".join(filter(None, [public_body_part(before.strip(" ,")), described + terms]))

@@ -12,7 +12,7 @@ from functools import cache
 
 from medclip.modalities import MODALITIES
 from medclip.text.free_text import KINDS
-from medclip.text.vocabulary.load import MODALITY_TASK, load_task
+from medclip.text.vocabulary.load import MODALITY_TASK, REGION_TASK, load_task
 
 _NEUTRAL = """
 a an the this that these those it its here there which what where
@@ -140,7 +140,6 @@ def _joined(names: tuple[str, ...]) -> re.Pattern[str]:
 
 Pair = tuple[str, str]
 """A task and a class of it."""
-REGION_TASK = "body_region"
 IMAGE_TASKS = (MODALITY_TASK, REGION_TASK)
 """Tasks about what an image is of, not about what is found in it."""
 _QUALIFIERS = re.compile(

@@ -126,6 +126,7 @@ def _words(name: object) -> str:
 
 
 MODALITY_TASK = "modality"
+REGION_TASK = "body_region"
 """Name of the task whose classes are modalities."""
 
 

@@ -28,6 +28,7 @@ class ClassFile(BaseModel):
     nouns: list[Wording] = []
     stems: list[Wording] = []
     codes: dict[Literal["sct", "radlex", "scp"], str] = {}
+    shows: BodyPart | Literal[""] = ""
     denial_weight: float = Field(default=1.0, gt=0)
     not_denied_with: list[Name] = []
 

@@ -47,6 +47,9 @@ class TaskClass:
     """Noun phrases that fit after "with" and, without their article, after "no"; captions are composed of them."""
     stems: tuple[str, ...] = ()
     """Beginnings of words that betray a mention of the class; every wording of the class need not hold one."""
+    shows: str = ""
+    """Terms of the body part that images of the class show: an image that nothing else says it of is not asked about
+    other parts where the model is sure of the class."""
     denial_weight: float = 1.0
     """How readily a report says that this is absent, relative to the other classes of the task."""
     not_denied_with: tuple[str, ...] = ()
