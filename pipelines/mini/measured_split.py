@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from shared_sets import PATIENTS_KNOWN
+from shared_sets import CHEST_FILMS, PATIENTS_KNOWN
 
 from medclip.imaging.geometry import letterbox
 from medclip.models.packs.pack import Model
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.classification import FEWEST
+from medclip.text.captions.record import CaptionRecord
 from medclip.text.vocabulary.load import load_task, task_names
 
 MODALITY = "modality"
@@ -82,6 +83,8 @@ class Split:
 def load_split(shards: Path, name: str, model: Model, beats: Mapping[str, NDArray[np.float32]] | None = None) -> Split:
     """Read a split and encode it with the pack, as scoring does; what is no image (a bare record) is left out.
 
+    Of chest films a quarter says in training which part of the body it shows; here all do, as all are asked.
+
     Args:
         shards: The shard folder.
         name: Name of the split.
@@ -96,13 +99,17 @@ def load_split(shards: Path, name: str, model: Model, beats: Mapping[str, NDArra
     return Split(
         images,
         model.encode_image(images),
-        [s.record for s in samples],
+        [_of_the_thorax(s.record) if s.meta["source"] in CHEST_FILMS else s.record for s in samples],
         np.array([s.meta["patient"] for s in samples]),
         np.array([s.meta["source"] for s in samples]),
         np.array([s.meta["adapter"] == "generic" for s in samples]),
         units=np.array(units),
         beats=None if not beats else _beats_of([s.meta["sha256"] for s in samples], beats),
     )
+
+
+def _of_the_thorax(record: CaptionRecord) -> CaptionRecord:
+    return replace(record, labels={**record.labels, "body_region": "thorax"})
 
 
 def _beats_of(shas: Sequence[str], beats: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

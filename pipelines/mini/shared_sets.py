@@ -92,6 +92,8 @@ OEDEMA = ("no_exudates", "exudates_away", "exudates_at_macula")
 THORAX_ONE_IN = 4
 """Share of chest films that say which region they show, so that a jaw and a knee are told from something: said of all
 of them it would stand in the place of what they are there for."""
+CHEST_FILMS = frozenset({"nih_cxr", "kermany_cxr"})
+"""Sets of nothing but such films: whether they say so or not, figures are of all of them."""
 SQUARED = frozenset({"kermany_cxr"})
 """Sets of films whose shape tells the finding: the table has their squares (square_films.py)."""
 

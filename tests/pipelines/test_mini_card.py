@@ -276,7 +276,8 @@ def test_the_suite_labels_images_as_the_table_does_that_the_pack_learns_from(sha
         stated = [row.path for row in labelled.rows]
         if part.id == "pneumonia_covid":  # from 3.0 on the table states it of the groups alone that are held out
             stated = [path for path in stated if table.get(name_of(path, data), {}).get("split") == "test"]
-        assert len(both) > 0.7 * len(stated) > 0, part.id
+        least = 0.15 if part.constant == "thorax" else 0.7  # of chest films a quarter says its region in training
+        assert len(both) > least * len(stated) > 0, part.id
         says = {"1": "present", "0": "absent"} if part.finding else {}
         assert not [pair for pair in both if says.get(pair[0], pair[0]) != pair[1]], part.id
     for texts in suite.texts:
