@@ -375,7 +375,7 @@ def with_vocabulary(suite: SuiteFile, card: Any) -> SuiteFile:
     Args:
         suite: Suite as it was read.
         card: Card of the pack: of a task that it lists its own classes are asked. Images of others are left out, and so
-            are sets that hold nothing else.
+            are sets that hold nothing else, and sets of one class of a modality that its figures are not of.
 
     Raises:
         MedclipError: TABLE_INVALID for a task or class that the vocabulary does not have, or a finding of a task of
@@ -388,7 +388,7 @@ def with_vocabulary(suite: SuiteFile, card: Any) -> SuiteFile:
 def _filled(part: SetFile, card: Any) -> SetFile | None:
     if part.task is None or part.classes:
         return part
-    task = load_task(part.task)
+    task, entry = load_task(part.task), card.tasks.get(part.task)
     if task.rules.independent != (part.finding is not None):
         needs = "name one of its findings" if part.finding is None else "it has no findings; leave `finding` out"
         raise MedclipError(Reason.TABLE_INVALID, f"set {part.id}: the task {task.name} is {task.kind}; {needs}.")
@@ -396,14 +396,14 @@ def _filled(part: SetFile, card: Any) -> SetFile | None:
         (prompts,) = expand(task, [part.finding])
         sentences = {ABSENT: prompts.negative, PRESENT: prompts.positive}
     else:
-        entry = card.tasks.get(task.name)
         class_names = None if entry is None else list(entry.classes)
         sentences = {prompts.name: prompts.positive for prompts in expand(task, class_names)}
         if strange := sorted({v for v in part.values.values() if v} - {c.name for c in task.classes}):
             raise MedclipError(
                 Reason.TABLE_INVALID, f"set {part.id}: values names a class that {task.name} has not: {strange[0]}."
             )
-    if part.constant is not None and part.constant not in sentences:
+    is_measured = entry is None or not entry.modalities or part.modality in (*entry.modalities, "generic")
+    if part.constant is not None and not (part.constant in sentences and is_measured):
         return None
     values = {cell: name if name in sentences else None for cell, name in part.values.items()}
     classes = [{"name": name, "prompts": texts} for name, texts in sentences.items()]

@@ -14,8 +14,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.suite import load_suite, with_vocabulary
 from medclip.models.packs.card import TaskCard, read_card
 from medclip.models.packs.manifest import file_sha256
-from medclip.models.packs.pack import update_pack
+from medclip.models.packs.pack import find_pack, update_pack
 from medclip.models.packs.word_control import WordControl
+from medclip.sample import Modality
 from medclip.statistics.metrics.by_source import WITHIN_ONLY
 from tests.kits.evaluation import evaluate_suite, image
 from tests.kits.scoring import every_way, make_pack
@@ -253,3 +254,13 @@ def test_a_task_of_ordered_classes_has_figures_of_their_order(pack: Path, place:
     (task,) = evaluate_suite(pack, tmp_path / "suite.yaml", tmp_path, **QUICK).tasks
     assert {"spearman", "kappa_quadratic", "pairwise_accuracy"} <= task.figures.keys()
     assert task.figures["spearman"].low < task.figures["spearman"].value < task.figures["spearman"].high
+
+
+def test_a_set_of_one_class_is_asked_where_the_card_has_figures_of_its_modality() -> None:
+    card = read_card(find_pack("medclip-mini"))
+    region = card.tasks["body_region"]
+    thorax = "region_nih_cxr"
+    for modalities, is_asked in ((("ct", "mri"), False), (("ct", "xray"), True), ((), True)):
+        of = region.model_copy(update={"modalities": tuple(Modality(name) for name in modalities)})
+        asked = with_vocabulary(load_suite("mini"), card.model_copy(update={"tasks": {"body_region": of}}))
+        assert (thorax in {part.id for part in asked.sets}) is is_asked, modalities
