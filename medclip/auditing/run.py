@@ -158,7 +158,8 @@ def run_audit(
         add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
         add("risk", yearly)
-        folder = options.image_checks.images or (Path() if truths.path is None else truths.path.parent)
+        path = None if truths is None else truths.path
+        folder = options.image_checks.images or (Path() if path is None else path.parent)
         of_masks, notes_of_masks = mask_rows(model, cohort, folder, weights_PB, options, settings, progress)
         add("masks", of_masks)
         notes += _new(notes, notes_of_masks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,8 @@ from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort, Label, Masks, cell_rows
 from medclip.statistics.estimate import Estimate
-from medclip.statistics.metrics.masks import TITLES, position_dices
-from medclip.statistics.resampling.resampled import (
-    Resampled,
-    bounded,
-    change,
-    combination,
-    difference,
-    interval_of,
-    share,
-)
-from medclip.statistics.resampling.standard_errors import effective_patients
-from medclip.statistics.resampling.sums import means
+from medclip.statistics.metrics.masks import DISTANCES, TITLES, mask_estimate, mask_mean, position_dices
+from medclip.statistics.resampling.resampled import Resampled, change, combination, difference
 from medclip.wording import by_reason, count, list_of
 
 Floats = NDArray[np.float64]
@@ -47,7 +37,6 @@ POSITION, OTSU = "mean mask", "otsu"
 """What the model is measured beside."""
 COMPARED = ("dice", "lesion_sensitivity", "false_alarms")
 """Figures of which each group is tested against all others."""
-_DISTANCES, _OVERLAPS = ("hd95_mm", "hd95_px"), ("dice", "iou")
 _MOST_NAMED = 5
 _MOST_COVERED = 0.9
 
@@ -133,15 +122,6 @@ def _compared(
     return good, notes
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """One figure over some rows."""
-
-    figure: Resampled
-    cases: int
-    patients: float
-
-
 class _Structure:
     """One structure of one model."""
 
@@ -224,9 +204,10 @@ class _Structure:
         if not state.shown:
             yield self._row(state, metric, None, 0, method=method)
         elif part := self._part(metric, values_N, cell_rows(self._cohort, state.cell)):
-            few = metric in _DISTANCES and part.cases < self.ways.floor  # of those in which anything is marked
+            figure, cases = part
+            few = metric in DISTANCES and cases < self.ways.floor  # of those in which anything is marked
             state = replace(state, reason=f"fewer than {self.ways.floor} rows") if few else state
-            yield self._row(state, metric, None if few else _estimate(metric, part), part.cases, method=method)
+            yield self._row(state, metric, None if few else mask_estimate(metric, figure), cases, method=method)
 
     def _beside(self, state: CellState) -> Iterator[Row]:
         """Yield the Dice of each rival, and the model's less it."""
@@ -236,41 +217,24 @@ class _Structure:
             rival = self._part("dice", values_N, inside_N)
             own = self._part("dice", self._values["dice"], inside_N & ~np.isnan(values_N))
             if state.shown and rival and own:
-                apart = difference(rival.figure, own.figure)
-                yield self._row(state, "dice", apart, own.cases, method="model", reference=name)
+                apart = difference(rival[0], own[0])
+                yield self._row(state, "dice", apart, own[1], method="model", reference=name)
 
     def _against_rest(self, state: CellState) -> Iterator[Row]:
         inside_N = cell_rows(self._cohort, state.cell)
         for metric in COMPARED if state.shown else ():
-            sides = [self._part(metric, self._values[metric], rows_N) for rows_N in (inside_N, ~inside_N)]
-            if sides[0] is None or sides[1] is None or min(sides[1].cases, sides[1].patients) < self.ways.floor:
+            inside, outside = (self._part(metric, self._values[metric], rows_N) for rows_N in (inside_N, ~inside_N))
+            if inside is None or outside is None or min(outside[1], outside[0].df + 1) < self.ways.floor:
                 continue
-            one, other = sides[0].figure, sides[1].figure
+            (one, cases), (other, rest) = inside, outside
             joined = combination(one.value - other.value, one.drawn_B - other.drawn_B, [one, other], [1, -1])
             d = change(joined.value, joined.drawn_B, joined.df + 1, added=joined.lift)
             tested = {"p": d.p, "family": f"masks, {self._head['model']}"}
-            fewest = min(sides[0].cases, sides[1].cases)
-            yield self._row(state, metric, d, sides[0].cases, fewest=fewest, method="model", reference=REST, **tested)
+            fewest = min(cases, rest)
+            yield self._row(state, metric, d, cases, fewest=fewest, method="model", reference=REST, **tested)
 
-    def _part(self, metric: str, values_N: Floats, inside_N: NDArray[np.bool_]) -> _Part | None:
-        """Average a figure over some rows; None where none of them has it."""
-        rows_N = inside_N & ~np.isnan(values_N)
-        if not rows_N.any():
-            return None
-        point_1, drawn_1B = means(self._cohort.patients_N, self._weights_PB, [(rows_N, values_N)])
-        cases, patients = int(rows_N.sum()), effective_patients(self._cohort.patients_N[rows_N])
-        value, drawn_B = float(point_1[0]), drawn_1B[0]
-        if metric in (*_OVERLAPS, *_DISTANCES):
-            return _Part(bounded(value, drawn_B, patients=patients), cases, patients)
-        return _Part(share(value, drawn_B, cases=cases, patients=patients), cases, patients)
-
-
-def _estimate(metric: str, part: _Part) -> Estimate:
-    """Compute the interval of a figure; of a mean distance from that of its logarithm."""
-    figure = part.figure
-    if metric not in _DISTANCES:
-        return interval_of(figure)
-    if not figure.value > 0:
-        return Estimate(figure.value)
-    log = change(float(np.log(figure.value)), np.log(np.maximum(figure.drawn_B, 1e-9)), part.patients)
-    return Estimate(figure.value, float(np.exp(log.low)), float(np.exp(log.high)))
+    def _part(self, metric: str, values_N: Floats, inside_N: NDArray[np.bool_]) -> tuple[Resampled, int] | None:
+        """Average a figure over some rows, and count them; None where none of them has it."""
+        of_N = np.where(inside_N, values_N, np.nan)
+        cases = int((~np.isnan(of_N)).sum())
+        return (mask_mean(metric, of_N, self._cohort.patients_N, self._weights_PB), cases) if cases else None

@@ -247,6 +247,9 @@ def error_rate(result: AuditResult) -> str:
     each = " of each model" if len(result.model_names) > 1 else ""
     families = {"Grades": result.ordinal, "Masks": result.masks}
     grades = "".join(f" {name} are a family of their own." for name, rows in families.items() if tested(rows))
+    if not tested(result.differences) and tested(result.masks):
+        level = f"{100 * alpha(result):g} %"
+        return f"Were no group worse off, the chance of any finding about masks{each} would be at most {level}."
     primary = f" Primary hypotheses have {100 * alpha(result):g} % of their own." if primary_answers(result) else ""
     return (
         f"Groups and calibration{each} share one error rate: were no group worse off and every score calibrated, the "

@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.statistics.estimate import Estimate
+from medclip.statistics.resampling.resampled import Resampled, bounded, change, interval_of, share
+from medclip.statistics.resampling.standard_errors import effective_patients
+from medclip.statistics.resampling.sums import means
+
 _PERCENTILE = 0.95
 _THRESHOLDS = np.linspace(0.05, 0.95, 19)
 _FOLDS = 10
@@ -29,6 +34,8 @@ TITLES: Mapping[str, str] = {
     "empty_marked": "empty images with anything marked",
 }
 """Figures of masks, in the order of tables. The last is of images whose true mask is empty, all others of the rest."""
+OVERLAPS, DISTANCES = ("dice", "iou"), ("hd95_mm", "hd95_px")
+"""Those that are no shares of answers."""
 
 
 def dice_and_iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, float]:
@@ -69,7 +76,8 @@ def surface_distance(
 
     if not (predicted.any() and truth.any()):
         return float("nan")
-    outlines = [np.argwhere(mask & ~np.asarray(ndimage.binary_erosion(mask))) * spacing for mask in (predicted, truth)]
+    both = (predicted, truth)
+    outlines = [np.argwhere(mask & ~np.asarray(ndimage.binary_erosion(mask), np.bool_)) * spacing for mask in both]
     ways = ((outlines[0], outlines[1]), (outlines[1], outlines[0]))
     return max(float(np.quantile(KDTree(to).query(here)[0], _PERCENTILE)) for here, to in ways)
 
@@ -119,6 +127,35 @@ def mask_figures(
         "nothing_marked": float(not is_marked),
         "false_alarms": float(wrong > 0),
     }
+
+
+def mask_mean(
+    metric: str, values_N: NDArray[np.float64], patients_N: NDArray[np.integer], weights_PB: NDArray[Any]
+) -> Resampled:
+    """Average a figure over the images that have it, with what its interval is made of.
+
+    Args:
+        metric: Name of the figure, of `TITLES`.
+        values_N: The figure of each image; NaN where it has none, but not in all of them.
+        patients_N: Patient of each image.
+        weights_PB: Weight of each patient in each resample.
+    """
+    counted_N = ~np.isnan(values_N)
+    point_1, drawn_1B = means(patients_N, weights_PB, [(counted_N, values_N)])
+    value, drawn_B, patients = float(point_1[0]), drawn_1B[0], effective_patients(patients_N[counted_N])
+    if metric in (*OVERLAPS, *DISTANCES):
+        return bounded(value, drawn_B, patients=patients)
+    return share(value, drawn_B, cases=float(counted_N.sum()), patients=patients)
+
+
+def mask_estimate(metric: str, figure: Resampled) -> Estimate:
+    """Compute the interval of a figure of `mask_mean`; of a mean distance from that of its logarithm."""
+    if metric not in DISTANCES:
+        return interval_of(figure)
+    if not figure.value > 0:
+        return Estimate(figure.value)
+    log = change(float(np.log(figure.value)), np.log(np.maximum(figure.drawn_B, 1e-9)), figure.df + 1)
+    return Estimate(figure.value, float(np.exp(log.low)), float(np.exp(log.high)))
 
 
 def position_dices(shares_NG: NDArray[np.floating], patients_N: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Masks on the page: what is no better than position, findings by group, sentences, and tables, the worst group first."""
+"""Masks on the page: what is no better than position, findings by group, sentences; tables, the worst group first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medclip.reports.html_page import Grid, Td, Tr
 from medclip.statistics.metrics.masks import TITLES
 from medclip.wording import capital, count, list_of, number, real
 
-_RIVALS = {POSITION: "mean mask of other patients", OTSU: "Otsu's threshold"}
+_RIVALS = {POSITION: "the mean mask of other patients", OTSU: "Otsu’s threshold"}
 _EMPTY = "empty_marked"
 _MEANS = {
     "lesion_sensitivity": (Harm.MISSED, -1, "is hit {more} often in {cell}"),
@@ -59,12 +59,12 @@ def _sentences(result: AuditResult, rows: Sequence[Row]) -> Iterator[str]:
     if figures:
         who = f"{number(of_model_alone[0].get('n'))} images of {number(of_model_alone[0].get('n_patients'))} patients"
         beside = [
-            f"{name} {with_interval(own)}, less it {with_interval(apart, signed=True)}"
+            f"{name} has {with_interval(own)} (the model’s less it {with_interval(apart, signed=True)})"
             for rival, name in _RIVALS.items()
             for own in select(everybody, method=rival)
             for apart in select(everybody, reference=rival)
         ]
-        than = f" Dice of {'; of '.join(beside)}." if beside else ""
+        than = f" Of what knows less, {list_of(beside)}." if beside else ""
         yield f"{capital(plain(rows[0]['label']))}{of_model(result, rows[0])}, {who}: {list_of(figures)}.{than}"
     for row in select(of_model_alone, metric=_EMPTY):
         images = count(int(real(row.get("n")) or 0), "image")
@@ -99,7 +99,7 @@ def grids(result: AuditResult) -> tuple[Grid, ...]:
             "Images",
             "Patients",
             "Dice",
-            *(one for r in rivals for one in (capital(_RIVALS[r]), "Less it")),
+            *(one for r in rivals for one in (capital(_RIVALS[r]), "The model’s less it")),
         )
         columns = [("dice", "model", None), *(one for r in rivals for one in (("dice", r, None), ("dice", "model", r)))]
         tables += [_grid(f"{name}: Dice beside what knows less", heads, columns, rows)] if rivals else []
