@@ -211,7 +211,6 @@ def score_value_rows(measured: Measured) -> list[Row]:
     values = [(x.name, x.score_N[x.valid_N]) for x in cohort.labels]
     values += [(r.name, r.risk_NK[r.valid_N]) for r in cohort.risks]
     values += [(o.name, o.predicted_N[o.valid_N]) for o in cohort.ordinals]
-    values += [(m.name, m.share_N[~np.isnan(m.share_N)]) for m in cohort.masks]
     rounding = measured.roundings.of(ALL)
     return [
         {
