@@ -56,7 +56,7 @@ class Harm(IntEnum):
     CONSTANT = 1
     """The scores tell nobody apart, or have so few values that ranking and calibration say little."""
     BLIND = 2
-    """What is marked fits no better than what needs no image."""
+    """What is marked fits no better than what needs no model."""
     DECLARED = 3
     """What was required before the data were seen is not met."""
     MISSED = 4
@@ -88,7 +88,7 @@ class Harm(IntEnum):
 _HEADS = {
     Harm.LEAKED: "leakage",
     Harm.CONSTANT: "scores that hardly differ",
-    Harm.BLIND: "no better than position",
+    Harm.BLIND: "no better than without a model",
     Harm.DECLARED: "not as required beforehand",
     Harm.MISSED: "missed disease",
     Harm.REVERSED: "reversed scores",

@@ -15,6 +15,7 @@ from medclip.statistics.metrics.masks import TITLES
 from medclip.wording import capital, count, list_of, number, real
 
 _RIVALS = {POSITION: "the mean mask of other patients", OTSU: "Otsu’s threshold"}
+_KNOWS = {POSITION: "which sees no image", OTSU: "which was never taught"}
 _EMPTY = "empty_marked"
 _MEANS = {
     "lesion_sensitivity": (Harm.MISSED, -1, "is hit {more} often in {cell}"),
@@ -31,16 +32,16 @@ def findings(result: AuditResult) -> list[Finding]:
 
 
 def _blind(result: AuditResult) -> Iterator[Finding]:
-    for row in select(result.masks, reference=POSITION):
-        low = real(row.get("low"))
-        if is_all(row) and (low is None or low <= 0):
-            value = with_interval(row, signed=True)
+    for row in result.masks:
+        rival, low = str(row.get("reference")), real(row.get("low"))
+        if rival in _RIVALS and is_all(row) and real(row.get("value")) is not None and (low is None or low <= 0):
+            value, of = with_interval(row, signed=True), capital(plain(row.get("label")))
             yield Finding(
                 Harm.BLIND,
-                f"{capital(plain(row.get('label')))} is not told from position alone{of_model(result, row)}: Dice less "
-                f"that of the mean mask of other patients, which sees no image, is {value}.",
+                f"{of} is marked no better than by {_RIVALS[rival]}, {_KNOWS[rival]}{of_model(result, row)}: Dice less "
+                f"that of it is {value}.",
                 -float(row["value"]),
-                what=f"{capital(plain(row.get('label')))}{of_model(result, row)}: Dice less position alone",
+                what=f"{of}{of_model(result, row)}: Dice less that of {_RIVALS[rival]}",
                 value=value,
             )
 
