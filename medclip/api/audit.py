@@ -70,8 +70,8 @@ class AuditOptions(
 
     scores: Any = argument(
         "Scores or maps of medclip score, or any table of scores; a recipe (.yaml); or an audit.json, which is run "
-        "once more. Scores are a folder, or CSV, TSV or Parquet, whatever its suffix, and may lie in a store (s3://...). "
-        "Options override a recipe. In Python also what `medclip.score` returned, and any data frame.",
+        "once more. Scores are a folder, or CSV, TSV or Parquet, whatever its suffix, and may lie in a store "
+        "(s3://...). Options override a recipe. In Python also what `medclip.score` returned, and any data frame.",
         form="SCORES|RECIPE|AUDIT_JSON",
         kind=Path,
         place=True,

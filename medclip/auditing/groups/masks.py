@@ -89,8 +89,9 @@ def _compared(
     """Compare image after image; one that cannot be compared is left out, and a note names its row and why."""
     files = cohort.files or ("",) * len(masks.truth_N)
     known = np.flatnonzero(_known(masks)).tolist()
+    about = masks.name, settings
     jobs = (
-        (folder / masks.truth_N[n], Path(masks.predicted_N[n]), folder / files[n], masks.modality_N[n], settings)
+        (folder / masks.truth_N[n], Path(masks.predicted_N[n]), folder / files[n], masks.modality_N[n], *about)
         for n in known
     )
     good: dict[int, ComparedMasks] = {}

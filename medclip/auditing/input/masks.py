@@ -13,7 +13,8 @@ from medclip.auditing.input.joined_tables import Source
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.tables.table import listed, plain_name
 from medclip.imaging.geometry import resize
-from medclip.imaging.masks import read_mask, sample_nearest, shown_part
+from medclip.imaging.mask_files import MaskOf, read_mask_of
+from medclip.imaging.masks import sample_nearest, shown_part, stored_size
 from medclip.sample import View
 from medclip.settings import Settings
 from medclip.statistics.cohort import Masks
@@ -74,7 +75,9 @@ class ComparedMasks:
     """File of the problem."""
 
 
-def compare_masks(truth: Path, predicted: Path, image: Path, modality: str, settings: Settings) -> ComparedMasks:
+def compare_masks(
+    truth: Path, predicted: Path, image: Path, modality: str, structure: str, settings: Settings
+) -> ComparedMasks:
     """Compare the masks of one image; runs in a reading process.
 
     Args:
@@ -82,23 +85,23 @@ def compare_masks(truth: Path, predicted: Path, image: Path, modality: str, sett
         predicted: File of the model's.
         image: The image, which Otsu's threshold and the spacing are of; neither is known where it cannot be read.
         modality: Modality whose adapter reads it.
+        structure: Structure, as the column of masks is called.
         settings: Limits.
     """
-    masks: list[NDArray[np.bool_]] = []
-    for path in (truth, predicted):
-        try:
-            masks.append(_read(path, settings))
-        except MedclipError as error:
-            return ComparedMasks(problem=error.problem(), where=path)
-    true_HW, said_HW = masks
+    path, size = predicted, (0, 0)
+    try:
+        said_HW = read_mask_of(predicted, MaskOf(image, size, structure), settings)
+        path, size = truth, (said_HW.shape[0], said_HW.shape[1])
+        true_HW = read_mask_of(truth, MaskOf(image, size, structure), settings)
+    except MedclipError as error:
+        return ComparedMasks(problem=error.problem(), where=path)
     if true_HW.shape != said_HW.shape:
-        sizes = [f"{mask.shape[0]} x {mask.shape[1]}" for mask in masks]
+        sizes = [f"{mask.shape[0]} x {mask.shape[1]}" for mask in (true_HW, said_HW)]
         message = f"the mask has {sizes[0]} pixels, and its image {sizes[1]}; store masks with the image's own pixels."
         return ComparedMasks(problem=Problem(Reason.TABLE_INVALID, message), where=truth)
     spacing_mm, otsu, shares_G = None, (np.nan, np.nan), None
     view = _view(image, modality, settings)
-    size = (true_HW.shape[0], true_HW.shape[1])
-    if view is not None and size == (view.stored_size or view.part_of or view.pixels.shape[:2]):
+    if view is not None and size == stored_size(view):
         height, width = view.part_of or view.pixels.shape[:2]
         if view.spacing_mm is not None:
             spacing_mm = view.spacing_mm[0] * height / size[0], view.spacing_mm[1] * width / size[1]
@@ -108,15 +111,6 @@ def compare_masks(truth: Path, predicted: Path, image: Path, modality: str, sett
     if true_HW.any():
         shares_G = resize(true_HW[..., None] * np.uint8(255), GRID, GRID, "box").ravel()
     return ComparedMasks(mask_figures(said_HW, true_HW, spacing_mm), shares_G, otsu)
-
-
-def _read(path: Path, settings: Settings) -> NDArray[np.bool_]:
-    from medclip.files.recognise.inspect import inspect_file
-
-    facts = inspect_file(path, settings)
-    if facts.problem is not None:
-        raise facts.problem.error(path)
-    return read_mask(path, facts.format, settings)
 
 
 def _view(path: Path, modality: str, settings: Settings) -> View | None:
