@@ -79,6 +79,13 @@ def mask_rows(
     return rows, notes
 
 
+def hidden_rows(rows: list[Row]) -> list[Row]:
+    """Return the rows of the table `suppressed`, without counts, from those of `masks`."""
+    names = ("label", "attribute", "group", "reason")
+    cells = (row for row in rows if (row["metric"], row["method"], row["flag"]) == ("dice", "model", "suppressed"))
+    return [{name: row[name] for name in names} for row in cells]
+
+
 def _known(masks: Masks) -> NDArray[np.bool_]:
     return (masks.truth_N != "") & (masks.predicted_N != "")
 

@@ -155,6 +155,7 @@ def test_small_groups_are_hidden_and_their_counts_cannot_be_worked_out(tmp_path:
     assert {row["flag"] for row in small} == {"suppressed"}
     assert all(row.get("value") is None and row.get("n") is None for row in small)
     assert values(result, "A")["dice"]["n"] == 35  # rounded: 33 would give the others away
+    assert [(row["attribute"], row["group"]) for row in result.suppressed] == [("site", "B")]
     assert "not shown" in render(result)
 
 
