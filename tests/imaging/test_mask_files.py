@@ -96,8 +96,8 @@ def test_a_dicom_segmentation_is_read_for_its_image_and_segment_alone(tmp_path: 
 
 def runs(mask: np.ndarray) -> list[int]:
     flat = np.concatenate([[False], mask.T.ravel()])
-    ends = np.flatnonzero(np.diff(flat.astype(np.int8))) + 0
-    return np.diff([0, *ends, mask.size]).tolist()
+    ends = np.flatnonzero(np.diff(flat.astype(np.int8))).tolist()
+    return np.diff(np.array([0, *ends, mask.size])).tolist()
 
 
 def packed(counts: list[int]) -> str:
