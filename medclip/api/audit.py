@@ -69,9 +69,9 @@ class AuditOptions(
     """What `audit` is asked."""
 
     scores: Any = argument(
-        "Scores of medclip score, or any table of scores; a recipe (.yaml); or an audit.json, which is run once more. "
-        "Scores are a folder, or CSV, TSV or Parquet, whatever its suffix, and may lie in a store (s3://...). Options "
-        "override a recipe. In Python also what `medclip.score` returned, and any data frame.",
+        "Scores or maps of medclip score, or any table of scores; a recipe (.yaml); or an audit.json, which is run "
+        "once more. Scores are a folder, or CSV, TSV or Parquet, whatever its suffix, and may lie in a store "
+        "(s3://...). Options override a recipe. In Python also what `medclip.score` returned, and any data frame.",
         form="SCORES|RECIPE|AUDIT_JSON",
         kind=Path,
         place=True,
@@ -95,7 +95,8 @@ class AuditOptions(
         read=listed,
     )
     label: Mapping[str, str] | Sequence[str] | str | None = option(
-        "Label that is audited. SCORE=COLUMN names both columns. Default: all that match.",
+        "Label that is audited; of maps a column of mask files. SCORE=COLUMN names both columns. Default: all that "
+        "match.",
         default=(),
         form="SCORE=COLUMN",
         often=True,

@@ -110,7 +110,8 @@ class EvaluateOptions(
             ("label", "against", "patient", "modality"),
             "prompt",
             "{names} is of --prompt; what a suite measures stands in its file.",
-            hint="Name what the label means in words with --prompt, or leave it out.",
+            hint="Name what the label means in words with --prompt, or leave it out. Masks that a pack marks are "
+            "measured by medclip score and then medclip audit.",
         ),
         excludes(
             ("suite", "dataset"),

@@ -346,7 +346,7 @@ class ImagesAndTraining:
         place=True,
     )
     images: str | Path | None = option(
-        "Folder that the files of the label table are in, which are read for leaks and embeddings.",
+        "Folder that the files of the label table are in, which are read for leaks, embeddings and masks.",
         default=None,
         form="DIR",
         place=True,

@@ -95,6 +95,13 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_TESTED,
         **{"family": _TEXT, "n": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT, "reason": _TEXT},
     },
+    "masks": {
+        **_CELL,
+        **{"metric": _TEXT, "method": _TEXT, "reference": _TEXT},
+        **_RANGE,
+        **_TESTED,
+        **{"family": _TEXT, "n": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT, "reason": _TEXT},
+    },
     "risk": {
         **_CELL,
         **{"population": _TEXT, "year": _WHOLE, "metric": _TEXT},
@@ -191,6 +198,9 @@ class AuditResult(Result):
     """Share of patients in each group beside its reference; of an attribute as a whole (`all`) the distance."""
     ordinal: tuple[Row, ...] = ()
     """Agreement of gradings in ordered classes; rows with a `reference` ("rest") are a group minus all others."""
+    masks: tuple[Row, ...] = ()
+    """Overlap, distance and lesions of masks; `method` is "model", or a rival ("mean mask" of other patients, "otsu").
+    Rows with a `reference` are differences: the model's less a rival's, or a group's less all others' ("rest")."""
     risk: tuple[Row, ...] = ()
     """Concordance, areas and calibration of risks, by year and population (all, or without early events)."""
     requirements: tuple[Row, ...] = ()
@@ -261,14 +271,17 @@ class AuditResult(Result):
             "models": list_of(self.model_names, most=5),
             "labels": list_of(self.labels, most=5),
             "groups by": list_of(self.attributes, most=5),
-            "measures": len(self.metrics),
+            "measures": len(self.metrics) + len(self.masks),
             "groups too small to show": len(self.suppressed),
             "notes": len(self.notes),
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        columns = COLUMNS["metrics"]
-        return [{name: _cell(row.get(name), kind) for name, kind in columns.items()} for row in self.metrics[:most]]
+        table = "metrics" if self.metrics or not self.masks else "masks"
+        return [
+            {name: _cell(row.get(name), kind) for name, kind in COLUMNS[table].items()}
+            for row in self.rows(table)[:most]
+        ]
 
     def rows(self, name: str) -> tuple[Row, ...]:
         """Return the rows of a table by its name."""

@@ -18,6 +18,7 @@ from medclip.auditing.groups.coinciding import coinciding_rows
 from medclip.auditing.groups.differences import ratio_rows
 from medclip.auditing.groups.equity import equity_rows, verdict
 from medclip.auditing.groups.grades_and_risks import ordinal_rows, risk_rows
+from medclip.auditing.groups.masks import hidden_rows, mask_rows
 from medclip.auditing.groups.measure import (
     Measured,
     difference_rows,
@@ -157,6 +158,12 @@ def run_audit(
         add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
         add("risk", yearly)
+        path = None if truths is None else truths.path
+        folder = options.image_checks.images or (Path() if path is None else path.parent)
+        of_masks, notes_of_masks = mask_rows(model, cohort, folder, weights_PB, options, settings, progress)
+        add("masks", of_masks)
+        add("suppressed", hidden_rows(of_masks) if not place else ())
+        notes += _new(notes, notes_of_masks)
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
         add("gaps", gap_rows(one, options, differences, progress.step))

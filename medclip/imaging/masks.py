@@ -152,9 +152,14 @@ def shown_of(view: View, size: tuple[int, int], placement: Placement) -> Shown:
     return Shown(height, width, shown_part(view), view.flipped, placement, view.stored_size)
 
 
+def stored_size(view: View) -> tuple[int, int]:
+    """Return rows and columns of the file of a view."""
+    return view.stored_size or view.part_of or (view.pixels.shape[0], view.pixels.shape[1])
+
+
 def require_same_size(view: View, size: tuple[int, ...]) -> None:
     """Refuse a mask of another size than its image's file. Raises TABLE_INVALID."""
-    stored = view.stored_size or view.part_of or view.pixels.shape[:2]
+    stored = stored_size(view)
     if stored != size:
         raise MedclipError(
             Reason.TABLE_INVALID,

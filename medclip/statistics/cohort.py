@@ -123,6 +123,21 @@ class Risk:
 
 
 @dataclass(frozen=True, eq=False)
+class Masks:
+    """One structure that is marked in images: the files of true masks and of the model's, "" where there is none."""
+
+    name: str
+    truth_N: NDArray[Any]
+    """Texts of the label table, relative as its files are."""
+    predicted_N: NDArray[Any]
+    """Paths as texts."""
+    modality_N: NDArray[Any]
+    """Modality of each image, as text."""
+    share_N: NDArray[np.float64]
+    """Of each image's pixels that the model marks; NaN where there is no mask of it."""
+
+
+@dataclass(frozen=True, eq=False)
 class Cohort:
     """A whole audit set."""
 
@@ -148,6 +163,7 @@ class Cohort:
     """The same of each label that is missing for a scored row; the rows by their scores first."""
     ordinals: tuple[Ordinal, ...] = ()
     risks: tuple[Risk, ...] = ()
+    masks: tuple[Masks, ...] = ()
 
     @property
     def num_patients(self) -> int:

@@ -15,6 +15,7 @@ from medclip.auditing.input.missing import THIRDS
 from medclip.auditing.result import AuditResult
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.metrics.grading_agreement import METRICS as GRADES
+from medclip.statistics.metrics.masks import TITLES as MASKS
 from medclip.statistics.significance import benjamini_hochberg, holm
 from medclip.statistics.yearly_risk import CONCORDANCES, POPULATIONS
 from medclip.statistics.yearly_risk import METRICS as YEARLY
@@ -90,6 +91,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
         representation=tuple(_representation(models[0])),
         ordinal=tuple(_ordinal(models[0])),
+        masks=tuple(_masks(models[0])),
         risk=tuple(_risk(models[0])),
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
@@ -329,6 +331,22 @@ def _ordinal(model: str) -> Iterator[dict[str, Any]]:
         if attribute != "all":
             p = {"p": 0.4, "p_holm": 0.8, "p_bh": 0.8, "family": f"grades, {model}"}
             yield {**head, "metric": "exact", "reference": "rest", "value": 0.01, "low": -0.1, "high": 0.12, **p}
+
+
+def _masks(model: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in (("all", "all"), ("sex", "female"), ("sex", "male")):
+        head = {"model": model, "label": "lesion", "attribute": attribute, "group": group, "flag": "", "reason": ""}
+        counted = head | {"n": 400, "n_patients": 300}
+        for metric in MASKS:
+            yield {**counted, "metric": metric, "method": "model", "value": 0.6, "low": 0.5, "high": 0.7}
+        for rival in ("mean mask", "otsu"):
+            yield {**counted, "metric": "dice", "method": rival, "value": 0.4, "low": 0.3, "high": 0.5}
+            apart = {"value": 0.2, "low": 0.1, "high": 0.3}
+            yield {**counted, "metric": "dice", "method": "model", "reference": rival, **apart}
+        if attribute != "all":
+            p = {"p": 0.4, "p_holm": 0.8, "p_bh": 0.8, "family": f"masks, {model}"}
+            apart = {"reference": "rest", "value": 0.01, "low": -0.1, "high": 0.12}
+            yield {**counted, "metric": "dice", "method": "model", **apart, **p}
 
 
 def _risk(model: str) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ RATE = 0.3
 """Divided by the root of the number of channels, since a step of Adam moves a logit by all of them: 0.0084 of 1,280."""
 DECAY = 0.01
 _THRESHOLDS = np.linspace(0.05, 0.95, 19)
-VERSION = 1
+VERSION = 2
 """Raise when the same maps give other figures: results of before are then computed again."""
 
 
@@ -109,12 +109,12 @@ def position_margin(labels_KLL: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return what is known without looking at an image: the mean mask less the threshold of the best mean Dice.
 
     Args:
-        labels_KLL: Masks that are learned from, with `OUTSIDE` where no image is shown.
+        labels_KLL: Masks that are learned from, with `OUTSIDE` where no image is shown; one of them has a pixel.
 
     Returns:
         float32 [L, L]; above 0 where a mask is expected.
     """
     inside, marked = labels_KLL != OUTSIDE, labels_KLL == 1
     mean = marked.sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
-    dices = [np.mean([dice_and_iou(mean > t, m)[0] for m in marked]) for t in _THRESHOLDS]
+    dices = [np.mean([dice_and_iou(mean > t, m)[0] for m in marked if m.any()]) for t in _THRESHOLDS]
     return (mean - _THRESHOLDS[int(np.argmax(dices))]).astype(np.float32)

@@ -252,7 +252,7 @@ class MapAdaptation:
         for i in indices:
             mask = units[i].mask
             assert mask is not None
-            rows.append(Masked(units[i].number, units[i].path, mask, units[i].patient))
+            rows.append(Masked(units[i].number, units[i].path, mask, units[i].patient, self.table.text.names[0]))
         folder.mkdir()
         self.progress.stage(stage, len(rows))
         step = self.progress.step

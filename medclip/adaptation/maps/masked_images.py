@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.imaging.masks import Shown, read_mask, shown_of
+from medclip.imaging.mask_files import MaskOf, read_mask_of
+from medclip.imaging.masks import Shown, shown_of, stored_size
 from medclip.models.inputs.preprocess import Preprocess
 from medclip.sample import Kind
 from medclip.settings import Settings
@@ -26,6 +27,8 @@ class Masked:
     mask: Path
     patient: str | None = None
     """Keyed hash; None where nothing says whose image it is."""
+    structure: str = ""
+    """As the column of masks is called, where a file may hold several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,6 @@ def read_masked(one: Masked, modality: str, preprocess: Preprocess, settings: Se
     """Read one image through its modality's adapter, and its mask. Never imports torch."""
     from medclip.adapters.base import combined_sha256, source_of
     from medclip.adapters.registry import read_unit
-    from medclip.files.recognise.inspect import inspect_file
     from medclip.sample import Modality
 
     sha256 = ""
@@ -66,11 +68,8 @@ def read_masked(one: Masked, modality: str, preprocess: Preprocess, settings: Se
         if sample.kind is not Kind.IMAGE or len(sample.views) != 1:
             message = f"it is a {sample.kind}, and masks are of single images."
             raise MedclipError(Reason.OTHER_INPUT, message, where=one.path)
-        facts = inspect_file(one.mask, settings)
-        if facts.problem is not None:
-            raise facts.problem.error(one.mask)
-        mask_HW = read_mask(one.mask, facts.format, settings)
         (view,) = sample.views
+        mask_HW = read_mask_of(one.mask, MaskOf(one.path, stored_size(view), one.structure), settings)
         size = (mask_HW.shape[0], mask_HW.shape[1])
         shown = shown_of(view, size, preprocess.placement(*view.pixels.shape[:2]))
         image = preprocess.to_array(view)

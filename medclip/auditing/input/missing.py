@@ -20,7 +20,7 @@ from medclip.auditing.input.joined_tables import Source
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError
 from medclip.files.tables.table import in_order
-from medclip.statistics.cohort import ALL, Attribute, Label, Missing, Ordinal, Risk
+from medclip.statistics.cohort import ALL, Attribute, Label, Masks, Missing, Ordinal, Risk
 from medclip.statistics.estimate import LEVEL
 from medclip.statistics.significance import holm, share_difference
 from medclip.wording import list_of
@@ -76,6 +76,7 @@ def unlabelled_groups(
     labels: Sequence[Label],
     ordinals: Sequence[Ordinal],
     risks: Sequence[Risk],
+    masks: Sequence[Masks],
     attributes: Sequence[Attribute],
     patients_N: NDArray[np.int32],
     unmatched: Mapping[str, NDArray[np.float64]],
@@ -89,6 +90,7 @@ def unlabelled_groups(
         labels: Labels of the cohort.
         ordinals: Gradings of the cohort; a row without a class has no label.
         risks: Risks of the cohort; a row without any time has no label.
+        masks: Masks of the cohort; a row that names no file of a true mask has no label.
         attributes: Attributes of the cohort; intersections are left out.
         patients_N: Patient of each row.
         unmatched: Scores of rows without a row of labels, by label; each of these rows counts as a patient.
@@ -101,6 +103,7 @@ def unlabelled_groups(
             for o in ordinals
         ),
         *((r.name, ~np.isnan(r.risk_NK).any(axis=1), np.isnan(r.time_N), r.risk_NK[:, -1]) for r in risks),
+        *((m.name, m.predicted_N != "", m.truth_N == "", m.share_N) for m in masks),
     ]
     groups: list[Missing] = []
     for name, scored_N, unknown_N, score in answers:

@@ -15,6 +15,7 @@ from medclip.auditing.input.grades_and_risks import read_ordinals, read_risks
 from medclip.auditing.input.groups import kind_of, make_groups, parse_by
 from medclip.auditing.input.joined_tables import Source, join_tables
 from medclip.auditing.input.labels import make_labels, unmatched_scores
+from medclip.auditing.input.masks import read_masks
 from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.missing import missing_notes, unlabelled_groups, unscored_groups
 from medclip.auditing.input.options import ReadOptions
@@ -85,7 +86,10 @@ def read_cohort(
     columns = [t for t in taken if t]
     ordinals, graded = read_ordinals(source, options, columns)
     risks, risky = read_risks(source, options)
-    labels_made, unmatched, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
+    masks = read_masks(label, source)
+    labels_made, unmatched, passed, notes = (), {}, [], []
+    if not masks:
+        labels_made, unmatched, passed, notes = _labels(label, source, options, columns, bool(ordinals or risks))
     grouping = make_groups(by, source.attribute, patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
     # a grade beside it does not stand for a score that is missing, nor a score for a grade
@@ -93,18 +97,20 @@ def read_cohort(
         [np.isnan(x.score_N) for x in labels_made],
         [o.predicted_N < 0 for o in ordinals],
         [np.isnan(r.risk_NK).any(axis=1) for r in risks],
+        [m.predicted_N == "" for m in masks],
     )
     blank_N = np.any([np.all(of_one_kind, axis=0) for of_one_kind in blanks if of_one_kind], axis=0)
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
     partly_N = np.any([np.isnan(x.score_N) & ~np.isnan(x.truth_N) for x in labels_made] or [blank_N], axis=0)
     unscored = unscored_groups(source, names, options, blank_N, partly_N, patient)
-    unlabelled = unlabelled_groups(labels_made, ordinals, risks, grouping.attributes, patients_N, unmatched)
+    unlabelled = unlabelled_groups(labels_made, ordinals, risks, masks, grouping.attributes, patients_N, unmatched)
     return Cohort(
         patients_N=patients_N,
         labels=labels_made,
         attributes=grouping.attributes,
         ordinals=ordinals,
         risks=risks,
+        masks=masks,
         columns=_columns(source, names, options),
         keys=source.first_text(source.label_keys) if source.label_keys else (),
         files=source.first_text([column]) if column else (),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from medclip.auditing.input.options import ExamLevel, ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
-from medclip.runs.outputs.results import EXAM_SCORES, FILES, SCORES
+from medclip.runs.outputs.results import EXAM_SCORES, FILES, MAP_TABLE, SCORES
 from medclip.runs.outputs.score_run import ScoreRun
 from medclip.text.vocabulary.task_kinds import independent_kinds, one_answer_kinds
 from medclip.wording import count, list_of
@@ -112,6 +112,8 @@ def _texts(values: list[float | None]) -> Any:
 
 _OWN = ("study", "task", "class", "kind", "probability")
 """Columns by which a table of `medclip score` is known."""
+_OWN_MAPS = ("row", "task", "class", "map", "share")
+"""The same of a table of maps."""
 _SINGLE = 1e-6
 """How far a probability in single precision may be from the exact one."""
 _HEADERS = {
@@ -151,6 +153,8 @@ class ScoreTable:
     """Names of the scores of each task of which one class is true."""
     is_medclip: bool = False
     """Whether `medclip score` wrote it."""
+    maps: Mapping[str, Mapping[int, Path]] = field(default_factory=dict)
+    """Of each name that is answered with maps the file of each unit's; its score is the share that is marked."""
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -207,8 +211,9 @@ def open_scores(
     """Read the tables of scores.
 
     Args:
-        source: A run of `medclip score`, its folder or its scores.parquet; a CSV, TSV or Parquet file, whatever its
-            suffix; a data frame; or what this function returned.
+        source: A run of `medclip score`, its folder, its scores.parquet or its maps.parquet; a CSV, TSV or Parquet
+            file, whatever its suffix; a data frame; or what this function returned. Of a folder with maps alone the
+            maps are read.
         files: The files.parquet of scores of `medclip score`; None: the one beside them.
         read: Function that reads a table, as `read_table` does.
         level: Level of mammography examinations; their scores are read in the place of those of studies.
@@ -222,6 +227,8 @@ def open_scores(
         source = source.folder
     if isinstance(source, str | Path) and os.path.isdir(Path(source)):
         name = SCORES if level is None else EXAM_SCORES
+        if level is None and _has_maps_alone(Path(source)):
+            name = MAP_TABLE
         source = Path(source) / name
         if not os.path.isfile(source):
             raise MedclipError(
@@ -233,14 +240,37 @@ def open_scores(
                 else "It is written by `medclip score --exam`.",
             )
     table = read(source, "the table of scores")
-    if not set(_OWN) <= set(table.names):
+    are_maps = set(_OWN_MAPS) <= set(table.names)
+    if not (are_maps or set(_OWN) <= set(table.names)):
         return ScoreSource(*at_level(table, None, level)) if level else ScoreSource(table)
     if files is None and table.path is not None and os.path.isfile(table.path.parent / FILES):
         files = table.path.parent / FILES
     opened = None if files is None else read(files, f"the table of files ({FILES})")
+    if are_maps:
+        return ScoreSource(*_by_file(table, opened))
     if level is None and "level" in table.names:
         level = "exam"
     return ScoreSource(table, opened) if level is None else ScoreSource(*at_level(table, opened, level))
+
+
+def _has_maps_alone(folder: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    if not (folder / MAP_TABLE).is_file():
+        return False
+    return not (folder / SCORES).is_file() or not pq.read_metadata(folder / SCORES).num_rows
+
+
+def _by_file(maps: Table, files: Table | None) -> tuple[Table, Table | None]:
+    """Return a table of maps as one of scores, whose units are files and whose scores are shares of pixels."""
+    import pyarrow as pa
+
+    rows = maps.arrow.append_column(UNIT, _joined(maps.arrow, ("row",)))
+    rows = rows.append_column("kind", pa.array(["map"] * rows.num_rows, pa.string()))
+    rows = rows.append_column("probability", rows.column("share"))
+    if files is not None:
+        files = Table(files.arrow.append_column(UNIT, _joined(files.arrow, ("row",))), files.where, files.path)
+    return Table(rows, maps.where, maps.path, maps.form), files
 
 
 def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
@@ -366,8 +396,29 @@ def _own(table: Table, files_table: Table | None) -> ScoreTable:
         lambda wanted: scores_UL[:, place[wanted]],
         _tasks(table.coded("kind"), task, pairs),
         is_medclip=True,
+        maps=_map_files(table, study, pairs),
         notes=notes,
     )
+
+
+def _map_files(table: Table, study: Coded, pairs: Coded) -> dict[str, dict[int, Path]]:
+    """Return the file of each map by its name and unit; nothing where the scores are no maps.
+
+    Raises:
+        MedclipError: WRONG_USE for a data frame, which lies in no folder of maps.
+    """
+    if "map" not in table.names:
+        return {}
+    if table.path is None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "a data frame of maps does not say in which folder they lie.",
+            hint="Name the output folder of `medclip score`.",
+        )
+    files: dict[str, dict[int, Path]] = {name: {} for name in pairs.values}
+    for pair, unit, path in zip(pairs.codes_N, study.codes_N, table.texts("map"), strict=True):
+        files[pairs.values[pair]][int(unit)] = table.path.parent / path
+    return files
 
 
 def _exact_probabilities(table: Table) -> NDArray[np.float64]:

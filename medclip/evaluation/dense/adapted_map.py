@@ -7,27 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medclip.adaptation.maps.learn import MapRun, TestedMap
 from medclip.models.packs.card import training_hashes
 from medclip.statistics.estimate import NUM_RESAMPLES, Change, Figure
 from medclip.statistics.metrics.classification import numbered
-from medclip.statistics.metrics.masks import dice_and_iou, lesion_counts
-from medclip.statistics.resampling.resampled import Resampled, bounded, difference, interval_of
-from medclip.statistics.resampling.standard_errors import effective_patients
-from medclip.statistics.resampling.sums import means
+from medclip.statistics.metrics.masks import DISTANCES, TITLES, dice_and_iou, mask_figures, mask_mean
+from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.wording import count, estimate
 
 FEWEST = 2
 """Test patients, of fewer of whom nothing is measured."""
-TITLES: Mapping[str, str] = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "lesion_sensitivity": "lesions hit",
-    "false_alarms": "images with a wrong piece",
-}
+_POSITION = "position"
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,8 @@ class MapFigures:
     """All figures of an adaptation to a map."""
 
     figures: Mapping[str, Figure]
-    """By metric: means over images of their own pixels; lesions hit are a share of all lesions of an image."""
+    """By metric, of `medclip.statistics.metrics.masks.TITLES`: means over images in which something is true, of their
+    own pixels; the last over those in which nothing is, where there are any."""
     position: Figure
     """Dice of the masks' mean, which sees no image."""
     above_position: Change
@@ -43,7 +36,7 @@ class MapFigures:
     num_images: int
     num_patients: int
     num_empty: int
-    """Images in which nothing is marked; their Dice is 1 where nothing is said, else 0."""
+    """Images in which nothing is true."""
     num_in_training: int | None
     """Test images that the base was trained on, without masks; None where it lists no files."""
 
@@ -76,7 +69,7 @@ class MapFigures:
         if self.above_position.low is None or self.above_position.low <= 0:
             lines.append("It is not told from the mean of the masks, which never sees an image: do not use it.")
         if self.num_empty:
-            lines.append(f"In {count(self.num_empty, 'image')} nothing is marked: Dice is 1 where nothing is said.")
+            lines.append(f"In {count(self.num_empty, 'image')} nothing is true: they count for their own figure alone.")
         if self.num_in_training:
             lines.append(f"{count(self.num_in_training, 'image')} of them trained the base, without masks.")
         return tuple(lines)
@@ -94,20 +87,19 @@ def measure_map(run: MapRun, *, num_resamples: int = NUM_RESAMPLES) -> MapFigure
         num_resamples: Resamples of patients.
 
     Returns:
-        The figures; None for fewer than two test patients.
+        The figures; None for fewer than two test patients with a structure.
     """
     patients_N = numbered([one.patient for one in run.tested])
     num_patients = len(set(patients_N.tolist()))
-    if num_patients < FEWEST:
+    scores = [_scores(one) for one in run.tested]
+    values = {name: np.array([one[name] for one in scores]) for name in (scores[0] if scores else ())}
+    if not values or len(set(patients_N[~np.isnan(values["dice"])].tolist())) < FEWEST:
         return None
     weights_PB = draw_weights(num_patients, num_resamples, seed=0)
-    scores = np.array([_scores(one) for one in run.tested])
-
-    def mean(column: int) -> Resampled:
-        return _mean(scores[:, column], patients_N, weights_PB)
-
-    dice, position = mean(0), mean(4)
-    figures = {name: Figure.of(interval_of(mean(k))) for k, name in enumerate(TITLES)}
+    shown = [name for name in TITLES if name not in DISTANCES and not np.isnan(values[name]).all()]
+    means = {name: mask_mean(name, values[name], patients_N, weights_PB) for name in shown}
+    dice, position = means["dice"], mask_mean("dice", values[_POSITION], patients_N, weights_PB)
+    figures = {name: Figure.of(interval_of(one)) for name, one in means.items()}
     model = run.adapted.model
     seen = training_hashes(model.path, model.card)
     return MapFigures(
@@ -116,25 +108,17 @@ def measure_map(run: MapRun, *, num_resamples: int = NUM_RESAMPLES) -> MapFigure
         above_position=Change.of(difference(position, dice)),
         num_images=len(run.tested),
         num_patients=num_patients,
-        num_empty=int(np.isnan(scores[:, 2]).sum()),
+        num_empty=int((~np.isnan(values["empty_marked"])).sum()),
         num_in_training=None if seen is None else sum(one.image.sha256 in seen for one in run.tested),
     )
 
 
-def _scores(one: TestedMap) -> tuple[float, ...]:
-    """Return Dice, IoU, share of lesions hit (NaN without any), whether a piece is wrong, and Dice of position."""
+def _scores(one: TestedMap) -> dict[str, float]:
+    """Return the figures of one image, and the Dice of position."""
     truth, shown = one.image.mask(), one.image.shown
     assert shown is not None
-    predicted = shown.to_mask(one.margin_hw)
-    hit, lesions, wrong = lesion_counts(predicted, truth)
     of_position = dice_and_iou(shown.to_mask(one.position_LL), truth)[0]
-    return (*dice_and_iou(predicted, truth), hit / lesions if lesions else np.nan, float(wrong > 0), of_position)
-
-
-def _mean(values_N: NDArray[np.float64], patients_N: NDArray[np.int64], weights_PB: NDArray[np.integer]) -> Resampled:
-    counted = ~np.isnan(values_N)
-    points_R, drawn_RB = means(patients_N, weights_PB, [(counted, np.nan_to_num(values_N))])
-    return bounded(float(points_R.mean()), drawn_RB.mean(axis=0), patients=effective_patients(patients_N))
+    return mask_figures(shown.to_mask(one.margin_hw), truth) | {_POSITION: of_position}
 
 
 def _shown(one: Figure | Change) -> str:

@@ -74,7 +74,7 @@ class DenseFigures:
     num_in_training: int | None
     """Images held out whose pixels (not masks) the pack was trained on; None where it lists no training files."""
     num_empty: int
-    """Images held out in which nothing is marked; their Dice is 1 where nothing is said, else 0."""
+    """Images held out in which nothing is true; they have no Dice."""
     grid: tuple[int, int]
     size_px: int
     problems: Mapping[str, int]

@@ -113,6 +113,9 @@ def _measured(
         message = "nothing is marked in any of the masks to learn from."
         raise MedclipError(Reason.TABLE_INVALID, message, where=part.id, hint="A mask is white where something is.")
     truths = [first.images[n].mask() for n in test]
+    if not any(truth.any() for truth in truths):
+        message = "nothing is marked in any of the masks that are held out."
+        raise MedclipError(Reason.TABLE_INVALID, message, where=part.id, hint="A mask is white where something is.")
     draws = {(s, d): train[drawn_share(marked, s, seed=d)] for s in part.shares for d in range(part.seeds)}
     names = [*towers.models, POSITION]
     progress.stage(f"{part.id}, heads", len(names) * len(draws))
@@ -207,7 +210,7 @@ def _figures(
             runs = [scores[name, share, draw] for draw in range(num_seeds)]
             dice, iou = (_mean([run[k] for run in runs], patients_N, weights_PB) for k in (0, 1))
             dices[name] = dice
-            of_seeds = [float(run[0].mean()) for run in runs]
+            of_seeds = [float(np.nanmean(run[0])) for run in runs]
             unseen = None
             if seen_N.any() and len(set(patients_N[fresh_N].tolist())) > 1:
                 who = numbered(patients_N[fresh_N].tolist())
@@ -231,11 +234,11 @@ def _figures(
 def _mean(
     runs: Sequence[NDArray[np.float64]], patients_N: NDArray[np.int64], weights_PB: NDArray[np.integer]
 ) -> Resampled:
-    """Take the mean over images and seeds, with what its interval is made of."""
-    every = np.ones(len(patients_N), np.bool_)
-    points_R, drawn_RB = means(patients_N, weights_PB, [(every, run) for run in runs])
+    """Take the mean over images in which something is true and seeds, with what its interval is made of."""
+    counted = ~np.isnan(runs[0])
+    points_R, drawn_RB = means(patients_N, weights_PB, [(counted, run) for run in runs])
     value, drawn_B = float(points_R.mean()), drawn_RB.mean(axis=0)
-    return bounded(value, drawn_B, patients=effective_patients(patients_N), runs_SI=points_R[:, None])
+    return bounded(value, drawn_B, patients=effective_patients(patients_N[counted]), runs_SI=points_R[:, None])
 
 
 def _examples(
@@ -278,7 +281,8 @@ def _table(
     for (name, share, draw), (dice_N, iou_N) in scores.items():
         for n, dice, iou in zip(test, dice_N, iou_N, strict=True):
             row = masked.rows[n]
-            cells = (masked.part.id, row.row, of.images[n].sha256, row.patient, name, share, draw, dice, iou)
+            figures = (None if np.isnan(figure) else figure for figure in (dice, iou))
+            cells = (masked.part.id, row.row, of.images[n].sha256, row.patient, name, share, draw, *figures)
             for column, cell in zip(columns.values(), cells, strict=True):
                 column.append(cell)
     kinds = (pa.string(), pa.int64(), pa.string(), pa.string(), pa.string(), pa.float64(), pa.int64())

@@ -63,6 +63,18 @@ def read_nifti(path: Path, settings: Settings, *, image: Path | None = None) -> 
         return laid_out(voxels, _affine(header), _spacing(header, shape), steps, f"nibabel {name}")
 
 
+def read_stored(path: Path, settings: Settings) -> NDArray[Any]:
+    """Read the values of a NIfTI file as they are stored and scaled, [x, y], [x, y, z] or [x, y, z, time].
+
+    Raises:
+        MedclipError: As `read_nifti`.
+    """
+    with damage_named(), quiet("nibabel"):
+        header, _, paired = _header(path)
+        source = _pair_of(path, None) if paired else path
+        return _scaled(_voxels(source, header, _shape(header), settings, paired=paired), header)[0]
+
+
 def read_minc(path: Path, settings: Settings) -> VolumeRead:
     """Read a MINC volume through nibabel.
 

@@ -51,7 +51,7 @@ _KINDS = {
 _MANY, _KEPT = 24, 12
 """Groups of an attribute from which on the annex has but the worst, and how many these are."""
 _BY_GROUP = ("metrics", "differences", "ratios", "models", "calibration", "decision", "representation", "ordinal")
-_BY_GROUP += ("risk", "suppressed", "unscored", "stress", "stress_ood")
+_BY_GROUP += ("masks", "risk", "suppressed", "unscored", "stress", "stress_ood")
 
 
 Folded = dict[str, Any]
@@ -65,7 +65,7 @@ def with_worst_groups(result: AuditResult) -> tuple[AuditResult, tuple[str, ...]
     of all of them.
     """
     groups_of: dict[str, dict[str, float]] = {}
-    for row in (*result.metrics, *result.ordinal, *result.risk):
+    for row in (*result.metrics, *result.ordinal, *result.masks, *result.risk):
         if not is_all(row):
             shown = row.get("flag") != "suppressed"
             of_attribute = groups_of.setdefault(str(row.get("attribute")), {})

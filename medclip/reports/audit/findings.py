@@ -55,25 +55,29 @@ class Harm(IntEnum):
     """Training and audit share something that they must not, so that no other figure holds for new patients."""
     CONSTANT = 1
     """The scores tell nobody apart, or have so few values that ranking and calibration say little."""
-    DECLARED = 2
+    BLIND = 2
+    """What is marked fits no better than what needs no model."""
+    DECLARED = 3
     """What was required before the data were seen is not met."""
-    MISSED = 3
+    MISSED = 4
     """The ill are called healthy more often in a group."""
-    REVERSED = 4
+    REVERSED = 5
     """The ill get the lower scores."""
-    FALSE_ALARM = 5
+    FALSE_ALARM = 6
     """The healthy are called ill more often in a group."""
-    RANKING = 6
+    RANKING = 7
     """The ill and the healthy are told apart less well in a group."""
-    FRAGILE = 7
+    OUTLINES = 8
+    """What is marked fits the true mask less well in a group."""
+    FRAGILE = 9
     """Images that are not as they should be cost answers, or cost a group more."""
-    SHORTCUT = 8
+    SHORTCUT = 10
     """The score follows a site, a device or a view."""
-    CALIBRATION = 9
+    CALIBRATION = 11
     """The score means another probability in a group."""
-    UNSCORED = 10
+    UNSCORED = 12
     """More patients of a group have no score at all."""
-    OTHER = 11
+    OTHER = 13
 
     @property
     def head(self) -> str:
@@ -84,11 +88,13 @@ class Harm(IntEnum):
 _HEADS = {
     Harm.LEAKED: "leakage",
     Harm.CONSTANT: "scores that hardly differ",
+    Harm.BLIND: "no better than without a model",
     Harm.DECLARED: "not as required beforehand",
     Harm.MISSED: "missed disease",
     Harm.REVERSED: "reversed scores",
     Harm.FALSE_ALARM: "false alarms",
     Harm.RANKING: "ranking (AUROC)",
+    Harm.OUTLINES: "outlines (Dice)",
     Harm.FRAGILE: "under stress",
     Harm.SHORTCUT: "shortcuts",
     Harm.CALIBRATION: "calibration",

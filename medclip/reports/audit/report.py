@@ -20,6 +20,7 @@ from medclip.reports.audit.plots import findings_forest
 from medclip.reports.audit.sections import (
     checks,
     left_out,
+    masks,
     ordinal,
     representation,
     requirements,
@@ -133,6 +134,7 @@ def _page(result: AuditResult) -> dict[str, Any]:
         "compared": annex.compared(result),
         "representation": representation.grid(result),
         "ordinal": ordinal.grids(result),
+        "masks": masks.grids(result),
         "risk": risk.grids(result),
         "sources": sources.grid(result),
         "checks": checks.sections(result),
@@ -172,10 +174,12 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     everybody = of_everybody(result)
     yield "Patients", _largest(everybody, "n_patients")
     yield "Rows", _largest(everybody, "n")
-    if result.labels or not (result.risk or result.ordinal):
+    if result.labels or not (result.risk or result.ordinal or result.masks):
         yield "Labels", number(len(result.labels))
     if result.ordinal:
         yield "Gradings", number(len({row["label"] for row in result.ordinal}))
+    if result.masks:
+        yield "Structures", number(len({row["label"] for row in result.masks}))
     if result.risk:
         yield "Risks", number(len({row["label"] for row in result.risk}))
     yield "Attributes", number(len(result.attributes))
@@ -207,7 +211,7 @@ def _first_pages(result: AuditResult) -> dict[str, Any]:
     cautions = [note for note in result.notes if "CAUTION" in note]
     return {
         "question": str(result.provenance.get("question") or QUESTION),
-        "about": [s for head in ("Size", "Overall", "Risk by year") for s in matters.get(head, nothing).all],
+        "about": [s for head in ("Size", "Overall", "Masks", "Risk by year") for s in matters.get(head, nothing).all],
         "unscored": matters.get(UNSCORED, nothing).all,
         "cautions": cautions[:_CAUTIONS],
         "more_notes": len(result.notes) - min(_CAUTIONS, len(cautions)),

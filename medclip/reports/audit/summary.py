@@ -31,6 +31,7 @@ from medclip.reports.audit.names import (
 from medclip.reports.audit.sections import (
     checks,
     left_out,
+    masks,
     ordinal,
     representation,
     requirements,
@@ -88,6 +89,7 @@ def summary(result: AuditResult) -> tuple[Matter, ...]:
         _compared(result),
         Matter("Representativeness", representation.answers(result)),
         Matter("Ordered classes", ordinal.answers(result)),
+        Matter("Masks", masks.answers(result)),
         Matter("Risk by year", risk.answers(result)),
         Matter("Sources", sources.answers(result)),
         _listed("Shortcuts", tuple(_shortcuts(result))),
@@ -114,8 +116,8 @@ def power(result: AuditResult) -> str:
 
 
 def of_everybody(result: AuditResult) -> list[Row]:
-    """Return the measures over everybody: of labels, of risks by year and of gradings."""
-    return [row for row in (*result.metrics, *result.risk, *result.ordinal) if is_all(row)]
+    """Return the measures over everybody: of labels, of risks by year, of gradings and of masks."""
+    return [row for row in (*result.metrics, *result.risk, *result.ordinal, *result.masks) if is_all(row)]
 
 
 def _size(result: AuditResult) -> Iterator[str]:
@@ -134,10 +136,12 @@ def _size(result: AuditResult) -> Iterator[str]:
     size = (
         f"{count(rows, 'row')} of {count(patients, 'patient')}" if patients else "too few patients to be counted here"
     )
-    risks, gradings = (len({row["label"] for row in rows}) for rows in (result.risk, result.ordinal))
-    answered = [count(len(result.labels), "label")] if result.labels or not (risks or gradings) else []
+    tables = (result.risk, result.ordinal, result.masks)
+    risks, gradings, structures = (len({row["label"] for row in rows}) for rows in tables)
+    answered = [count(len(result.labels), "label")] if result.labels or not (risks or gradings or structures) else []
     answered += [f"{count(risks, 'risk')} by year"] if risks else []
     answered += [count(gradings, "grading")] if gradings else []
+    answered += [f"masks of {count(structures, 'structure')}"] if structures else []
     yield f"{models} {verb} audited on {size}{where}, for {list_of(answered)}, by {by}."
 
 
@@ -162,7 +166,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
-    parts = (requirements, sources, ordinal, left_out, group_findings, stress, checks)
+    parts = (requirements, sources, ordinal, masks, left_out, group_findings, stress, checks)
     return by_harm(
         [
             *_leaks(result),
@@ -207,13 +211,14 @@ def num_tests(result: AuditResult) -> int:
 
 
 def _tested_by_kind(result: AuditResult) -> tuple[list[Row], ...]:
-    """Return what was tested: groups, calibration, gaps of primary hypotheses, and grades."""
+    """Return what was tested: groups, calibration, gaps of primary hypotheses, grades and masks."""
     differences = tested(result.differences)
     return (
         [row for row in differences if row.get("reference") == REST],
         [row for row in differences if row.get("reference") == IDEAL],
         [row for row in tested(result.gaps) if str(row.get("family")).startswith(PRIMARY)],
         tested(result.ordinal),
+        tested(result.masks),
     )
 
 
@@ -224,6 +229,7 @@ def _tests(result: AuditResult) -> str:
         ("measure of calibration", "measures of calibration"),
         ("gap of a primary hypothesis", "gaps of primary hypotheses"),
         ("difference of grades", "differences of grades"),
+        ("difference of masks", "differences of masks"),
     )
     kinds = zip(_tested_by_kind(result), nouns, strict=True)
     return list_of([count(len(rows), *noun) for rows, noun in kinds if rows])
@@ -239,7 +245,11 @@ def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
 def error_rate(result: AuditResult) -> str:
     """State what the findings about groups and calibration can be relied on for."""
     each = " of each model" if len(result.model_names) > 1 else ""
-    grades = " Grades are a family of their own." if tested(result.ordinal) else ""
+    families = {"Grades": result.ordinal, "Masks": result.masks}
+    grades = "".join(f" {name} are a family of their own." for name, rows in families.items() if tested(rows))
+    if not tested(result.differences) and tested(result.masks):
+        level = f"{100 * alpha(result):g} %"
+        return f"Were no group worse off, the chance of any finding about masks{each} would be at most {level}."
     primary = f" Primary hypotheses have {100 * alpha(result):g} % of their own." if primary_answers(result) else ""
     return (
         f"Groups and calibration{each} share one error rate: were no group worse off and every score calibrated, the "

@@ -68,8 +68,8 @@ def test_position_alone_expects_what_lies_where_masks_mostly_lie() -> None:
     assert said.sum() == 9
 
 
-def test_dice_of_two_empty_masks_is_one_and_of_one_alone_nought() -> None:
-    nothing, some = np.zeros(4, np.bool_), np.array([True, False, False, False])
-    assert dice_and_iou(nothing, nothing) == (1.0, 1.0)
-    assert dice_and_iou(some, nothing) == (0.0, 0.0)
-    assert dice_and_iou(some, some) == (1.0, 1.0)
+def test_position_alone_is_learned_from_masks_in_which_something_is() -> None:
+    labels = np.zeros((6, 10, 10), np.uint8)
+    labels[:2, 3:6, 3:6] = 1
+    labels[:, 9] = OUTSIDE
+    assert (position_margin(labels) > 0).sum() == 9

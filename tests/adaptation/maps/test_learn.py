@@ -59,7 +59,9 @@ def test_the_pack_says_what_it_marks_and_how_well(run: MapRun) -> None:
     assert run.folder is not None
     card = json.loads((run.folder / "card.json").read_text())
     assert card["adapted"]["method"] == "map-probe"
-    assert set(card["tasks"]["square"]["metrics"]) == {"dice", "iou", "lesion_sensitivity", "false_alarms"}
+    assert set(card["tasks"]["square"]["metrics"]) == {
+        *("dice", "iou", "lesion_sensitivity", "nothing_marked", "false_alarms")
+    }
     assert "kind: map" in (run.folder / "task.yaml").read_text()
     assert "MRN" not in (run.folder / "shots.csv").read_text()
     assert "Dice" in repr(run)
@@ -145,6 +147,23 @@ def test_masks_in_which_nothing_is_marked_teach_nothing(pack: Path, folder: Path
     Image.new("1", (64, 64)).save(folder / "empty-mask.png")
     rows = [f"{n}.png,empty-mask.png,MRN-{n},dermatology" for n in range(6)]
     assert "nothing is marked" in refusal(pack, write_rows(folder / "empty.csv", rows)).message
+
+
+def test_test_images_in_which_nothing_is_true_have_a_figure_of_their_own(pack: Path, folder: Path) -> None:
+    from PIL import Image
+
+    Image.new("1", (64, 64)).save(folder / "none-mask.png")
+    lines = (folder / "table.csv").read_text().splitlines()[:25]
+    parts = ["split", *["train"] * 12, *["test"] * 12]
+    lines = [f"{line},{part}" for line, part in zip(lines, parts, strict=True)]
+    lines[13:16] = [line.replace(f",{n}-mask.png", ",none-mask.png") for n, line in enumerate(lines[13:16], 12)]
+    (folder / "split.csv").write_text("\n".join(lines) + "\n")
+    run = medclip.adapt(folder / "split.csv", model=pack, **QUICK)
+    assert isinstance(run, MapRun)
+    assert run.measured.num_empty == 3
+    assert 0 <= run.measured.figures["empty_marked"].value <= 1
+    assert run.measured.figures["dice"].value > 0.7
+    assert any("3 images nothing is true" in line for line in run.measured.lines())
 
 
 def test_a_test_image_that_is_a_copy_of_a_shot_is_refused(pack: Path, folder: Path) -> None:

@@ -42,8 +42,8 @@ def test_a_row_has_its_value_and_interval_with_the_same_decimals():
 
 def test_the_size_comes_from_everybody_and_not_from_the_largest_group():
     assert (
-        "1,204 rows of 818 patients, for 3 labels, 1 risk by year and 1 grading, by sex, age and site"
-        in told(full())["Size"]
+        "1,204 rows of 818 patients, for 3 labels, 1 risk by year, 1 grading and masks of 1 structure, by sex, age and "
+        "site" in told(full())["Size"]
     )
 
 
@@ -62,7 +62,7 @@ def test_the_same_gap_by_another_name_is_told_and_counted_once():
     matter = next(
         m
         for m in summary(
-            replace(made, differences=(), ordinal=(), gaps=twins, unscored=(), requirements=(), leakage=())
+            replace(made, differences=(), ordinal=(), masks=(), gaps=twins, unscored=(), requirements=(), leakage=())
         )
         if m.head == FOUND
     )
@@ -237,7 +237,7 @@ def test_a_label_that_is_hidden_altogether_is_a_page_without_its_numbers():
         {**row, "value": None, "n": None, "n_pos": None, "n_patients": None, "flag": "suppressed", "reason": "few"}
         for row in full().metrics
     )
-    page = told(replace(full(), metrics=hidden, risk=(), ordinal=()))
+    page = told(replace(full(), metrics=hidden, risk=(), ordinal=(), masks=()))
     assert "audited on too few patients to be counted here, for 3 labels" in page["Size"]
     assert "Overall" not in page
 

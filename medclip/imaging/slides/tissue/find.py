@@ -173,7 +173,7 @@ def tissue_of(rgb: NDArray[np.uint8], mpp_um: tuple[float, float], options: Tiss
         return _by_darkness(rgb, smooth, empty, pixel_um, options)
     colours = colours_of(rgb)
     shadow = high < options.black
-    threshold = float(np.clip(_otsu(chroma[~(colours.any | shadow)]), *options.chroma))
+    threshold = float(np.clip(otsu_threshold(chroma[~(colours.any | shadow)]), *options.chroma))
     bright = brightness(smooth) > options.white
     stained = ((chroma > threshold) & ~(bright & (chroma < 2 * threshold)) & ~shadow) | colours.any
     ink = ink_of(rgb, colours, stained, pixel_um, options.ink)
@@ -209,7 +209,7 @@ def _by_darkness(
     high = low_high(rgb)[1]
     ink = wide(high < options.black, options.ink.black_um / pixel_um)
     ink |= within(ink, options.ink.rim_um / pixel_um) & (high < 2 * options.black)
-    threshold = float(np.clip(_otsu(darkness[~ink]), *options.grey))
+    threshold = float(np.clip(otsu_threshold(darkness[~ink]), *options.grey))
     candidate = opened(closed(darkness > threshold, options.close_um / pixel_um), options.grey_open_um / pixel_um)
     tissue = _without_ink(candidate, ink, empty, pixel_um, options)
     note = ("the slide has no colour: tissue is what is darker than the glass",) if tissue.mask.any() else ()
@@ -236,7 +236,7 @@ def _smoothed(rgb: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
     return smooth
 
 
-def _otsu(values: NDArray[np.floating[Any]]) -> float:
+def otsu_threshold(values: NDArray[np.floating[Any]]) -> float:
     """Return Otsu's threshold of values in 0-255 (N. Otsu, 1979): the split with most variance between the halves."""
     counts = np.bincount(np.clip(values, 0, 255).astype(np.uint8).ravel(), minlength=256).astype(np.float64)
     weight = np.cumsum(counts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.findings import Finding, Harm
 from medclip.reports.audit.mechanisms import Mechanism, mechanisms
@@ -32,36 +34,52 @@ _MEANS = {
 """What a difference does to patients, which sign of it is worse, and how it is said."""
 
 
+Means = Mapping[str, tuple[Harm, int, str]]
+
+
 def findings(result: AuditResult) -> list[Finding]:
     """Return what makes a group fare worse than all others and survives its family, each mechanism once."""
+    return findings_of(result, result.ordinal, _MEANS, METRICS)
+
+
+def findings_of(result: AuditResult, rows: Sequence[Row], means: Means, titles: Mapping[str, str]) -> list[Finding]:
+    """Return such findings from the rows of a table.
+
+    Args:
+        result: The audit.
+        rows: Values, and differences from all others, which have a `reference`.
+        means: Of each metric the harm of a difference, the sign that is worse, and how it is said of {cell}.
+        titles: Names of the metrics.
+    """
 
     def harm_of(row: Row) -> int | None:
-        harm, worse, _ = _MEANS[str(row.get("metric"))]
+        harm, worse, _ = means[str(row.get("metric"))]
         return harm if float(row["value"]) * worse > 0 else None
 
-    differences = [row for row in result.ordinal if row.get("reference")]
-    values = [row for row in result.ordinal if not row.get("reference")]
+    differences, values = ([row for row in rows if bool(row.get("reference")) == is_one] for is_one in (True, False))
     every = mechanisms(differences, values, lambda row: survives(result, row), harm_of)
-    return [_finding(result, one) for one in every]
+    return [_finding(result, one, values, means, titles) for one in every]
 
 
-def _finding(result: AuditResult, one: Mechanism) -> Finding:
+def _finding(
+    result: AuditResult, one: Mechanism, values: Sequence[Row], means: Means, titles: Mapping[str, str]
+) -> Finding:
     row = one.lead
-    harm, worse, words = _MEANS[str(row.get("metric"))]
+    harm, worse, words = means[str(row.get("metric"))]
     value = float(row["value"])
     text = words.format(more="more" if value > 0 else "less", cell=cell_name(row))
     place = {name: row.get(name) for name in ("model", "label", "attribute", "group", "metric")}
-    of_group = next((r for r in select(result.ordinal, **place) if not r.get("reference")), {})
+    of_group = next(iter(select(values, **place)), {})
     grade = real(of_group.get("value"))
     against = "" if grade is None else f"{' against '.join(told_apart(grade, grade - value))}, "
     people = "".join(f"; {counted}" for counted in counts_of(of_group, ("n", "row"), ("n_patients", "patient")))
-    besides = [f"{METRICS[str(r['metric'])]} {with_interval(r, signed=True)}" for r in (*one.rows[1:], *one.beside)]
+    besides = [f"{titles[str(r['metric'])]} {with_interval(r, signed=True)}" for r in (*one.rows[1:], *one.beside)]
     with_it = f"; with it {list_of(besides)}" if besides else ""
     sentence = (
         f"{capital(plain(row.get('label')))} {text} than in all others{of_model(result, row)}: {against}difference "
         f"{with_interval(row, signed=True)}{with_it}{people}; {alone_and_adjusted(row)}."
     )
-    name = METRICS[str(row["metric"])]
+    name = titles[str(row["metric"])]
     return Finding(
         harm,
         sentence,
