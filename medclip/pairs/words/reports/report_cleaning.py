@@ -89,7 +89,7 @@ _SAME = r"(?:(?:grossly|essentially|relatively|overall) )?(?:unchanged|stable)"
 _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.I), new)
     for pattern, new in (
-        (r"[,:]? ?[(\[]?(?:https?://|www\.)(?:[^\s()\[\]]*[^\s()\[\].,;:])?[)\]]?", ""),
+        (r"[,:]? ?[(\[]?(?:see )?(?:https?://|www\.)(?:[^\s()\[\]]*[^\s()\[\].,;:])?[)\]]?", ""),
         (r",? ?(?:in|over) (?:the )?interval\b", ""),
         (r",? ?(?:or|and) (?:significant )?(?:interval )?change(?=[.,;]|$)", ""),
         (rf"\b{_SAME} and (?=[a-z])", ""),
