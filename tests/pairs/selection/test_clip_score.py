@@ -91,7 +91,10 @@ def test_a_share_is_of_each_modality_and_thresholds_stand_by_modality(monkeypatc
     assert everything.kept_M.tolist() == [False, False, False, True, True, True, False]
     above = of_scores(monkeypatch, scores, pile, threshold={"ct": 0.5})
     assert above.kept_M.tolist() == [False] * 4 + [True, True, False]
-    assert above.notes == ("Caution: no pair of the modality ct stays.",)
+    assert above.notes == (
+        "Caution: no pair of the modality ct stays.",
+        "No threshold for unknown: all pairs that have a score stay.",
+    )
     assert of_scores(monkeypatch, scores, pile, threshold=0.3).kept_M.tolist() == [False, False] + [True] * 4 + [False]
 
 
