@@ -96,11 +96,9 @@ def _images_of_table(table: pa.Table, file: str, folder: Path, settings: Setting
         rows_M = np.asarray(rows, np.int64)
         files = table.column(file).take(rows_M).to_pylist()
         modalities = map(modality_of_name, table.column("modality").take(rows_M).to_pylist())
-        jobs = [
-            ReadJob(folder / (name or ""), modality, _MAX_SIDE)
-            for name, modality in zip(files, modalities, strict=True)
-        ]
-        yield from map(_image_of_result, read_rows(jobs, settings))
+        named = ((name, modality) for name, modality in zip(files, modalities, strict=True) if name)
+        jobs = [ReadJob(folder / name, modality, _MAX_SIDE) for name, modality in named]
+        yield from _in_places(files, map(_image_of_result, read_rows(jobs, settings)))
 
     return read
 
@@ -108,10 +106,16 @@ def _images_of_table(table: pa.Table, file: str, folder: Path, settings: Setting
 def _recordings_of_table(table: pa.Table, file: str, folder: Path, settings: Settings) -> ReadRecordings:
     def read(rows: Sequence[int]) -> Iterator[Recording | MedclipError]:
         files = table.column(file).take(np.asarray(rows, np.int64)).to_pylist()
-        jobs = [ReadJob(folder / (name or ""), Modality.ECG, _MAX_SIDE, stores="signals") for name in files]
-        yield from map(_recording_of_result, read_rows(jobs, settings))
+        jobs = [ReadJob(folder / name, Modality.ECG, _MAX_SIDE, stores="signals") for name in files if name]
+        yield from _in_places(files, map(_recording_of_result, read_rows(jobs, settings)))
 
     return read
+
+
+def _in_places(files: Sequence[str | None], results: Iterator[_T | MedclipError]) -> Iterator[_T | MedclipError]:
+    """Yield the result of each row, and an error for one that names no file."""
+    for name in files:
+        yield next(results) if name else MedclipError(Reason.MISSING_FILE, "the row names no file.")
 
 
 def _recording_of_result(result: ReadResult) -> Recording | MedclipError:

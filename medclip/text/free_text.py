@@ -56,6 +56,7 @@ KINDS: Mapping[str, re.Pattern[str]] = {
         rf"\b\d{{1,2}}/\d{{1,2}}\b|\b\d{{1,4}}-\d{{1,2}}-\d{{1,4}}\b|\b(?:19|20)\d\d\b|\b(?:{_MONTHS})\b|\bmay \d"
         r"|\b\d{1,2}:\d\d\b|\b\d+ hours\b|\b\d+ ?[ap]\.?m\b"
     ),
+    "address": re.compile(r"\bhttps?://|\bwww\.\w"),
 }
 """By kind, on lower-case text. "Now", "new" and "stable" speak of an earlier image as much as "compared" does."""
 

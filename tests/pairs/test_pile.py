@@ -175,3 +175,16 @@ def test_rows_of_a_mixed_table_are_read_by_their_kind_in_the_order_that_is_asked
     assert not isinstance(record, np.ndarray | MedclipError)
     assert not isinstance(again, np.ndarray | MedclipError)
     np.testing.assert_array_equal(record.values_mv, again.values_mv)
+
+
+def test_a_row_that_names_no_file_has_a_reason_and_the_images_of_others_stay_theirs(tmp_path: Path) -> None:
+    for name, width in (("a.png", 64), ("c.png", 80)):
+        noise = np.random.default_rng(width).integers(0, 255, (70, width), np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
+    rows = [{"file": name, "caption": "A film.", "modality": "xray"} for name in ("a.png", "", "c.png")]
+    pile = read_pile(write(tmp_path / "pairs.csv", rows), settings=ONE)
+    assert pile.cells("key") == ["0", "1", "2"]
+    first, none, last = pile.images([0, 1, 2])
+    assert isinstance(none, MedclipError)
+    assert none.reason is Reason.MISSING_FILE
+    assert [one.shape[1] for one in (first, last)] == [64, 80]  # type: ignore[union-attr]

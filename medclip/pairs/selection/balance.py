@@ -16,16 +16,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.text.checks.matching import Matches, match_batches
-from medclip.text.checks.metadata import BUILT_IN, Metadata
+from medclip.text.checks.metadata import BUILT_IN, Metadata, left_out_notes
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from numpy.typing import NDArray
 
 LEAST_T = 20
@@ -53,6 +55,16 @@ class BalanceSettings(FilterSettings):
     polarity: Polarity = "split"
     """`all` does not tell affirmed from denied, `affirmed` leaves denied ones out, `split` counts them apart."""
     reference: bool = False
+
+    def places(self) -> tuple[str, ...]:
+        """Return the file of the metadata, where it is one."""
+        return () if self.metadata == BUILT_IN else (self.metadata,)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.t is not None and "tail_share" in self.model_fields_set:
+            raise ValueError("balance takes t or a tail_share, one of them.")
+        return self
 
 
 def entry_counts(index_M2: NDArray[np.integer[Any]], num_entries: int) -> NDArray[np.uint64]:
@@ -275,7 +287,7 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
         "expected": float(keep_U[unit_M].sum()),
         "histogram": histogram(mentions, kept_U),
     }
-    notes = _notes(len(unit_M), int(matched_U[unit_M].sum()), num_repeats, counts_E, t)
+    notes = left_out_notes(facts) + _notes(len(unit_M), int(matched_U[unit_M].sum()), num_repeats, counts_E, t)
     return Verdict(kept_U[unit_M], keep_U[unit_M], facts=facts, notes=notes)
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
@@ -23,10 +23,14 @@ from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.wording import count
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from numpy.typing import NDArray
 
 REFERENCE_SIDE_PX, MEDICAL_SIDE_PX = 200, 128
 _BATCH_ROWS = 1 << 16
+_LONG_WORDS = 512
+"""More than a text tower reads: 77 tokens are CLIP's, 512 those of BERT and long texts, and a word is one or more."""
 _LONGEST_NAME = 8
 """Words of the longest caption that may be a modality's name and nothing else."""
 _PLAIN = re.compile(
@@ -53,6 +57,8 @@ class BasicSettings(FilterSettings):
     reference: bool = False
     """Follow DataComp to the bit."""
     more_words_than: int = Field(default=2, ge=0)
+    max_words: int | None = Field(default=None, ge=1)
+    """Of a caption; None asks nothing. Not of the reference, which has no such rule."""
     more_letters_than: int = Field(default=5, ge=0)
     min_side_px: int | None = Field(default=None, ge=0)
     """Of the shorter side; 128, and 200 for the reference, where None. 0 asks nothing."""
@@ -60,6 +66,19 @@ class BasicSettings(FilterSettings):
     """Longer side by shorter."""
     min_slices: int = Field(default=8, ge=1)
     """Of a volume, whose sides are not looked at."""
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        if self.max_words is None:
+            return self
+        if self.reference:
+            raise ValueError("the reference has no `max_words`; leave one of them out.")
+        if self.max_words <= self.more_words_than:
+            raise ValueError(
+                f"no caption has at most {self.max_words} words (`max_words`) and more than {self.more_words_than} "
+                "(`more_words_than`)."
+            )
+        return self
 
     @property
     def side_px(self) -> int:
@@ -94,6 +113,11 @@ def basic(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings, contex
     num_without = int((np.isnan(sizes[0]) & is_open_M & ~fails_M).sum())
     if num_without:
         notes.append(f"{count(num_without, 'pair')} without an image; sides were not asked of them.")
+    if num := int((words_M[~fails_M] > _LONG_WORDS).sum()):
+        notes.append(
+            f"{count(num, 'caption')} of more than {_LONG_WORDS} words kept; a text tower reads fewer tokens than that "
+            "(CLIP's 77), and is not shown what stands behind them. Medical rules drop such captions with `max_words`."
+        )
     facts = {
         "fails": {name: int(mask.sum()) for name, mask in rules.items()},
         "not_english": int((~is_english_M).sum()),
@@ -102,7 +126,7 @@ def basic(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings, contex
     shorter_M = np.minimum(width_M, height_M)
     with np.errstate(divide="ignore", invalid="ignore"):
         aspect_M = np.maximum(width_M, height_M) / shorter_M
-    measured = {"few words": words_M, "modality alone": words_M, "few letters": letters_M}
+    measured = {"few words": words_M, "many words": words_M, "modality alone": words_M, "few letters": letters_M}
     measured |= {"small": shorter_M, "long": aspect_M, "few slices": slices_M}
     masks = [*rules.values(), ~fails_M]
     values = [*(measured.get(name, 1.0) for name in rules), words_M]
@@ -115,7 +139,9 @@ def _caption_rules(
     """Return which captions fail each rule, their words and their letters; under "another language" which do not, as
     far as it can be seen.
     """
-    names = ("few words", "few letters", "modality alone", "another language")
+    limit = settings.max_words
+    of_words = ("few words",) if limit is None else ("few words", "many words")
+    names = (*of_words, "few letters", "modality alone", "another language")
     rules = {name: np.zeros(len(rows_M), bool) for name in names}
     words_M, letters_M = np.zeros(len(rows_M), np.int32), np.zeros(len(rows_M), np.int32)
     language = Table(pile.table, "the pile").find("language", "lang")
@@ -129,6 +155,8 @@ def _caption_rules(
         num_words = [len(text.split()) if settings.reference else _num_words(text) for text in texts]
         words_M[part], letters_M[part] = num_words, list(map(len, texts))
         rules["few words"][part] = words_M[part] <= settings.more_words_than
+        if limit is not None:
+            rules["many words"][part] = words_M[part] > limit
         rules["few letters"][part] = letters_M[part] <= settings.more_letters_than
         if not settings.reference:
             rules["modality alone"][part] = [

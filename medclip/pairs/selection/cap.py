@@ -30,6 +30,10 @@ class CapSettings(FilterSettings):
     labels: Path | None = None
     """Table of labels, as for `concept`."""
 
+    def places(self) -> tuple[Path, ...]:
+        """Return the table of labels, where one is named."""
+        return () if self.labels is None else (self.labels,)
+
 
 def cap(pile: Pile, rows_M: NDArray[np.int64], settings: CapSettings, context: Context, number: int) -> Verdict:
     """Keep the first pairs of each group, in an order that is drawn once for the whole pile.

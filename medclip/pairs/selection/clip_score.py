@@ -12,20 +12,21 @@ its own work, and what it never learned has low scores however well words and im
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import model_validator
 
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.packs.words import no_words
 from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, other_notes, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
+from medclip.sample import modality_of_name
 from medclip.settings import DEFAULT_MODEL
-from medclip.wording import count
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Self
 
     from numpy.typing import NDArray
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from medclip.pairs.selection.steps import Context
     from medclip.progress import Progress
 
+_Threshold = float | Mapping[str, float] | None
 UNKNOWN = "unknown"
 """How pairs without a modality are called in thresholds and facts."""
 _TEXTS_AT_ONCE = 4096
@@ -54,6 +56,10 @@ class ClipScoreSettings(FilterSettings):
     """What a share is of; each modality by itself where None, and all pairs in the mode of the reference."""
     reference: bool = False
     """Whether the share follows DataComp's rule to the bit."""
+
+    def packs(self) -> tuple[str, ...]:
+        """Return the pack."""
+        return (self.model,)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -83,8 +89,10 @@ def clip_score(
         does not take, an ECG record beside images, has none and stays.
 
     Raises:
-        MedclipError: WRONG_USE for a pack without words; what loading a pack raises.
+        MedclipError: WRONG_USE for a pack without words; RECIPE_INVALID for a threshold of a modality that no pair has;
+            what loading a pack raises.
     """
+    settings = settings.model_copy(update={"threshold": _of_modalities(settings.threshold, pile)})
     model = load_pack(settings.model, context)
     if not model.has_text:
         raise no_words(model.name, ", which clip_score compares with images")
@@ -103,6 +111,7 @@ def clip_score(
         *(f"Caution: no pair of the modality {name} stays." for name in gone),
         *other_notes(model, vectors),
         *unread_notes(vectors.unread),
+        *_without_threshold(settings.threshold, groups),
         *([f"{count(num_without, 'pair')} dropped, as there is no caption."] if num_without else []),
     ]
     return Verdict(kept_M, scores_M, facts=facts, notes=tuple(notes))
@@ -188,6 +197,28 @@ def _chosen(
         "modalities": {name: _facts_of(scores_M, kept_M, groups_M == name, edges, thresholds[name]) for name in names},
     }
     return kept_M, facts
+
+
+def _of_modalities(threshold: _Threshold, pile: Pile) -> _Threshold:
+    """Return thresholds by the names that a pile has for its modalities; refuse one that no pair has."""
+    if not isinstance(threshold, Mapping):
+        return threshold
+    names = {cell or UNKNOWN for cell in pile.cells("modality")}
+    by_name = {str(modality_of_name(name) or name): least for name, least in threshold.items()}
+    for name in by_name:
+        if name not in names:
+            hint = did_you_mean(name, sorted(names), "Modalities are")
+            message = f"clip_score: no pair has the modality {name!r}, of which there is a threshold."
+            raise MedclipError(Reason.RECIPE_INVALID, message, where=pile.place, hint=hint)
+    return by_name
+
+
+def _without_threshold(threshold: _Threshold, groups: Sequence[str]) -> tuple[str, ...]:
+    """Write of which modalities all scored pairs stay, as thresholds name others; nothing where there is none."""
+    if not isinstance(threshold, Mapping):
+        return ()
+    names = sorted({*groups} - {*threshold})
+    return (f"No threshold for {list_of(names)}: all pairs that have a score stay.",) if names else ()
 
 
 def _threshold_of(threshold: float | Mapping[str, float], modality: str) -> float:

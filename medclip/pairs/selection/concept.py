@@ -55,6 +55,10 @@ class ConceptSettings(FilterSettings):
     drop: tuple[str, ...] = Field(default=())
     """Labels of which a pair has none; they go before those of `keep`."""
 
+    def places(self) -> tuple[Path, ...]:
+        """Return the table of labels."""
+        return (self.labels,)
+
     @model_validator(mode="after")
     def _check_lists(self) -> ConceptSettings:
         if not self.keep and not self.drop:

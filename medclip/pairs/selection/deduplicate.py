@@ -72,6 +72,14 @@ class DeduplicateSettings(FilterSettings):
     cropped: bool = True
     """Whether copies that were cropped by more than 3 % or turned are looked for, among up to 31,622 images."""
 
+    def places(self) -> tuple[str, ...]:
+        """Return the sets of evaluation."""
+        return self.evaluation
+
+    def packs(self) -> tuple[str, ...]:
+        """Return the pack, where one is named."""
+        return () if self.model is None else (self.model,)
+
 
 def deduplicate(
     pile: Pile, rows_M: NDArray[np.int64], settings: DeduplicateSettings, context: Context, number: int

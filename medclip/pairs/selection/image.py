@@ -23,6 +23,7 @@ from medclip.pairs.pile import Pile, read_pile
 from medclip.pairs.selection.pack_vectors import encode_pile, load_pack, other_notes, pack_facts, unread_notes
 from medclip.pairs.selection.steps import FilterSettings, Verdict
 from medclip.settings import DEFAULT_MODEL
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class ImageSettings(FilterSettings):
     """Number of centroids; one for each 100 pairs where None, at most 100,000."""
     reference: bool = False
     """Whether captions and nearest centroids follow DataComp's rules."""
+
+    def places(self) -> tuple[str, ...]:
+        """Return the target."""
+        return (self.target,)
+
+    def packs(self) -> tuple[str, ...]:
+        """Return the pack."""
+        return (self.model,)
 
     @field_validator("target_split")
     @classmethod
@@ -92,6 +101,7 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
         read_M &= [has_words(text) for text in pile.cells("text", rows_M)]
     value_M, kept_M = np.full(len(rows_M), np.nan), np.zeros(len(rows_M), bool)
     facts: dict[str, Any] = {"pack": pack_facts(model), "unread": dict(pool.unread), "target_images": len(aim_TD)}
+    notes = [*other_notes(model, pool), *unread_notes(pool.unread)]
     if read_M.any():
         vectors = pool.vectors_MD[read_M]
         num = settings.clusters or min(math.ceil(len(vectors) / _PAIRS_PER_CLUSTER), _MOST_CLUSTERS)
@@ -100,8 +110,13 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
         value_M[read_M] = counts_C[nearest_centroids(vectors, centroids_CD, settings.reference)]
         kept_M[read_M] = value_M[read_M] > 0
         facts |= {"clusters": len(centroids_CD), "clusters_of_target": int((counts_C > 0).sum())}
+        if len(centroids_CD) < num:
+            clusters = f"{count(len(centroids_CD), 'cluster')} in the place of {num:,}"
+            notes.append(f"{clusters}: there are no more different images.")
+        if (counts_C > 0).all():
+            notes.append("Caution: the target lies in every cluster, so nothing is dropped; name more `clusters`.")
     kept_M |= pool.is_other_M
-    return Verdict(kept_M, value_M, facts=facts, notes=(*other_notes(model, pool), *unread_notes(pool.unread)))
+    return Verdict(kept_M, value_M, facts=facts, notes=tuple(notes))
 
 
 def has_words(text: str) -> bool:

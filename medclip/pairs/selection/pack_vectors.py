@@ -13,6 +13,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.wording import by_reason, count
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from medclip.imaging.ecg.recording import Recording
@@ -54,8 +56,19 @@ def load_pack(model: str, context: Context) -> Model:
     """
     from medclip.models.packs.pack import load_model
 
-    folder = context.folder / model
-    return load_model(folder if folder.is_dir() else model)
+    return load_model(need_pack(model, context.folder))
+
+
+def need_pack(model: str, folder: Path) -> Path:
+    """Find the pack that a step names: a folder, relative to the steps, or a built-in pack.
+
+    Raises:
+        MedclipError: What `find_pack` raises.
+    """
+    from medclip.models.packs.pack import find_pack
+
+    place = folder / model
+    return find_pack(place if place.is_dir() else model)
 
 
 def pack_facts(model: Model) -> dict[str, Any]:

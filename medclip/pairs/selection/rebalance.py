@@ -25,7 +25,7 @@ from medclip.pairs.selection.balance import Mentions, Polarity, concept_mentions
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.text.checks.matching import match_batches
-from medclip.text.checks.metadata import BUILT_IN, normalised
+from medclip.text.checks.metadata import BUILT_IN, left_out_notes, normalised
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class RebalanceSettings(FilterSettings):
     polarity: Polarity = "split"
     """How concepts are told apart, as `balance` does."""
     reference: bool = False
+
+    def places(self) -> tuple[str, ...]:
+        """Return the file of the metadata, where it is one."""
+        return () if self.metadata == BUILT_IN else (self.metadata,)
 
 
 def threshold(counts: Mapping[str, int], coverage: float) -> float:
@@ -254,7 +258,8 @@ def rebalance(
         views[view] |= _before_and_after(counts, after)
     expected = float(value_N[unit_M].sum())
     facts = {**read.about, "views": views, "instances": len(instances), "expected": expected}
-    return Verdict(kept_N[unit_M], value_N[unit_M], facts=facts, notes=_notes(views, settings, len(instances)))
+    notes = left_out_notes(read.about) + _notes(views, settings, len(instances))
+    return Verdict(kept_N[unit_M], value_N[unit_M], facts=facts, notes=notes)
 
 
 def _notes(views: Mapping[str, Any], settings: RebalanceSettings, num: int) -> tuple[str, ...]:

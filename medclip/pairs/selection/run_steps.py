@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason, did_you_mean, refuse_missing
 from medclip.files.tables.table import TextForm
 from medclip.lazy import import_name
 from medclip.pairs.pile import Pile
+from medclip.pairs.selection.pack_vectors import need_pack
 from medclip.pairs.selection.steps import FILTERS, Context, FilterSettings, Verdict
 from medclip.progress import Progress, Silent
 from medclip.recipe import invalid_recipe, read_yaml
@@ -192,8 +193,10 @@ def run_steps(
         The selection, with one row for each pair, and what each step did. A step that is handed no pair is not asked.
 
     Raises:
-        MedclipError: What a step raises.
+        MedclipError: MISSING_FILE and PACK_NOT_FOUND before the first step, for what any of them names and is not
+            there; what a step raises.
     """
+    _need_all(steps)
     context = Context(steps.seed, steps.folder, settings or Settings(), progress or Silent(), form)
     dropped_by = np.full(len(pile), "", object)
     value_N, weight_N = np.full(len(pile), np.nan), np.ones(len(pile))
@@ -220,6 +223,16 @@ def run_steps(
     notes = tuple(f"{step.name}: {note}" for step in reports for note in step.notes)
     cautions = _cautions(pile, by, dropped_by)
     return SelectionReport(len(pile), len(rows_M), tuple(reports), by, cautions, notes, selection=selection)
+
+
+def _need_all(steps: Steps) -> None:
+    """Refuse what a step names and is not there: the first one may take hours."""
+    for _, chosen in steps.steps:
+        for place in chosen.places():
+            if "://" not in str(place):
+                refuse_missing(steps.folder / place)
+        for pack in chosen.packs():
+            need_pack(pack, steps.folder)
 
 
 def report_of(selection: Selection) -> SelectionReport:

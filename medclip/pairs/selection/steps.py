@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,14 @@ class FilterSettings(BaseModel):
     """What a step is asked; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def places(self) -> Iterable[str | Path]:
+        """Return files and folders, relative to the steps, that must be there before the first step runs."""
+        return ()
+
+    def packs(self) -> Iterable[str]:
+        """Return packs, by name or folder, that must be there before the first step runs."""
+        return ()
 
 
 @dataclass(frozen=True)

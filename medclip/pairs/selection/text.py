@@ -10,7 +10,7 @@ from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
 from medclip.text.checks.matching import match_batches
-from medclip.text.checks.metadata import BUILT_IN
+from medclip.text.checks.metadata import BUILT_IN, left_out_notes
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class TextSettings(FilterSettings):
     """`affirmed`: a concept that is denied wherever it stands does not count."""
     reference: bool = False
     """Entries are matched as they stand, as MetaCLIP does."""
+
+    def places(self) -> tuple[str, ...]:
+        """Return the file of the metadata, where it is one."""
+        return () if self.metadata == BUILT_IN else (self.metadata,)
 
 
 def names_an_entry(
@@ -49,7 +53,7 @@ def names_an_entry(
         text, num = np.unique(keys // len(metadata.concepts), return_counts=True)
         num_M[text] = num
     dropped = int((num_M == 0).sum())
-    notes = (
-        (f"{count(dropped, 'pair')} of {number(len(rows_M))} without a concept of the metadata.",) if dropped else ()
-    )
+    notes = left_out_notes(metadata.about())
+    if dropped:
+        notes += (f"{count(dropped, 'pair')} of {number(len(rows_M))} without a concept of the metadata.",)
     return Verdict(num_M > 0, num_M, facts=metadata.about(), notes=notes)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from medclip.text.checks.closed_words import IMAGE_TASKS
 from medclip.text.mentions import NONE
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import without_article
+from medclip.wording import by_reason, count, number
 
 BUILT_IN = "built-in"
 STOP_WORDS = frozenset({"left", "right", "normal", "image", "figure", "patient", "year"})
@@ -60,6 +62,21 @@ class Metadata:
         """Return the counts that a report names, as plain values of JSON."""
         counts = {"metadata": self.name, "entries": len(self), "concepts": len(self.concepts)}
         return counts | {"abbreviations": int(self.keeps_case_E.sum()), "left_out": dict(self.left_out or {})}
+
+
+def left_out_notes(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write how many wordings of a user's metadata are not looked for, of what `Metadata.about` says; or nothing.
+
+    Example:
+        >>> left_out_notes({"metadata": "mine", "entries": 3, "left_out": {"stop words": 1}})
+        ('1 of 4 entries of mine is not looked for: stop words 1.',)
+    """
+    num = sum(about["left_out"].values())
+    if not num or about["metadata"] == BUILT_IN:
+        return ()
+    entries = f"{number(num)} of {count(num + about['entries'], 'entry', 'entries')}"
+    why = by_reason(about["left_out"])
+    return (f"{entries} of {about['metadata']} {'is' if num == 1 else 'are'} not looked for: {why}.",)
 
 
 def spaced(text: str) -> str:

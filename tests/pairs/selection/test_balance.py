@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.errors import MedclipError
 from medclip.pairs.selection import balance as module
 from medclip.pairs.selection.balance import (
     BalanceSettings,
@@ -27,9 +28,10 @@ from medclip.pairs.selection.balance import (
     tail_share,
     units_of,
 )
+from medclip.pairs.selection.run_steps import read_steps, run_steps
 from medclip.text.checks.matching import match_texts
 from medclip.text.checks.metadata import medical_metadata, plain_metadata
-from tests.kits.piles import context, pile_of_texts
+from tests.kits.piles import context, pile_of, pile_of_texts
 
 
 @pytest.mark.golden
@@ -314,3 +316,19 @@ def test_patients_that_are_taken_a_few_at_a_time_carry_what_they_carry_at_once(
         assert np.concatenate(parts).tolist() == index_M2.tolist()
         kept = once_a_patient(every, np.array(patients))
     assert sorted(kept.index_M2.tolist()) == sorted(carried.values())
+
+
+def test_a_count_and_a_share_of_the_tail_are_not_taken_together() -> None:
+    with pytest.raises(MedclipError, match="t or a tail_share, one of them"):
+        read_steps({"steps": [{"balance": {"t": 2, "tail_share": 0.06}}]})
+
+
+@pytest.mark.parametrize("step", ["text", "balance", "rebalance"])
+def test_entries_that_are_not_looked_for_are_said(step: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a\nx\neffusion\nleft\n")
+    (tmp_path / "select.yaml").write_text(f"steps:\n  - {step}: {{metadata: mine.txt}}\n")
+    pile = pile_of({"text": ["An effusion.", "Small effusion."]})
+    report = run_steps(pile, read_steps(tmp_path / "select.yaml"))
+    said = "3 of 4 entries of mine.txt are not looked for: shorter than 3 letters 2, stop words 1."
+    assert f"{step}: {said}" in report.notes
+    assert not any("looked for" in note for note in run_steps(pile, read_steps({"steps": [step]})).notes)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.pairs.selection.basic import BasicSettings, basic
+from medclip.pairs.selection.run_steps import read_steps
 from medclip.pairs.selection.steps import Verdict
 from tests.kits.piles import context, every_row, pile_of
 
@@ -141,3 +142,33 @@ def test_a_value_is_that_of_the_first_rule_that_fails() -> None:
     assert verdict.kept_M.tolist() == [False] * 7 + [True]
     assert verdict.value_M is not None
     assert verdict.value_M.tolist() == [2, 5, 3, 127, 4, 7, 1, 6]
+
+
+def test_a_caption_of_too_many_words_is_dropped_where_a_limit_is_set() -> None:
+    texts = [SAYS, "word " * 7, "word " * 40_000, "左肺下叶结节影像检查", "a b"]
+    columns = {"text": texts, "width": [300] * 5, "height": [300] * 5}
+    verdict = asked(columns, max_words=6)
+    assert verdict.kept_M.tolist() == [True, False, False, False, False]
+    assert verdict.value_M is not None
+    assert verdict.value_M.tolist() == [6, 7, 40_000, 11, 2]
+    assert verdict.facts["fails"]["many words"] == 3
+    assert not verdict.notes or "512" not in " ".join(verdict.notes)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_captions_longer_than_a_text_tower_reads_are_counted_and_kept_without_a_limit(reference: bool) -> None:
+    texts = [SAYS, "word " * 512, "word " * 513, "word " * 40_000, "word " * 600]
+    columns = {"text": texts, "width": [300] * 5, "height": [300] * 4 + [10]}
+    verdict = asked(columns, reference=reference)
+    assert verdict.kept_M.tolist() == [True] * 4 + [False]
+    assert any("2 captions of more than 512 words kept" in note for note in verdict.notes)
+    assert "many words" not in verdict.facts["fails"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"reference": True}, "the reference has no"), ({"more_words_than": 77}, "no caption has at most 77 words")],
+)
+def test_a_limit_that_cannot_be_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(MedclipError, match=says):
+        read_steps({"steps": [{"basic": {"max_words": 77, **settings}}]})

@@ -91,7 +91,10 @@ def test_a_share_is_of_each_modality_and_thresholds_stand_by_modality(monkeypatc
     assert everything.kept_M.tolist() == [False, False, False, True, True, True, False]
     above = of_scores(monkeypatch, scores, pile, threshold={"ct": 0.5})
     assert above.kept_M.tolist() == [False] * 4 + [True, True, False]
-    assert above.notes == ("Caution: no pair of the modality ct stays.",)
+    assert above.notes == (
+        "Caution: no pair of the modality ct stays.",
+        "No threshold for unknown: all pairs that have a score stay.",
+    )
     assert of_scores(monkeypatch, scores, pile, threshold=0.3).kept_M.tolist() == [False, False] + [True] * 4 + [False]
 
 
@@ -141,3 +144,16 @@ def test_what_a_pack_does_not_take_is_not_judged_and_stays_and_a_note_says_so(tm
         "3 pairs of ECG records not judged: the pack medclip-mini does not take them. They stay.",
     )
     assert verdict.facts["unread"] == {}
+
+
+def test_a_threshold_of_a_modality_that_no_pair_has_is_refused_and_one_by_another_name_is_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pile = pile_of(modality=["xray", "xray", "ct", ""], text=["a film"] * 4)
+    with pytest.raises(MedclipError, match="no pair has the modality 'xry'") as refused:
+        of_scores(monkeypatch, [0.1, 0.2, 0.1, 0.1], pile, threshold={"xry": 0.15})
+    assert refused.value.reason is Reason.RECIPE_INVALID
+    assert "xray" in str(refused.value)
+    verdict = of_scores(monkeypatch, [0.1, 0.2, 0.1, 0.1], pile, threshold={"X-Ray": 0.15})
+    assert verdict.kept_M.tolist() == [False, True, True, True]
+    assert "No threshold for ct and unknown: all pairs that have a score stay." in verdict.notes

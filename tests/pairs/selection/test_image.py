@@ -105,3 +105,15 @@ def test_a_target_without_a_readable_image_is_refused_and_an_empty_pool_is_not(m
         run(monkeypatch, [[1.0, 0]], [[np.nan, 0]], pile_of(text=["x"]))
     assert refused.value.reason is Reason.NOTHING_TO_DO
     assert run(monkeypatch, [[np.nan, 0]], [[1.0, 0]], pile_of(text=["x"])).kept_M.tolist() == [False]
+
+
+def test_a_caution_says_that_a_target_in_every_cluster_drops_nothing_and_how_many_clusters_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pile = pile_of(text=["a film"] * 3)
+    alone = run(monkeypatch, [[1.0, 0], [0, 1.0], [1.0, 0]], [[1.0, 0]], pile)
+    assert alone.kept_M.all()
+    assert any("the target lies in every cluster, so nothing is dropped" in note for note in alone.notes)
+    two = run(monkeypatch, [[1.0, 0], [0, 1.0], [1.0, 0]], [[1.0, 0]], pile, clusters=5)
+    assert two.kept_M.tolist() == [True, False, True]
+    assert two.notes == ("2 clusters in the place of 5: there are no more different images.",)

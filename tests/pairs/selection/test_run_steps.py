@@ -161,3 +161,29 @@ def test_every_row_of_the_table_names_what_is_there() -> None:
     for row in FILTERS.values():
         assert issubclass(import_name(row.settings), FilterSettings)
         assert callable(import_name(row.target))
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        ({"deduplicate": {"evaluation": ["held_out"]}}, Reason.MISSING_FILE),
+        ({"deduplicate": {"model": "no-pack"}}, Reason.PACK_NOT_FOUND),
+        ({"clip_score": {"model": "no-pack", "fraction": 0.5}}, Reason.PACK_NOT_FOUND),
+        ({"image": {"target": "target"}}, Reason.MISSING_FILE),
+        ({"concept": {"labels": "labels.csv", "keep": ["x"]}}, Reason.MISSING_FILE),
+        ({"cap": {"num": 1, "labels": "labels.csv"}}, Reason.MISSING_FILE),
+        ({"text": {"metadata": "mesh.xml"}}, Reason.MISSING_FILE),
+        ({"balance": {"metadata": "mesh.xml"}}, Reason.MISSING_FILE),
+        ({"rebalance": {"metadata": "mesh.xml"}}, Reason.MISSING_FILE),
+    ],
+)
+def test_what_a_later_step_names_and_is_not_there_is_refused_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, step: dict[str, Any], reason: Reason
+) -> None:
+    def first(*_: Any) -> Verdict:
+        raise AssertionError("the first step was asked")
+
+    monkeypatch.setattr("medclip.pairs.selection.basic.basic", first)
+    with pytest.raises(MedclipError) as refused:
+        run_steps(pile_of({"text": ["An effusion."]}), read_steps({"steps": ["basic", step]}))
+    assert refused.value.reason is reason

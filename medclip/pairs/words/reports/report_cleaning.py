@@ -89,6 +89,7 @@ _SAME = r"(?:(?:grossly|essentially|relatively|overall) )?(?:unchanged|stable)"
 _CUTS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.I), new)
     for pattern, new in (
+        (r"[,:]? ?[(\[]?(?:see )?(?:https?://|www\.)(?:[^\s()\[\]]*[^\s()\[\].,;:])?[)\]]?", ""),
         (r",? ?(?:in|over) (?:the )?interval\b", ""),
         (r",? ?(?:or|and) (?:significant )?(?:interval )?change(?=[.,;]|$)", ""),
         (rf"\b{_SAME} and (?=[a-z])", ""),
@@ -188,8 +189,10 @@ class CleanReport:
     @property
     def text(self) -> str:
         """Impression and findings, each sentence once."""
-        both = [*sentences(self.findings, min_words=1), *sentences(self.impression, min_words=1)]
-        return " ".join({s.lower(): s for s in reversed(both)}[key] for key in dict.fromkeys(s.lower() for s in both))
+        once: dict[str, str] = {}
+        for sentence in (*sentences(self.findings, min_words=1), *sentences(self.impression, min_words=1)):
+            once.setdefault(sentence.lower(), sentence)
+        return " ".join(once.values())
 
 
 def clean_report(report: str, modality: str = "") -> CleanReport:
