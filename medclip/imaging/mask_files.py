@@ -70,7 +70,7 @@ def read_mask_of(path: Path, of: MaskOf, settings: Settings) -> Mask:
 
 
 def _of_nifti(path: Path, of: MaskOf, settings: Settings) -> Mask:
-    """Read one slice as SimpleITK and nnU-Net write a picture: columns first, no axis turned."""
+    """Read one slice as SimpleITK and nnU-Net write a single image: columns first, no axis turned."""
     stored = read_stored(path, settings)
     if stored.ndim != 2 and max(stored.shape[2:]) > 1:
         size = " x ".join(map(str, stored.shape))

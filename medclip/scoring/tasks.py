@@ -345,8 +345,8 @@ class Scorer:
 
         Args:
             features_VD: float32 [V, D] of its views.
-            modality: Its modality.
-            question: What `region_task` returned.
+            modality: Modality of the unit.
+            question: The task that `region_task` returned.
         """
         if not question.fits_modality(modality):
             return ""

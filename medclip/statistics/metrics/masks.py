@@ -60,7 +60,7 @@ def surface_distance(
     Args:
         predicted: Mask, bool [H, W].
         truth: True mask, bool [H, W].
-        spacing: Of rows and columns, in the unit of the answer.
+        spacing: Distances of rows and columns, in the unit of the answer.
 
     Returns:
         NaN where one of them is empty.
@@ -112,7 +112,7 @@ def mask_figures(
     Args:
         predicted: Mask, bool [H, W].
         truth: True mask, bool [H, W].
-        spacing_mm: Of rows and columns; None where it is not known, and distances are in pixels.
+        spacing_mm: Distances of rows and columns; None where it is not known, and distances are in pixels.
     """
     has_truth, is_marked = bool(truth.any()), bool(predicted.any())
     dice, iou = dice_and_iou(predicted, truth)
@@ -165,7 +165,7 @@ def position_dices(shares_NG: NDArray[np.floating], patients_N: NDArray[np.integ
     the answer for the tenth.
 
     Args:
-        shares_NG: Of each true mask, which has a pixel, how much of each cell of one grid over the image it covers.
+        shares_NG: How much of each cell of one grid over the image each true mask covers, which has a pixel.
         patients_N: Patient of each image, from 0.
 
     Returns:

@@ -48,7 +48,7 @@ def findings_of(result: AuditResult, rows: Sequence[Row], means: Means, titles: 
     Args:
         result: The audit.
         rows: Values, and differences from all others, which have a `reference`.
-        means: Of each metric the harm of a difference, the sign that is worse, and how it is said of {cell}.
+        means: For each metric the harm of a difference, the sign that is worse, and how it is said of {cell}.
         titles: Names of the metrics.
     """
 
