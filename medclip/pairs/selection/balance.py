@@ -20,9 +20,9 @@ from pydantic import Field, model_validator
 
 from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
+from medclip.pairs.selection.steps import Context, MetadataSettings, Verdict
 from medclip.text.checks.matching import Matches, match_batches
-from medclip.text.checks.metadata import BUILT_IN, Metadata, left_out_notes
+from medclip.text.checks.metadata import Metadata, left_out_notes
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
@@ -41,10 +41,9 @@ DENIED = "no "
 Polarity = Literal["all", "affirmed", "split"]
 
 
-class BalanceSettings(FilterSettings):
+class BalanceSettings(MetadataSettings):
     """How a pile is balanced."""
 
-    metadata: str = BUILT_IN
     t: float | None = Field(None, gt=0)
     """Texts of a concept above which it is thinned, .inf keeps each text that names one; None chooses it by
     `tail_share`."""
@@ -55,10 +54,6 @@ class BalanceSettings(FilterSettings):
     polarity: Polarity = "split"
     """`all` does not tell affirmed from denied, `affirmed` leaves denied ones out, `split` counts them apart."""
     reference: bool = False
-
-    def places(self) -> tuple[str, ...]:
-        """Return the file of the metadata, where it is one."""
-        return () if self.metadata == BUILT_IN else (self.metadata,)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

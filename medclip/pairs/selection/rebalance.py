@@ -23,9 +23,9 @@ from pydantic import Field
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.balance import Mentions, Polarity, concept_mentions, gini
 from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
+from medclip.pairs.selection.steps import Context, MetadataSettings, Verdict
 from medclip.text.checks.matching import match_batches
-from medclip.text.checks.metadata import BUILT_IN, left_out_notes, normalised
+from medclip.text.checks.metadata import left_out_notes, normalised
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -56,10 +56,9 @@ _QUESTIONS = {
 """Forms of questions, of which a text has those that it names; the last only where it has no other."""
 
 
-class RebalanceSettings(FilterSettings):
+class RebalanceSettings(MetadataSettings):
     """How a pile is rebalanced."""
 
-    metadata: str = BUILT_IN
     views: tuple[View, ...] = Field(("object", "co_occurrence", "token"), min_length=1)
     pass_num: int = Field(1, ge=0)
     """More views than this must pass."""
@@ -72,10 +71,6 @@ class RebalanceSettings(FilterSettings):
     polarity: Polarity = "split"
     """How concepts are told apart, as `balance` does."""
     reference: bool = False
-
-    def places(self) -> tuple[str, ...]:
-        """Return the file of the metadata, where it is one."""
-        return () if self.metadata == BUILT_IN else (self.metadata,)
 
 
 def threshold(counts: Mapping[str, int], coverage: float) -> float:

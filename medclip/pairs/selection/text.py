@@ -8,27 +8,22 @@ import numpy as np
 
 from medclip.pairs.pile import Cells, Pile
 from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.steps import Context, FilterSettings, Verdict
+from medclip.pairs.selection.steps import Context, MetadataSettings, Verdict
 from medclip.text.checks.matching import match_batches
-from medclip.text.checks.metadata import BUILT_IN, left_out_notes
+from medclip.text.checks.metadata import left_out_notes
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class TextSettings(FilterSettings):
+class TextSettings(MetadataSettings):
     """What a text is to name."""
 
-    metadata: str = BUILT_IN
     polarity: Literal["all", "affirmed"] = "all"
     """`affirmed`: a concept that is denied wherever it stands does not count."""
     reference: bool = False
     """Entries are matched as they stand, as MetaCLIP does."""
-
-    def places(self) -> tuple[str, ...]:
-        """Return the file of the metadata, where it is one."""
-        return () if self.metadata == BUILT_IN else (self.metadata,)
 
 
 def names_an_entry(

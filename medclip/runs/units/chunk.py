@@ -199,7 +199,7 @@ class Item:
         stated = ""
         if self.header is not None:
             stated = self.header.body_part if self.source is ModalitySource.TABLE else self.header.stated_part
-        return SEEN + self.seen if self.seen and _says_no_part(stated) else stated
+        return SEEN + self.seen if self.seen and _states_no_part(stated) else stated
 
     def source_of_unit(self) -> Source:
         """Return its files as an adapter takes them."""
@@ -381,7 +381,7 @@ class ChunkWork:
         """Look which body part images show of which no header says it: a chest is not asked about its knees."""
         see = self.context.answers.part
         for item in self.items if see is not None else ():
-            is_asked = item.problem is None and item.kind is Kind.IMAGE and _says_no_part(item.body_part)
+            is_asked = item.problem is None and item.kind is Kind.IMAGE and _states_no_part(item.body_part)
             if see is not None and is_asked and item.modality is not None and item.features_VD is not None:
                 item.seen = see(item.features_VD, item.modality)
 
@@ -548,10 +548,10 @@ def _may_be_of_any_part(item: Item) -> bool:
     """Return whether nothing says which body part an image shows, and nobody has looked at it."""
     if item.source not in (ModalitySource.HEADER, ModalitySource.PACK) or item.kind is not Kind.IMAGE:
         return False
-    return _says_no_part(item.body_part)
+    return _states_no_part(item.body_part)
 
 
-def _says_no_part(stated: str) -> bool:
+def _states_no_part(stated: str) -> bool:
     return stated.strip().upper() in SAYS_NO_BODY_PART
 
 

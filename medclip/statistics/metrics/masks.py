@@ -165,7 +165,7 @@ def position_dices(shares_NG: NDArray[np.floating], patients_N: NDArray[np.integ
     the answer for the tenth.
 
     Args:
-        shares_NG: How much of each cell of one grid over the image each true mask covers, which has a pixel.
+        shares_NG: Share of each cell of one grid over the image that each true mask covers, which has a pixel.
         patients_N: Patient of each image, from 0.
 
     Returns:
