@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from medclip.pairs.pile import Cells, Pile
-from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.steps import Context, MetadataSettings, Verdict
+from medclip.pairs.selection.metadata_files import MetadataSettings, read_metadata
+from medclip.pairs.selection.steps import Context, Verdict
 from medclip.text.checks.matching import Matches, match_batches
 from medclip.text.checks.metadata import Metadata, left_out_notes
 from medclip.wording import count, number

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, opening, refuse_missing
 from medclip.files.tables.read_table import read_table
+from medclip.pairs.selection.steps import FilterSettings
 from medclip.text.checks.metadata import BUILT_IN, Metadata, built_in_metadata, medical_metadata, plain_metadata
 
 Concepts = Iterable[tuple[str, list[str]]]
@@ -38,6 +39,16 @@ _RF2 = ("id", "effectiveTime", "active", "moduleId", "conceptId", "languageCode"
 _PREFERRED, _SYNONYMS = ("Preferred Label", "Preferred name", "Name or Synonym"), ("Synonyms", "Synonym")
 _HEAD_BYTES = 4096
 _FORMS = "Forms are MeSH (XML), RadLex (CSV), UMLS (MRCONSO.RRF), SNOMED CT (RF2 descriptions), and lists of entries."
+
+
+class MetadataSettings(FilterSettings):
+    """What a step is asked that matches texts with metadata."""
+
+    metadata: str = BUILT_IN
+
+    def places(self) -> tuple[str, ...]:
+        """Return the file of the metadata, where it is one."""
+        return () if self.metadata == BUILT_IN else (self.metadata,)
 
 
 def read_metadata(place: str, folder: Path | None = None, *, reference: bool = False) -> Metadata:

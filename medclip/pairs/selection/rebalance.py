@@ -22,8 +22,8 @@ from pydantic import Field
 
 from medclip.pairs.pile import Pile
 from medclip.pairs.selection.balance import Mentions, Polarity, concept_mentions, gini
-from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.steps import Context, MetadataSettings, Verdict
+from medclip.pairs.selection.metadata_files import MetadataSettings, read_metadata
+from medclip.pairs.selection.steps import Context, Verdict
 from medclip.text.checks.matching import match_batches
 from medclip.text.checks.metadata import left_out_notes, normalised
 from medclip.wording import count

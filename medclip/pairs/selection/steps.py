@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
-from medclip.text.checks.metadata import BUILT_IN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,16 +31,6 @@ class FilterSettings(BaseModel):
     def packs(self) -> Iterable[str]:
         """Return packs, by name or folder, that must be there before the first step runs."""
         return ()
-
-
-class MetadataSettings(FilterSettings):
-    """What a step is asked that matches texts with metadata."""
-
-    metadata: str = BUILT_IN
-
-    def places(self) -> tuple[str, ...]:
-        """Return the file of the metadata, where it is one."""
-        return () if self.metadata == BUILT_IN else (self.metadata,)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medclip.pairs.pile import Cells, Pile
-from medclip.pairs.selection.metadata_files import read_metadata
-from medclip.pairs.selection.steps import Context, MetadataSettings, Verdict
+from medclip.pairs.selection.metadata_files import MetadataSettings, read_metadata
+from medclip.pairs.selection.steps import Context, Verdict
 from medclip.text.checks.matching import match_batches
 from medclip.text.checks.metadata import left_out_notes
 from medclip.wording import count, number
