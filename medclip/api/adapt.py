@@ -61,8 +61,8 @@ class AdaptOptions(
     )
     method: str | None = option(
         "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, proportional-odds, coral, regression, "
-        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full; of maps map-probe. "
-        "Default: svd; of an image-only pack linear-probe.",
+        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full; of maps map-probe or "
+        "map-tuned. Default: svd; of an image-only pack linear-probe; of maps map-probe.",
         default=None,
         form="NAME",
         often=True,
@@ -117,8 +117,8 @@ def adapt(options: AdaptOptions) -> AdaptRun | MapRun:
     read is counted and never stops it; the next patient of its class takes the place of such a shot. The new pack is
     used with `medclip score --model`.
 
-    With `map` the labels are masks: a head over the frozen tower's feature map learns where a structure is, from shots
-    of one image a patient, and `medclip score` with the new pack writes maps.
+    With `map` the labels are masks: a head over the tower's feature maps learns where a structure is, from shots of one
+    image a patient, and with `map-tuned` the tower beneath it, too. `medclip score` with the new pack writes maps.
 
     Returns:
         The run: `.adapted`, `.test`, `.notes`, and `.measured`, the figures on the test patients beside zero-shot; with
@@ -200,7 +200,7 @@ def _adapt_map(options: AdaptOptions, adaptation: MapAdaptation, changes: dict[s
     from medclip.adaptation.pack.write_pack import write_pack
     from medclip.evaluation.dense.adapted_map import measure_map
 
-    run = adaptation.run(changes)
+    run = adaptation.run(changes, options.num_threads)
     run = replace(run, measured=measure_map(run))
     if options.checkpoint is not None:
         run.adapted.save(options.checkpoint, replace=options.overwrite)

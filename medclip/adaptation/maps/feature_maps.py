@@ -61,6 +61,8 @@ class FeatureMaps:
     """Masks on the model's side, [N, L, L] memory-mapped: 1, 0, and `OUTSIDE` where no image is shown."""
     images: tuple[MaskedImage, ...]
     """What was read of each, without pixels."""
+    pixels: NDArray[np.uint8] | None = None
+    """Images as the towers take them, [N, S, S, 3] memory-mapped; None where they were not kept."""
 
 
 def encode_maps(
@@ -72,6 +74,7 @@ def encode_maps(
     step: Callable[[int], None],
     *,
     levels: bool = False,
+    keep_pixels: bool = False,
 ) -> FeatureMaps:
     """Read images with their masks, and encode each once by some towers of one preprocessing.
 
@@ -85,10 +88,13 @@ def encode_maps(
         settings: Limits and reading processes.
         step: Function called with the number of images that were read since the last call.
         levels: Whether maps are of several depths of the towers, in the place of the last.
+        keep_pixels: Whether images are kept beside their maps.
     """
     first = next(iter(models.values()))
     size = min(LABEL_PX, first.preprocess.size_px)
     labels = _array(folder / "labels.npy", (len(rows), size, size), np.uint8)
+    shape = (len(rows), *first.preprocess.image_shape)
+    pixels = _array(folder / "pixels.npy", shape, np.uint8) if keep_pixels else None
     maps: dict[str, NDArray[Any]] = {}
     images: list[MaskedImage] = []
     waiting: list[tuple[int, NDArray[np.uint8]]] = []
@@ -96,6 +102,8 @@ def encode_maps(
     def encode() -> None:
         numbers = [number for number, _ in waiting]
         batch = np.stack([image for _, image in waiting])
+        if pixels is not None:
+            pixels[numbers] = batch
         for name, model in models.items():
             seen = model.encode_tokens(batch, levels=levels)
             assert seen.grid is not None
@@ -123,7 +131,7 @@ def encode_maps(
         encode()
     for name, of_tower in maps.items():
         images = [_checked(image, of_tower[number], name) for number, image in enumerate(images)]
-    return FeatureMaps(maps, labels, tuple(images))
+    return FeatureMaps(maps, labels, tuple(images), pixels)
 
 
 def _array(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

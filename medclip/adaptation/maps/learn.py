@@ -23,6 +23,7 @@ from medclip.adaptation.methods import Fitted, Method
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, seen_by_base
 from medclip.errors import MedclipError, Reason
 from medclip.files.temporary_folder import TemporaryFolder
+from medclip.models.devices import torch_threads
 from medclip.progress import Progress
 from medclip.result import Result
 from medclip.settings import Settings
@@ -48,6 +49,12 @@ class MapExamples:
     def features(self) -> NDArray[np.float32]:
         """Feature maps of all images, float32 [N, D, h, w]."""
         return self.maps.maps[_PACK]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Images as the tower takes them, uint8 [N, S, S, 3]: of a method that trains it."""
+        assert self.maps.pixels is not None
+        return self.maps.pixels
 
 
 def fit_map_probe(
@@ -140,11 +147,12 @@ class MapAdaptation:
     settings: Settings
     progress: Progress
 
-    def run(self, options: Mapping[str, Any]) -> MapRun:
+    def run(self, options: Mapping[str, Any], num_threads: int | None = None) -> MapRun:
         """Draw and encode the shots, learn, and ask about the test patients.
 
         Args:
             options: Options of the method.
+            num_threads: Threads of torch while it learns; its own number where None.
 
         Raises:
             MedclipError: NOT_SUPPORTED_YET for a tower without a grid; WRONG_USE for images of several modalities;
@@ -174,10 +182,12 @@ class MapAdaptation:
             self.progress.stage("Learning the map", 1)
             train = MapExamples(shots, chosen)
             fit: Any = self.method.fit  # of maps from `MapExamples`
-            fitted = fit(self.base, self.table.text, train, None, seed=self.draw.init_seed, **options)
+            with torch_threads(num_threads):
+                fitted = fit(self.base, self.table.text, train, None, seed=self.draw.init_seed, **options)
+            model = fitted.merged(self.base)
             position_LL = position_margin(np.array(shots.labels))
             self.progress.step(1)
-            tested = list(self._test(Path(folder), modality, fitted, position_LL))
+            tested = list(self._test(Path(folder), modality, model, fitted, position_LL))
         listed = tuple(
             Shot(image.sha256, units[i].patient, "train", self.table.text.names[0])
             for i, image in zip(drawn.train, shots.images, strict=True)
@@ -228,13 +238,13 @@ class MapAdaptation:
         return drawn, parts[-1], list(reasons.values())
 
     def _test(
-        self, folder: Path, modality: str, fitted: Fitted, position_LL: NDArray[np.float32]
+        self, folder: Path, modality: str, model: Model, fitted: Fitted, position_LL: NDArray[np.float32]
     ) -> Iterator[TestedMap]:
         """Ask the head about all test images, some at a time: a map has a megabyte."""
         head: Any = fitted.head
         for start in range(0, len(self.division.test), _AT_ONCE):
             some, place = self.division.test[start : start + _AT_ONCE], folder / "test"
-            maps = self._encode("Reading the test images", some, modality, place, head.levels)
+            maps = self._encode("Reading the test images", some, modality, place, head.levels, model)
             features = maps.maps.get(_PACK)
             for n, i in enumerate(some):
                 unit, image = self.table.units[i], maps.images[n]
@@ -246,7 +256,16 @@ class MapAdaptation:
             del features, maps
             shutil.rmtree(place)
 
-    def _encode(self, stage: str, indices: Sequence[int], modality: str, folder: Path, levels: bool) -> FeatureMaps:
+    def _encode(
+        self,
+        stage: str,
+        indices: Sequence[int],
+        modality: str,
+        folder: Path,
+        levels: bool,
+        model: Model | None = None,
+    ) -> FeatureMaps:
+        """Encode by a model that was learned; by the base, for what learns, where None."""
         units = self.table.units
         rows = []
         for i in indices:
@@ -256,4 +275,5 @@ class MapAdaptation:
         folder.mkdir()
         self.progress.stage(stage, len(rows))
         step = self.progress.step
-        return encode_maps({_PACK: self.base}, rows, modality, folder, self.settings, step, levels=levels)
+        models, keep_pixels = {_PACK: model or self.base}, model is None and self.method.trains_towers
+        return encode_maps(models, rows, modality, folder, self.settings, step, levels=levels, keep_pixels=keep_pixels)

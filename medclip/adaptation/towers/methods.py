@@ -233,8 +233,7 @@ def fit_full(
         for name in FIXED:
             if isinstance(p := getattr(clip, name, None), nn.Parameter):
                 p.requires_grad_(False)
-        before = dict(base.clip.named_parameters())
-        return clip, lambda: {n: v for n, v in _learned(clip).items() if not torch.equal(v, before[n].cpu())}, {}
+        return clip, lambda: changed_weights(clip, base.clip), {}
 
     return _fit("full", base, text, train, val, seed, lr, loop, prepare, {})
 
@@ -309,6 +308,13 @@ def _auto(layers: Sequence[Layer]) -> str | Sequence[int]:
     return [last - 1, last] if any(layer.role == "conv" for layer in layers) else "all"
 
 
+def changed_weights(clip: nn.Module, base: nn.Module) -> dict[str, Tensor]:
+    """Return name to value of the parameters of a copy that are not the base's any more, on the CPU."""
+    before = dict(base.named_parameters())
+    kept = ((name, _kept(p)) for name, p in clip.named_parameters())
+    return {name: value for name, value in kept if not torch.equal(value, before[name].cpu())}
+
+
 def _learned(clip: nn.Module) -> dict[str, Tensor]:
     return {n: _kept(p) for n, p in clip.named_parameters() if p.requires_grad}
 
@@ -338,7 +344,7 @@ def apply_delta(method: str, clip: nn.Module, delta: Mapping[str, Tensor], setti
     """Make the dense towers of a base and what a method learned.
 
     Args:
-        method: Name of the method: svd, lora, norm or full.
+        method: Name of the method: svd, lora, norm, full or map-tuned.
         clip: The base's dual encoder; it is copied.
         delta: Learned tensors, from `Fitted.delta`.
         settings: Settings of the method, from `Fitted.settings`.
@@ -361,7 +367,7 @@ def apply_delta(method: str, clip: nn.Module, delta: Mapping[str, Tensor], setti
             split_attention(merged)
             _add_low_rank(merged, delta, settings["alpha"] / settings["rank"])
             join_attention(merged)
-        elif method in ("norm", "full"):
+        elif method in ("norm", "full", "map-tuned"):
             own = dict(merged.named_parameters())
             with torch.no_grad():
                 for name, value in delta.items():

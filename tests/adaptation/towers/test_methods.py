@@ -26,7 +26,7 @@ from medclip.statistics.metrics.selection_score import log_loss
 from tests.kits.adapt_towers import Kind, model_of
 from tests.kits.adaptation import made_up, real_features, words
 
-TOWER_METHODS = [m.name for m in METHODS.values() if m.trains_towers]
+TOWER_METHODS = [m.name for m in METHODS.values() if m.trains_towers and not m.of_maps]
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 6, "pool": 2}
 
 
