@@ -67,7 +67,7 @@ def fit_map_tuned(
         train: Images, masks, and feature maps of the base.
         val: Not used: settings are fixed.
         seed: Seed of the initial values, of the order of images and of augmentation.
-        steps: Number of steps of up to 16 images, after those of the probe.
+        steps: Number of steps of 16 images, after those of the probe.
         lr: Highest rate of AdamW.
         levels: Whether maps of several depths are learned on (hypercolumns), or the last alone.
         crop: Smallest share of the area that augmentation keeps.
@@ -138,12 +138,12 @@ def _learn(
 ) -> None:
     parameters = [*clip.visual.parameters(), *line.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=BETAS, weight_decay=DECAY)
-    order = _rows(len(train.chosen), torch.Generator().manual_seed(seed))
+    order = steps_of_rows(len(train.chosen), torch.Generator().manual_seed(seed))
     chance = np.random.default_rng(seed)
     size = train.maps.labels.shape[1:]
     with torch.enable_grad():
         for step in range(steps):
-            pairs = [_changed(train, int(train.chosen[row]), augment, chance) for row in next(order)]
+            pairs = [changed_pair(train, int(train.chosen[row]), augment, chance) for row in next(order)]
             images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
             seen = tokens(clip.visual, base.normalise(images))
             margin_BHW = line(seen.tokens_BLD.float())[:, :, 0].unflatten(1, seen.grid)
@@ -157,7 +157,7 @@ def _learn(
             optimizer.step()
 
 
-def _rows(count: int, generator: torch.Generator) -> Iterator[list[int]]:
+def steps_of_rows(count: int, generator: torch.Generator) -> Iterator[list[int]]:
     """Yield the rows of each step, without end; the last step of a pass takes from the next where it has too few."""
     waiting: list[int] = []
     while True:
@@ -167,7 +167,7 @@ def _rows(count: int, generator: torch.Generator) -> Iterator[list[int]]:
         del waiting[:BATCH]
 
 
-def _changed(
+def changed_pair(
     train: MapExamples, number: int, augment: Augment, chance: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Change an image and its mask alike."""

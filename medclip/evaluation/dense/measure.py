@@ -208,14 +208,14 @@ def _figures(
         dices: dict[str, Resampled] = {}
         for name in [*towers.models, POSITION]:
             runs = [scores[name, share, draw] for draw in range(num_seeds)]
-            dice, iou = (_mean([run[k] for run in runs], patients_N, weights_PB) for k in (0, 1))
+            dice, iou = (mean_over_runs([run[k] for run in runs], patients_N, weights_PB) for k in (0, 1))
             dices[name] = dice
             of_seeds = [float(np.nanmean(run[0])) for run in runs]
             unseen = None
             if seen_N.any() and len(set(patients_N[fresh_N].tolist())) > 1:
                 who = numbered(patients_N[fresh_N].tolist())
                 weights = draw_weights(int(who.max()) + 1, num_resamples, seed=0)
-                unseen = Figure.of(interval_of(_mean([run[0][fresh_N] for run in runs], who, weights)))
+                unseen = Figure.of(interval_of(mean_over_runs([run[0][fresh_N] for run in runs], who, weights)))
             cells.append(
                 DenseCell(
                     name,
@@ -231,7 +231,7 @@ def _figures(
     return cells, less
 
 
-def _mean(
+def mean_over_runs(
     runs: Sequence[NDArray[np.float64]], patients_N: NDArray[np.int64], weights_PB: NDArray[np.integer]
 ) -> Resampled:
     """Take the mean over images in which something is true and seeds, with what its interval is made of."""
