@@ -1,8 +1,8 @@
 """What is compared, on which masks, and how often: fixed before the first figure of an image held out was seen.
 
 Tried beforehand, on training patients of kvasir_seg and bus_bra alone (inner divisions, a third of them held out):
-rates and steps of `map-tuned` (0.0003 before 0.001; 400 steps in the place of 150 brought 0.02 with 91 images), rates of
-the U-Net, and two 3 x 3 convolutions in the place of the probe, which brought 0.02 at most.
+rates and steps of `map-tuned` (0.0003 before 0.001; 400 steps in the place of 150 brought 0.02 with 91 images), rates
+of the U-Net, and two 3 x 3 convolutions in the place of the probe, which brought 0.02 at most.
 
 The questions: does a tower that learns from masks beat its frozen probe, does medclip-mini's beat that of ImageNet, and
 does either beat a U-Net that has seen nothing else? Each other arm is compared with `tuned`, paired over images and
