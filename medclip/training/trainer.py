@@ -63,7 +63,7 @@ from medclip.training.steps.step import StepComputer
 from medclip.training.steps.supervised import folded, head_of, move_norm
 from medclip.training.steps.towers import Towers, borrowed, weights_of
 from medclip.training.validation import WITHIN, validate
-from medclip.wording import count
+from medclip.wording import count, number
 
 _ENDED = "ended early: {} validations in a row were no better than the best (train.patience)"
 _FREE_TEXT = (
@@ -470,8 +470,16 @@ class Trainer:
             window_shards=self.recipe.data.window_shards,
         )
         free = (_FREE_TEXT,) if self.replay is not None and not self.recipe.model.lock_text else ()
-        for note in (*self._notes, f"the towers compute in {self.precision}", *free, *notes, *self._views_left_out()):
+        computed, selected = f"the towers compute in {self.precision}", self._selected()
+        for note in (*self._notes, computed, *selected, *free, *notes, *self._views_left_out()):
             log.write("note", {"step": self.step, "note": note})
+
+    def _selected(self) -> tuple[str, ...]:
+        """Count what `data.selection` keeps, in words; nothing where there is none."""
+        if not self.recipe.data.selection:
+            return ()
+        every = f"{number(self.reader.num_of_split)} samples of the split {self.recipe.data.train_split!r}"
+        return (f"the selection keeps {number(len(self.reader))} of {every}",)
 
     def _views_left_out(self) -> tuple[str, ...]:
         """Count the samples of which `objective.views.max` leaves views out, in words; nothing where there are none."""

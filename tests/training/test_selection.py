@@ -103,6 +103,15 @@ def test_a_run_that_was_stopped_has_the_losses_of_one_that_was_not(chosen: dict[
     assert losses(tmp_path / "stopped") == losses(tmp_path / "through")
 
 
+def test_the_log_says_how_many_samples_a_selection_keeps(chosen: dict[str, Any], pile: Pile, tmp_path: Path) -> None:
+    from medclip.training.result import read_log
+
+    run_recipe(chosen, out=tmp_path / "run", stop=lambda step: step == 1)
+    notes = [e["note"] for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "note"]
+    kept, every = len(kept_keys(pile)), pile.cells("split").count("train")
+    assert f"the selection keeps {kept} of {every} samples of the split 'train'" in notes
+
+
 def test_another_selection_does_not_go_on_with_a_run_and_the_same_elsewhere_does(
     chosen: dict[str, Any], pile: Pile, tmp_path: Path
 ) -> None:

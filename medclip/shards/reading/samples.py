@@ -168,6 +168,8 @@ class ShardReader:
         self._rows: MappedRows | SelectedRows = rows
         self.weight_N: NDArray[np.float32] | None = None
         """Weights of the selection; None where every sample counts as 1."""
+        self.num_of_split = len(rows)
+        """Samples of the split, those among them that no selection keeps."""
         if selection is not None:
             self._rows, self.weight_N = _selected(rows, selection, split, self.folder)
         self._files = ShardFiles(shards, verify, self.cache)
