@@ -26,6 +26,7 @@ _SHARES: Mapping[str, tuple[float, float]] = {
     "address": (0.0, 0.01),
     "modality": (0.01, 0.2),
     "few words": (0.05, 0.3),
+    "long": (0.0, 0.25),
     "damaged": (0.0, 0.05),
     "placeholder": (0.01, 0.5),
     "comparison": (0.05, 0.5),
@@ -41,6 +42,7 @@ _REMEDIES = {
     "address": "The step `basic` of `medclip pairs select` drops most of them.",
     "modality": "The step `basic` of `medclip pairs select` drops them.",
     "few words": "The step `basic` of `medclip pairs select` drops them.",
+    "long": "The step `basic` drops them with `max_words`.",
 }
 _KINDS_OF_COPIES = {
     "image": "pixels and hashes",
@@ -170,6 +172,8 @@ def _of_modality(one: ModalityAlignment) -> Iterator[Finding]:
 
 def _texts(look: PileLook) -> Iterator[Finding]:
     for name, bounds in _SHARES.items():
+        if name == "long" and look.num_cut is not None:  # counted in tokens below
+            continue
         text = f"{FAULTS[name]}. {_REMEDIES.get(name, '')}".strip()
         yield from _by_share(look, int(look.texts.faults[name].sum()), text, bounds)
     if look.num_cut is not None and look.context is not None:

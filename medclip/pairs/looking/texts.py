@@ -15,7 +15,7 @@ import numpy as np
 
 from medclip.files.tables.table import Table
 from medclip.pairs.pile import Pile
-from medclip.pairs.selection.basic import is_english, is_modality_alone
+from medclip.pairs.selection.basic import LONG_WORDS, is_english, is_modality_alone
 from medclip.text.checks.prompt_words import num_tokens
 from medclip.text.free_text import KINDS
 
@@ -32,6 +32,7 @@ FAULTS: Mapping[str, str] = {
     "address": "have an address (URL) and no word for a text",
     "modality": "name their modality and say nothing else",
     "few words": "have a text of one or two words",
+    "long": f"have a text of more than {LONG_WORDS} words, of which a text tower reads the beginning",
     "damaged": "have letters that were read in a wrong encoding",
     "placeholder": "hold marks of de-identification, such as ___ or XXXX",
     "comparison": "speak of change or of an earlier study, which no single image shows",
@@ -111,6 +112,7 @@ def look_at_texts(pile: Pile, texts: pa.ChunkedArray, tokenizer: Tokenizer | Non
         for row, text in enumerate(part, start):
             for name in _faults(text):
                 faults[name][row] = True
+        faults["long"][rows] = words_N[rows] > LONG_WORDS
         progress.step(len(part))
     return TextFacts(letters_N, words_N, tokens_N, tuple(languages), hash_N, faults)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REFERENCE_SIDE_PX, MEDICAL_SIDE_PX = 200, 128
 _BATCH_ROWS = 1 << 16
-_LONG_WORDS = 512
+LONG_WORDS = 512
 """More than a text tower reads: 77 tokens are CLIP's, 512 those of BERT and long texts, and a word is one or more."""
 _LONGEST_NAME = 8
 """Words of the longest caption that may be a modality's name and nothing else."""
@@ -113,9 +113,9 @@ def basic(pile: Pile, rows_M: NDArray[np.int64], settings: BasicSettings, contex
     num_without = int((np.isnan(sizes[0]) & is_open_M & ~fails_M).sum())
     if num_without:
         notes.append(f"{count(num_without, 'pair')} without an image; sides were not asked of them.")
-    if num := int((words_M[~fails_M] > _LONG_WORDS).sum()):
+    if num := int((words_M[~fails_M] > LONG_WORDS).sum()):
         notes.append(
-            f"{count(num, 'caption')} of more than {_LONG_WORDS} words kept; a text tower reads fewer tokens than that "
+            f"{count(num, 'caption')} of more than {LONG_WORDS} words kept; a text tower reads fewer tokens than that "
             "(CLIP's 77), and is not shown what stands behind them. Medical rules drop such captions with `max_words`."
         )
     facts = {

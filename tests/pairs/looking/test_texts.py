@@ -22,6 +22,8 @@ from tests.kits.image_piles import pile_of
         ("See https://x.org/a.png for the nodule.", set()),
         ("CT image", {"modality"}),
         ("nodule", {"few words"}),
+        ("A nodule. " * 256, set()),
+        ("A nodule. " * 257, {"long"}),
         ("RÃ¶ntgen of the chest.", {"damaged"}),
         ("R\ufffdntgen of the chest.", {"damaged"}),
         ("Röntgen des Thorax von vorn.", set()),
