@@ -61,15 +61,15 @@ class AdaptOptions(
     )
     method: str | None = option(
         "Way of adapting: zero-shot, linear-probe, lp++, ridge, knn, lda, proportional-odds, coral, regression, "
-        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full; of maps map-probe or "
-        "map-tuned. Default: svd; of an image-only pack linear-probe; of maps map-probe.",
+        "ranking, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, svd, lora, norm or full; of maps "
+        "map-probe, map-tuned. Default: svd; without text linear-probe.",
         default=None,
         form="NAME",
         often=True,
     )
     map: str | None = option(
         "Learn a map of the image, and no answer about it: mask, where --label names a column of mask files. What is "
-        "not black in a mask is the structure, which is called as the column is.",
+        "not black in a mask is the structure, which is called as the column is. --method is map-probe by default.",
         default=None,
         choices=("mask",),
         heading="How it learns",

@@ -19,14 +19,10 @@ from tests.kits.stages import load_stage
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "pipelines" / "datacomp"
-OWN = ("result_tables", "measured_plan", "pile_table", "measuring", "shared_sets", "prepare", "table", "measured_split")
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in OWN:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def stage() -> ModuleType:
     return load_stage(FOLDER, "measure")
 
 

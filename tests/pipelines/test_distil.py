@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,14 +14,10 @@ from medclip.training.recipe.schema import load_recipe
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "distil"
-OWN = ("result_tables", "measured_plan", "measuring", "measured_split", "shared_sets")
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in OWN:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def stage() -> ModuleType:
     return load_stage(FOLDER, "measure")
 
 

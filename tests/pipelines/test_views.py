@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,14 +13,10 @@ from medclip.training.recipe.schema import load_recipe
 from tests.kits.stages import load_stage
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "views"
-OWN = ("result_tables", "measured_plan", "measuring", "shared_sets", "prepare", "measured_split")
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in OWN:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def stage() -> ModuleType:
     return load_stage(FOLDER, "measure")
 
 

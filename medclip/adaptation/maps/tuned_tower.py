@@ -8,14 +8,14 @@ what is moved in from outside shows no image, and does not count. Running statis
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from medclip.adaptation.data.class_text import ClassText
@@ -28,7 +28,6 @@ from medclip.adaptation.towers.train_loop import BETAS, cosine_rate
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.masks import OUTSIDE
 from medclip.models.towers.depths import level_tokens
-from medclip.models.towers.tokens import image_tokens
 from medclip.training.batches.augment import Change, apply_change, draw_change
 from medclip.training.recipe.augment import Augment
 
@@ -52,7 +51,6 @@ def fit_map_tuned(
     seed: int,
     steps: int = STEPS,
     lr: float = RATE,
-    levels: bool = True,
     crop: float = 0.7,
     rotate_deg: float = 10.0,
     brightness: float = 0.2,
@@ -69,7 +67,6 @@ def fit_map_tuned(
         seed: Seed of the initial values, of the order of images and of augmentation.
         steps: Number of steps of 16 images, after those of the probe.
         lr: Highest rate of AdamW.
-        levels: Whether maps of several depths are learned on (hypercolumns), or the last alone.
         crop: Smallest share of the area that augmentation keeps.
         rotate_deg: Largest turn in degrees.
         brightness: Largest change of brightness, as a share.
@@ -88,21 +85,19 @@ def fit_map_tuned(
         crop_scale=(crop, 1.0), rotate_deg=rotate_deg, brightness=brightness, contrast=contrast, flip=flip
     )
     rows, columns = train.features.shape[2:]
-    probe = map_head(
-        train_head(train.features, train.maps.labels, train.chosen, seed=seed), (rows, columns), levels=levels
-    )
+    learned = train_head(train.features, train.maps.labels, train.chosen, seed=seed)
+    probe = map_head(learned, (rows, columns), levels=True)
     clip = _copy_to_learn(base)
-    tokens = level_tokens if levels else _last_tokens
     line = nn.Linear(*probe.weight_DC.shape)
     with torch.no_grad():
         line.weight.copy_(torch.from_numpy(probe.weight_DC.T.copy()))
         line.bias.copy_(torch.from_numpy(probe.bias_C))
     line.to(base.device)
-    _learn(base, clip, tokens, line, train, augment, seed=seed, steps=steps, lr=lr)
+    _learn(base, clip, line, train, augment, seed=seed, steps=steps, lr=lr)
     weight_DC, bias_C = (p.detach().cpu().numpy() for p in (line.weight.T, line.bias))
-    head: Any = MapHead(np.ascontiguousarray(weight_DC), bias_C, rows, columns, levels)
+    head: Any = MapHead(np.ascontiguousarray(weight_DC), bias_C, rows, columns, levels=True)
     delta = changed_weights(clip, base.clip)
-    settings: dict[str, Any] = {"steps": steps, "lr": lr, "levels": levels, "crop": crop, "rotate_deg": rotate_deg}
+    settings: dict[str, Any] = {"steps": steps, "lr": lr, "crop": crop, "rotate_deg": rotate_deg}
     settings |= {"brightness": brightness, "contrast": contrast, "flip": flip, "batch_size": BATCH}
     size = sum(value.numel() for value in delta.values()) + weight_DC.size + bias_C.size
     return Fitted(head, size, settings, apply_delta(NAME, base.clip, delta, settings), delta)
@@ -120,14 +115,9 @@ def _copy_to_learn(base: Model) -> Any:
     return clip
 
 
-def _last_tokens(visual: nn.Module, batch: Tensor) -> Any:
-    return image_tokens(visual, batch, pool=False)
-
-
 def _learn(
     base: Model,
     clip: Any,
-    tokens: Callable[[nn.Module, Tensor], Any],
     line: nn.Linear,
     train: MapExamples,
     augment: Augment,
@@ -145,7 +135,7 @@ def _learn(
         for step in range(steps):
             pairs = [changed_pair(train, int(train.chosen[row]), augment, chance) for row in next(order)]
             images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
-            seen = tokens(clip.visual, base.normalise(images))
+            seen = level_tokens(clip.visual, base.normalise(images))
             margin_BHW = line(seen.tokens_BLD.float())[:, :, 0].unflatten(1, seen.grid)
             margin_BHW = functional.interpolate(margin_BHW[:, None], size=size, mode="bilinear", align_corners=False)
             logits_B2HW = torch.cat([torch.zeros_like(margin_BHW), margin_BHW], dim=1)

@@ -126,12 +126,6 @@ def test_squares_are_told_better_once_the_tower_has_learned(pack: Path, table: P
     assert tuned.measured.figures["dice"].value > probe.measured.figures["dice"].value
 
 
-def test_the_last_map_alone_can_be_tuned_too(pack: Path, table: Path) -> None:
-    run = medclip.adapt(table, model=pack, **(TUNED | {"overrides": ["steps=2", "levels=false"]}))
-    assert run.adapted.fitted.head.levels is False
-    assert run.adapted.fitted.delta
-
-
 @pytest.mark.parametrize("changes", [["steps=0"], ["lr=0"], ["crop=0"], ["crop=1.5"]])
 def test_settings_that_cannot_be_are_refused(pack: Path, table: Path, changes: list[str]) -> None:
     with pytest.raises(MedclipError, match="cannot learn with") as caught:

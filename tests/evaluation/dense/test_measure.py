@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medclip.adaptation.maps.decoders import position_margin
-from medclip.evaluation.dense.measure import Towers, _answers, _figures, _mean
+from medclip.evaluation.dense.measure import Towers, _answers, _figures, mean_over_runs
 from medclip.evaluation.dense.towers import PACK, POSITION
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
@@ -19,7 +19,7 @@ def test_intervals_resample_patients_and_not_images() -> None:
     dice_N, widths = np.repeat(np.linspace(0, 1, 8), 6), []
     for patients_N in (np.arange(48), np.repeat(np.arange(8), 6)):
         weights_PB = draw_weights(int(patients_N.max()) + 1, 400, seed=0)
-        figure: Any = interval_of(_mean([dice_N], patients_N, weights_PB))
+        figure: Any = interval_of(mean_over_runs([dice_N], patients_N, weights_PB))
         widths.append(figure.high - figure.low)
     assert widths[1] > 1.8 * widths[0]
 
