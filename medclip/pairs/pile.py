@@ -110,13 +110,27 @@ class Pile:
         place_M[order] = np.arange(len(order))
         return gathered if (place_M[1:] > place_M[:-1]).all() else [gathered[place] for place in place_M.tolist()]
 
+    def words(self, rows_M: NDArray[np.int64] | None = None, *, report_as_line: bool = False) -> list[str]:
+        """Return the words of each pair, of all rows or of some: its captions, or its report where there are none.
+
+        Args:
+            rows_M: int64 [M], numbers of rows.
+            report_as_line: Whether the lines of a report become one, as captions are a line each.
+        """
+        texts = self.cells("text", rows_M)
+        if "" not in texts:
+            return texts
+        reports = self.cells("report", rows_M)
+        if report_as_line:
+            reports = [" ".join(report.split()) for report in reports]
+        return [text or report for text, report in zip(texts, reports, strict=True)]
+
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """Cells of a column of some rows, read a slice at a time: as one list those of millions of captions take GB."""
+class Words:
+    """Words of some rows, read a slice at a time: as one list those of millions of captions take GB."""
 
     pile: Pile
-    column: str
     rows_M: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -124,8 +138,8 @@ class Cells:
         return len(self.rows_M)
 
     def __getitem__(self, part: slice) -> list[str]:
-        """Return the cells of a slice."""
-        return self.pile.cells(self.column, self.rows_M[part])
+        """Return the words of a slice."""
+        return self.pile.words(self.rows_M[part])
 
 
 def _as_list(chunk: Any) -> list[Any]:
@@ -150,8 +164,8 @@ def read_pile(
     """Read the pairs of a shard folder or of a table.
 
     Patients of shards are keyed hashes; those of a table are what it says, and stay in memory. A pair of shards whose
-    record has no text of its own has the caption that the build drew of its labels. A sample whose record cannot be
-    read is a pair without a text.
+    record has neither texts nor a report has the caption that the build drew of its labels. A sample whose record
+    cannot be read is a pair without a text.
 
     Args:
         place: Folder of shards (also of others, see `medclip shards index`), here or in a store; or a table with the

@@ -67,7 +67,9 @@ def _rows_of_shards(reader: ShardReader) -> Iterator[dict[str, Any]]:
         except MedclipError:
             yield cells
             continue
-        texts = record.texts or (parts.get("txt", b"").decode("utf-8", "replace").strip(),)
+        texts = record.texts
+        if not (texts or record.report):  # what the build drew of labels says less than a report
+            texts = (parts.get("txt", b"").decode("utf-8", "replace").strip(),)
         cells |= {"text": "\n".join(texts), "report": record.report or "", "burned_in": meta.get("burned_in")}
         cells["synthetic"] = bool(meta.get("synthetic"))
         try:
@@ -183,12 +185,12 @@ def _joined(columns: Sequence[Any], num_rows: int) -> Any:
 
     if not columns:
         return pa.array([""] * num_rows, pa.large_string())
-    if len(columns) == 1:
-        return columns[0]
-    null = pa.scalar(None, pa.large_string())
-    without = [_compute().if_else(_compute().equal(column, ""), null, column) for column in columns]
-    newline = pa.scalar("\n", pa.large_string())
-    return _compute().binary_join_element_wise(*without, newline, null_handling="skip")
+    compute, (joined, *others) = _compute(), columns
+    newline, nothing = (pa.scalar(text, pa.large_string()) for text in ("\n", ""))
+    for column in others:  # Arrow's own way to skip nulls loses a row in which all are null
+        are_both = compute.and_(compute.not_equal(joined, ""), compute.not_equal(column, ""))
+        joined = compute.binary_join_element_wise(joined, compute.if_else(are_both, newline, nothing), column, nothing)
+    return joined
 
 
 def _compute() -> Any:

@@ -71,6 +71,18 @@ def test_pairs_of_shards_are_columns_in_the_order_of_their_splits(folder: Path) 
     assert set(pile.cells("height")) == {64}
 
 
+def test_what_has_no_caption_is_judged_by_its_report_and_never_by_a_text_drawn_of_labels(tmp_path: Path) -> None:
+    report = "Findings: haze.\nImpression: nodule."
+    told = [row | {"caption": "", "captions": "", "report": report * (i < 4)} for i, row in enumerate(rows(tmp_path))]
+    table = write(tmp_path / "t.csv", [row | {"label:chest_xray_findings:pneumonia": "1"} for row in told])
+    build_shards(table, tmp_path / "s", Form(key=KEY, max_side=64), settings=ONE)
+    shards, read = read_pile(tmp_path / "s"), read_pile(table)
+    assert shards.words().count(report) == 4
+    assert all(shards.words())
+    assert read.words() == [report] * 4 + [""] * 4
+    assert read.words(np.array([0, 7]), report_as_line=True) == [report.replace("\n", " "), ""]
+
+
 def test_patients_of_shards_are_hashes(folder: Path) -> None:
     patients = read_pile(folder / "s").cells("patient")
     assert len(set(patients)) == 4

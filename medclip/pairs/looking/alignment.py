@@ -20,7 +20,6 @@ from medclip.statistics.metrics.delong import auroc_variance, interval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from medclip.models.model import Model
@@ -72,7 +71,7 @@ def measure_alignment(
     model: Model,
     pack: dict[str, str],
     vectors: PackVectors,
-    texts: pa.ChunkedArray,
+    texts: Sequence[str],
     modalities: Sequence[str],
     patients_N: NDArray[np.int64],
     hash_N: NDArray[np.int64],
@@ -85,23 +84,22 @@ def measure_alignment(
         model: Pack with words.
         pack: Facts by which the pack is named.
         vectors: Vectors of the N images.
-        texts: N texts.
+        texts: N texts, whose captions are a line each.
         modalities: Modality of each.
         patients_N: Patient of each, as a number; of its own where none is known.
         hash_N: Numbers that are equal for equal texts.
         progress: Progress bar of the texts.
         rng: Source of the shuffle.
     """
-    lines = texts.to_pylist()
     vectors_ND = vectors.vectors_MD
-    cosine_N = score_pairs(model, vectors_ND, lines, progress)
-    partner_N = np.full(len(lines), -1, np.int64)
+    cosine_N = score_pairs(model, vectors_ND, texts, progress)
+    partner_N = np.full(len(texts), -1, np.int64)
     names = np.array(modalities, object)
     scored_N = np.isfinite(cosine_N)
     for modality in sorted(set(modalities)):
         rows = np.flatnonzero(scored_N & (names == modality))
         partner_N[rows] = _shuffle(rows, patients_N, hash_N, rng)
-    others = [lines[other] if other >= 0 else "" for other in partner_N.tolist()]
+    others = [texts[other] if other >= 0 else "" for other in partner_N.tolist()]
     shuffled_N = score_pairs(model, vectors_ND, others, progress)
     parts = [
         _of_modality(str(modality), cosine_N[rows], shuffled_N[rows], patients_N[rows])

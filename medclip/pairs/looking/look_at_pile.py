@@ -104,7 +104,8 @@ def look_at_pile(
     modalities, alignment = pile.cells("modality"), None
     if model is not None and vectors is not None:
         pack = {name: str(value) for name, value in pack_facts(model).items()}
-        alignment = measure_alignment(model, pack, vectors, texts, modalities, patients_N, facts.hash_N, progress, rng)
+        words = pile.words(report_as_line=True)
+        alignment = measure_alignment(model, pack, vectors, words, modalities, patients_N, facts.hash_N, progress, rng)
     look = PileLook(
         len(pile),
         len(np.unique(patients_N[is_known_N])),

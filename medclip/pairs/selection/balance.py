@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from medclip.pairs.pile import Cells, Pile
+from medclip.pairs.pile import Pile, Words
 from medclip.pairs.selection.metadata_files import MetadataSettings, read_metadata
 from medclip.pairs.selection.steps import Context, Verdict
 from medclip.text.checks.matching import Matches, match_batches
@@ -214,7 +214,7 @@ def _patients_at_once(patient_N: NDArray[np.intp], num_N: NDArray[np.int32]) -> 
     yield from np.split(order, stops[:-1][np.diff(blocks) > 0])
 
 
-def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], Cells, NDArray[np.intp]]:
+def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], Words, NDArray[np.intp]]:
     """Put images of one patient with one text together: they are of one study, and share their fate.
 
     Returns:
@@ -229,14 +229,14 @@ def units_of(pile: Pile, rows_M: NDArray[np.int64]) -> tuple[NDArray[np.intp], C
             patients.setdefault(patient, len(patients)) if patient else -1 - i for i, patient in cells
         ]
         # Of five million texts two have one hash by chance once in 1.5 million times.
-        hash_M[start : start + len(rows)] = [hash(text) for text in pile.cells("text", rows)]
+        hash_M[start : start + len(rows)] = [hash(text) for text in pile.words(rows)]
     order = np.lexsort((hash_M, patient_M))
     is_new = np.ones(len(order), bool)
     is_new[1:] = (np.diff(patient_M[order]) != 0) | (hash_M[order][1:] != hash_M[order][:-1])
     first_M = np.empty(len(order), np.int64)
     first_M[order] = order[is_new][np.cumsum(is_new) - 1]  # the sort is stable: the first of a unit is its earliest row
     first_U, unit_M = np.unique(first_M, return_inverse=True)
-    return unit_M, Cells(pile, "text", rows_M[first_U]), patient_M[first_U]
+    return unit_M, Words(pile, rows_M[first_U]), patient_M[first_U]
 
 
 def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, context: Context, step: int) -> Verdict:
@@ -250,7 +250,7 @@ def balance(pile: Pile, rows_M: NDArray[np.int64], settings: BalanceSettings, co
     """
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     polarity: Polarity = "all" if settings.reference else settings.polarity
-    unit_M, texts, patient_U = np.arange(len(rows_M)), Cells(pile, "text", rows_M), None
+    unit_M, texts, patient_U = np.arange(len(rows_M)), Words(pile, rows_M), None
     if not settings.reference:
         unit_M, texts, patient_U = units_of(pile, rows_M)
     batches = match_batches(texts, metadata, polarity=polarity != "all", progress=context.progress)

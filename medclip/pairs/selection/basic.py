@@ -147,9 +147,7 @@ def _caption_rules(
     language = Table(pile.table, "the pile").find("language", "lang")
     for start in range(0, len(rows_M), _BATCH_ROWS):
         rows = rows_M[start : start + _BATCH_ROWS]
-        texts = pile.cells("text", rows)
-        if not settings.reference and "" in texts:
-            texts = [text or report for text, report in zip(texts, pile.cells("report", rows), strict=True)]
+        texts = pile.words(rows)
         named = [None] * len(rows) if language is None else pile.cells(language, rows)
         part = slice(start, start + len(rows))
         num_words = [len(text.split()) if settings.reference else _num_words(text) for text in texts]

@@ -96,7 +96,7 @@ def clip_score(
     model = load_pack(settings.model, context)
     if not model.has_text:
         raise no_words(model.name, ", which clip_score compares with images")
-    texts = pile.cells("text", rows_M)
+    texts = pile.words(rows_M, report_as_line=True)
     vectors = encode_pile(model, pile, rows_M, context.progress)
     scores_M = score_pairs(model, vectors.vectors_MD, texts, context.progress)
     groups = [modality or UNKNOWN for modality in pile.cells("modality", rows_M)]

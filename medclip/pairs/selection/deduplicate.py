@@ -211,7 +211,7 @@ def _spread(dropped: dict[int, tuple[str, float]], links: Links, num: int, reaso
 
 def ranks_of(pile: Pile, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the place of each row in the order in which they stay: the longest caption first, ties by key."""
-    lengths = [max(map(len, text.split("\n"))) for text in pile.cells("text", rows_M)]
+    lengths = [max(map(len, text.split("\n"))) for text in pile.words(rows_M)]
     keys = pile.cells("key", rows_M)
     ranks = np.empty(len(rows_M), np.int64)
     ranks[sorted(range(len(rows_M)), key=lambda row: (-lengths[row], keys[row]))] = np.arange(len(rows_M))

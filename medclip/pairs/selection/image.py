@@ -98,7 +98,7 @@ def image(pile: Pile, rows_M: NDArray[np.int64], settings: ImageSettings, contex
     pool = encode_pile(model, pile, rows_M, context.progress)
     read_M = np.isfinite(pool.vectors_MD[:, 0])
     if settings.reference:
-        read_M &= [has_words(text) for text in pile.cells("text", rows_M)]
+        read_M &= [has_words(text) for text in pile.words(rows_M)]
     value_M, kept_M = np.full(len(rows_M), np.nan), np.zeros(len(rows_M), bool)
     facts: dict[str, Any] = {"pack": pack_facts(model), "unread": dict(pool.unread), "target_images": len(aim_TD)}
     notes = [*other_notes(model, pool), *unread_notes(pool.unread)]

@@ -213,7 +213,7 @@ def read_views(pile: Pile, rows_M: NDArray[np.int64], settings: RebalanceSetting
     reference = settings.reference
     metadata = read_metadata(settings.metadata, context.folder, reference=reference)
     polarity: Polarity = "all" if reference else settings.polarity
-    texts = pile.cells("text", rows_M)
+    texts = pile.words(rows_M)
     batches = match_batches(texts, metadata, polarity=polarity != "all", progress=context.progress)
     of_rows = _instances(texts, concept_mentions(batches, metadata, polarity), settings.views)
     unit_M = np.arange(len(rows_M)) if reference else _patients(pile.cells("patient", rows_M))

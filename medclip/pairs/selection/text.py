@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from medclip.pairs.pile import Cells, Pile
+from medclip.pairs.pile import Pile, Words
 from medclip.pairs.selection.metadata_files import MetadataSettings, read_metadata
 from medclip.pairs.selection.steps import Context, Verdict
 from medclip.text.checks.matching import match_batches
@@ -39,7 +39,7 @@ def names_an_entry(
     """
     metadata = read_metadata(settings.metadata, context.folder, reference=settings.reference)
     affirmed = settings.polarity == "affirmed" and not settings.reference
-    texts = Cells(pile, "text", rows_M)
+    texts = Words(pile, rows_M)
     num_M = np.zeros(len(rows_M))
     for batch in match_batches(texts, metadata, polarity=affirmed, progress=context.progress):
         counted_M2 = batch.index_M2[batch.affirmed_M]

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from medclip.pairs.looking.alignment import Alignment, measure_alignment
-from medclip.pairs.looking.texts import texts_of
 from medclip.pairs.selection.pack_vectors import PackVectors
 from medclip.progress import Silent
-from tests.kits.image_piles import pile_of
 
 NUM, DIM = 60, 8
 
@@ -39,11 +37,10 @@ def measured(noise: Any, patients: Any = None, modalities: Sequence[str] = ("xra
     vectors[:lost] = np.nan
     patients_N = np.arange(NUM) if patients is None else patients
     pack: Any = Words(dict(zip(names, texts, strict=True)))
-    column = texts_of(pile_of(text=names))
     why = np.array(["unreadable"] * lost + [""] * (NUM - lost), object)
     seen = PackVectors(vectors, why)
     rng = np.random.default_rng(1)
-    return measure_alignment(pack, {}, seen, column, modalities, patients_N, np.arange(NUM), Silent(), rng)
+    return measure_alignment(pack, {}, seen, names, modalities, patients_N, np.arange(NUM), Silent(), rng)
 
 
 def test_texts_that_fit_are_above_chance_and_those_of_nothing_are_at_it() -> None:
