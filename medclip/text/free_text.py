@@ -57,6 +57,10 @@ KINDS: Mapping[str, re.Pattern[str]] = {
         r"|\b\d{1,2}:\d\d\b|\b\d+ hours\b|\b\d+ ?[ap]\.?m\b"
     ),
     "address": re.compile(r"\bhttps?://|\bwww\.\w"),
+    "question": re.compile(
+        r"(?<!\w)\?|\?(?!\w)|^\W*(?:is|are|was|were|does|has) (?:there|any)\b|\b(?:evaluat|assess)(?:e|ion|ment)? for\b"
+        r"|^\W*(?:evaluate|assess|rule out|exclude)\b|\b(?:[hr]/o|query|question of|to rule out)\b"
+    ),
 }
 """By kind, on lower-case text. "Now", "new" and "stable" speak of an earlier image as much as "compared" does."""
 
@@ -84,7 +88,9 @@ Native = Literal["sentences", "whole", "shuffled"]
 sentences in a new order each time."""
 MAX_WORDS = 60
 _MIN_WORDS = 3
-_END = re.compile(r"(?<=[.!?;])(?<!\b[A-Za-z]\.)(?<!\bDr\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)\s+|\n+")
+_END = re.compile(
+    r"(?<=[.!?;])(?<![\s(]\?)(?<!\b[A-Za-z]\.)(?<!\bDr\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)\s+|\n+"
+)
 
 
 @lru_cache(maxsize=8192)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
-from medclip.text.checks.negation import denied
+from medclip.text.checks.negation import asked, denied
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.task import Task, spoken_labels
 
@@ -23,6 +23,9 @@ def _patterns(task_name: str) -> Mapping[str, re.Pattern[str]]:
     }
 
 
+_REST_OF_WORD = re.compile(r"^\w+")
+
+
 @lru_cache(maxsize=16384)
 def mentioned(task_name: str, sentence: str) -> frozenset[str]:
     """Return the classes of a task that a sentence speaks of, affirmed or denied."""
@@ -34,13 +37,15 @@ def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
     """Return the classes that a sentence speaks of: True where it affirms the class somewhere, False where it denies.
 
     A mention is denied when a word such as "no" or "without" stands before it in the same clause, or "absent" or
-    "unlikely" after it. A phrase that only holds such a word ("no doubt", "cannot be excluded") denies nothing.
+    "unlikely" after it. A phrase that only holds such a word ("no doubt", "cannot be excluded") denies nothing. What is
+    asked ("evaluate for effusion", "effusion?") or told of the past ("history of effusion") is neither.
     """
     lowered = sentence.lower()
     answers: dict[str, bool] = {}
     for name, match in _mentions(task_name, lowered):
-        denies = denied(lowered[: match.start()], lowered[match.end() :])
-        answers[name] = answers.get(name, False) or not denies
+        before, after = lowered[: match.start()], _REST_OF_WORD.sub("", lowered[match.end() :])
+        if not asked(before, after):
+            answers[name] = answers.get(name, False) or not denied(before, after)
     return answers
 
 

@@ -18,11 +18,15 @@ _DENIES_BEFORE = re.compile(
     r"|lacks?|lacking|lack of|hardly|scarcely|unlikely|doubtful|dismiss(?:es|ed))\b[^.;:]*$"
 )
 _DENIES_AFTER = re.compile(
-    r"^[^.;:,]{0,40}\b(absent|(?:not|no longer) (?:(?:currently|now|definitely) )?"
+    r"^[^.;:,?]{0,40}\b(absent|(?:not|no longer|cannot|can't|couldn't) (?:(?:currently|now|definitely|be) )*"
     r"(?:seen|present|visible|visuali[sz]ed|identified|detected|found|observed|evident|demonstrated|made out"
     r"|appreciated|noted|apparent|recogni[sz]ed)|ruled out|excluded|unlikely|doubtful|lacking|dismissed"
     r"|(?:has|have|had|is|are|was|were) (?:(?:now|since|been|\w+ly) )*(?:resolved|cleared|disappeared|gone))\b"
-    r"|^ (?:\w+ly )?resolved\b"
+    r"|^ (?:\w+ly )?resolved\b|^ (?:(?:is|are|was|were) )?negative\b(?! for)"
+    # An answer: "pneumothorax: none", "pneumothorax (-)", "is there a pneumothorax? no".
+    r"|^(?:[^.;:,?\n]{0,20}[:=(] *\(?|[^.;:?\n]*\?| [-–—](?= )|(?= none\b)) *(?:[-–—] )?"
+    r"(?:(?:none|no|nil|not)(?: (?:seen|present|visible|identified|detected|found|noted|evident|evidence))?|absent|neg"
+    r"|negative|0|(?<=[(:=] )[-–−]|(?<=[(:=])[-–−])(?= *(?:[.,;)]? *$|[.,;)] |[,;)\n]))"
 )
 _CHANGE = (
     r"(?:(?:definite|significant|interval|appreciable|substantial|major|obvious|real|suspicious|large|clear|evident"
@@ -41,6 +45,14 @@ _DENIES_NOTHING = re.compile(
 """Where the word of a denial stands in what is none (pseudo-negations): what has not changed is there."""
 _AWAITED = re.compile(r"\b(?:until|once|when|if|unless)\b[^,]{0,30}$")
 """What follows has yet to happen: "until the effusion has resolved"."""
+_ASKS = (
+    r"(?:history of|h/o|hx of|evaluate|evaluation for|assess|assessment for|r/o|query|question of"
+    r"|(?:to|must|should|please) (?:rule out|exclude)|(?:look|looking|search|screen|screening) for)"
+)
+_ASKS_AFTER = re.compile(r"\?(?!\w)")
+_ASKS_FIRST = r"(?:rule out|exclude|(?:is|are|was|were|does|has) (?:there|any))"
+_ASKS_BEFORE = re.compile(rf"\b{_ASKS}\b[^.;:]*$|^\W*{_ASKS_FIRST}\b[^.;:]*$|\? ?$")
+"""Words of an order, of a history and of a question: what they speak of may be there or not."""
 _TURNS = re.compile(
     r"\b(?:but|however|although|though|nevertheless|except|other than|apart from|aside from|with|suggesting|indicating"
     r"|there (?:is|are|was|were))\b|, (?:stable|unchanged|persistent|persisting)\b"
@@ -65,10 +77,25 @@ def denied(before: str, after: str) -> bool:
     return not _AWAITED.search(before) and bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", after)))
 
 
+def asked(before: str, after: str) -> bool:
+    """Return whether a mention says nothing of the image, as in a question, in an order or in a history.
+
+    Args:
+        before: Start of the sentence up to the mention, in lower case.
+        after: Rest of the sentence behind the mention, in lower case.
+
+    Example:
+        >>> asked("history of ", ""), asked("evaluate for a ", ""), asked("", " present?"), asked("small ", "")
+        (True, True, True, False)
+    """
+    return bool(_ASKS_AFTER.search(after) or _ASKS_BEFORE.search(_TURNS.split(before)[-1]))
+
+
 _TRIGGER = re.compile(
-    r"\b(?:no|not|without|nor|neither|never|absence|absent|free|clear|negative|rather|instead|excluded?|excludes"
+    r"\b(?:no|none|nil|not|cannot|can't|couldn't|without|nor|neither|never|absence|absent|free|clear|neg|negative|rather"
+    r"|instead|excluded?|excludes"
     r"|ruled?|resolved|resolution|cleared|disappeared|gone|lacks?|lacking|hardly|scarcely|unlikely|doubtful"
-    r"|dismiss(?:es|ed))\b"
+    r"|dismiss(?:es|ed))\b|[:=(] *[-–−0]"
 )
 """What is in every text that denies something: most captions have nothing of it, and are passed over."""
 _END = re.compile(r"[?!;:\n]|\.(?!(?<=\d\.)\d)(?!(?<=\d \.) \d)")
@@ -94,6 +121,8 @@ def denied_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
     for start, end in spans:
         last, following = bisect_right(ends, start - 1) - 1, bisect_left(ends, end)
         before = text[ends[last] + 1 if last >= 0 else 0 : start]
+        if following < len(ends) and text[ends[following]] in ":?":
+            following += 1  # to its answer
         after = text[end : ends[following] if following < len(ends) else len(text)]
         # What points are left are those of decimals, and end nothing.
         answers.append(denied(before.replace(".", " "), after.replace(".", " ")))

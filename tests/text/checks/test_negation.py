@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.text.checks.negation import denied_spans
+from medclip.text.checks.negation import asked, denied_spans
 
 
 def spans_of(text: str, word: str) -> list[tuple[int, int]]:
@@ -81,3 +81,66 @@ def test_a_word_of_denial_that_denies_something_else_leaves_the_mention(text: st
 )
 def test_what_has_gone_and_what_a_second_word_denies_is_denied(text: str) -> None:
     assert denied_spans(text, spans_of(text, "effusion")) == [True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "effusion: none",
+        "effusion: no. edema: mild",
+        "effusion: absent.",
+        "effusion: negative",
+        "effusion: (-)",
+        "effusion (-), edema",
+        "effusion = 0.",
+        "effusion - no",
+        "effusion none.",
+        "effusion negative.",
+        "effusion: not seen.",
+        "is an effusion present? no.",
+        "effusion cannot be seen",
+    ],
+)
+def test_an_answer_of_no_denies_what_was_named_before_it(text: str) -> None:
+    assert denied_spans(text, spans_of(text, "effusion")) == [True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "effusion: normal heart",
+        "effusion: nodular",
+        "effusion: no edema",
+        "effusion: no change",
+        "effusion: 0.5 cm",
+        "effusion (10 mm)",
+        "effusion: small. edema: none",
+        "is an effusion present? yes. edema: none",
+        "effusion? edema: none.",
+    ],
+)
+def test_an_answer_to_something_else_denies_nothing(text: str) -> None:
+    assert denied_spans(text, spans_of(text, "effusion")) == [False]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "is_asked"),
+    [
+        ("is there an effusion", True),
+        ("effusion?", True),
+        ("edema, ? effusion", True),
+        ("history of effusion", True),
+        ("cough, h/o effusion", True),
+        ("evaluate for effusion", True),
+        ("ct to rule out effusion", True),
+        ("rule out effusion", True),
+        ("history of cough with effusion", False),
+        ("edema. the effusion is small", False),
+        ("effusion cannot be excluded", False),
+        ("edema concerning for effusion", False),
+        ("effusion (www.example.org/a?b=1)", False),
+    ],
+)
+def test_what_is_asked_or_was_once_is_no_statement(sentence: str, is_asked: bool) -> None:
+    ((start, end),) = spans_of(sentence, "effusion")
+    assert asked(sentence[:start], sentence[end:]) is is_asked

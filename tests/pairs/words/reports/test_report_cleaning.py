@@ -90,3 +90,25 @@ def test_of_real_reports_no_finding_changes_its_polarity_and_no_earlier_study_st
         assert set(entities(text, "xray").items()) <= before
         for sentence in sentences(text, 1):
             assert not KINDS["comparison"].search(sentence.lower()), sentence
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Is a pleural effusion present? No.",
+        "Is a pleural effusion present? Yes.",
+        "History of pleural effusion.",
+        "Evaluate for pleural effusion.",
+        "Rule out pleural effusion.",
+        "Pleural effusion?",
+    ],
+)
+def test_a_question_an_order_and_a_history_make_no_finding(report: str) -> None:
+    assert clean_report(report, "xray").text == ""
+    assert entities(report, "xray") == {}
+
+
+@pytest.mark.parametrize("answer", ["none", "No", "absent", "NEGATIVE", "(-)", "not seen"])
+def test_a_finding_that_is_answered_with_no_is_denied(answer: str) -> None:
+    report = f"Pneumothorax: {answer}. Effusion: small."
+    assert tags_of(clean_report(report, "xray").text, "xray") == (("effusion",), ("pneumothorax",))
