@@ -30,6 +30,8 @@ def print_articles(report: Any, as_json: bool, _: Any) -> None:
         print(f"  {count(report.num_without_license, 'article')} without a licence, counted as other.")
     if report.counts_by_reason:
         print(f"  rejected: {by_reason(report.counts_by_reason)}")
+    if report.num_of_other_licenses:
+        print(f"  of them {count(report.num_of_other_licenses, 'figure')} of a licence that is not kept.")
 
 
 def _interrupted(_: Any) -> int:

@@ -22,9 +22,12 @@ _STUDY = r"(?:exam\w*|stud(?:y|ies)|films?|radiographs?|images?|imaging|scans?|x
 _TAKEN = r"(?:obtained|performed|submitted|acquired|provided|reviewed|taken|presented|available)"
 _VIEW = r"(?:frontal|lateral|ap|pa|oblique|decubitus|craniocaudal|cc|mlo|portable)"
 
+_MARKUP = r"(?:b|br|i|em|p|u|strong|su[bp]|span|div|li|[uo]l|h\d|t[dhr])"
+
 KINDS: Mapping[str, re.Pattern[str]] = {
     "placeholder": re.compile(
-        r"x{3,}|_{2,}|\[\*\*|\*\*\]|<[a-z_ ]+>|\[(?:redacted|removed|name|date|age|location|hospital|doctor)[^\]]*\]"
+        rf"x{{3,}}|_{{2,}}|\[\*\*|\*\*\]|<(?!{_MARKUP}\s?>)[a-z_ ]+>"
+        r"|\[(?:redacted|removed|name|date|age|location|hospital|doctor)[^\]]*\]"
         r"|\b(?:redacted|deidentified|de-identified)\b"
     ),
     "comparison": re.compile(

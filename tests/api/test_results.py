@@ -198,7 +198,7 @@ def test_what_is_done_to_shards_shows_itself(tmp_path: Path):
     checked = medclip.shards.check(tmp_path / "shards")
     reader = medclip.shards.open(tmp_path / "shards", next(iter(report.counts_by_split)))
     captions = CaptionsReport(tmp_path / "c.csv", 5, 4, 1, 40, 0)
-    index = IndexReport(tmp_path, 1, 4, 4096, {"xray": 4}, {}, 0, 0, "key")
+    index = IndexReport(tmp_path, 1, 4, 4096, {"xray": 4}, {}, 0, 0, 0, "key")
     for result in (report, checked, plan, reader[0], captions, index):
         shows_itself(result)
     assert re.fullmatch(r"ShardReader\(\w+, \d samples? in 1 tar\)", repr(reader))

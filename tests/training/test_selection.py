@@ -147,8 +147,15 @@ def test_a_selection_of_other_shards_is_refused_with_how_many_are_unknown(shards
         with pytest.raises(MedclipError, match=f"{unknown} are not in these shards, and {missing} of their") as e:
             ShardReader(shards, "train", selection=replace(selection, table=table))
         assert e.value.reason is Reason.WRONG_USE
+    with pytest.raises(MedclipError, match="has no pair of the split 'train'"):
+        ShardReader(shards, "train", selection=replace(selection, table=selection.table.slice(0, 0)))
     with pytest.raises(MedclipError, match="keeps nothing of the split 'train'"):
         ShardReader(shards, "train", selection=select(pile, range(NUM_TRAIN)))
+
+
+def test_a_selection_of_null_is_none(chosen: dict[str, Any]) -> None:
+    chosen["data"]["selection"] = None
+    assert Data.model_validate(chosen["data"]).selection == ()
 
 
 def test_a_recipe_that_states_the_hash_of_another_selection_is_refused(chosen: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.missing import missing_notes, unlabelled_groups, unscored_groups
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, plain_name
+from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, is_marked, plain_name
 from medclip.statistics.cohort import Cohort, Label
 from medclip.wording import count
 
@@ -325,11 +325,11 @@ def _synthetic_notes(source: Source) -> tuple[str, ...]:
     column = source.labels.find(SYNTHETIC)
     if column is None:
         return ()
-    cells = [cell.strip().lower() for cell in source.first_text([column])]
-    num = sum(not is_blank(cell) and cell not in ("0", "0.0", "false", "no", "real") for cell in cells)
+    cells = source.first_text([column])
+    num = sum(map(is_marked, cells))
     if not num:
         return ()
     return (
-        f"Caution: {num:,} of {count(len(cells), 'row')} are synthetic (column {column}): the figures are not those of "
+        f"CAUTION: {num:,} of {count(len(cells), 'row')} are synthetic (column {column}): the figures are not those of "
         "patients. Leave these rows out.",
     )

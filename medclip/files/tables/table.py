@@ -97,6 +97,17 @@ def is_blank(text: str) -> bool:
     return text.casefold() in BLANK
 
 
+def is_marked(text: str) -> bool:
+    """Whether a cell of a column such as "synthetic" says that its row is: true, 1, or how it was made.
+
+    Example:
+        >>> is_marked("true"), is_marked("pasted"), is_marked("0"), is_marked("")
+        (True, True, False, False)
+    """
+    plain = text.strip().casefold()
+    return not is_blank(plain) and plain not in ("0", "0.0", "false", "no", "real")
+
+
 def plain_name(text: str) -> str:
     """Return a name as it is compared: small letters and digits only.
 

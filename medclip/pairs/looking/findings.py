@@ -62,6 +62,7 @@ def findings(look: PileLook) -> tuple[Finding, ...]:
         *_evaluation(look),
         *_copies(look),
         *_splits(look),
+        *_synthetic(look),
         *_alignment(look),
         *_texts(look),
         *_boilerplate(look),
@@ -135,6 +136,13 @@ def _splits(look: PileLook) -> Iterator[Finding]:
         yield Finding("bad", text, look.num_patients_in_splits, rank=1)
     if num := int(look.copies.across_splits_N.sum()):
         yield Finding("bad", f"In {_some(look, num)} {look.a_thing} stands that another split shows, too.", num, rank=1)
+
+
+def _synthetic(look: PileLook) -> Iterator[Finding]:
+    if num := look.num_synthetic_held_out:
+        text = f"{_some(look, num)} in splits of evaluation {'is' if num == 1 else 'are'} synthetic: no figure on them "
+        yield Finding("bad", f"{text}is one of patients.", num, rank=2)
+    yield from _by_share(look, look.num_synthetic, "are synthetic: made, and no images of patients.", (0.0, 0.5))
 
 
 def _alignment(look: PileLook) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, new_folder, write_file
-from medclip.files.tables.table import Table
+from medclip.files.tables.table import Table, is_marked
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.imaging.geometry import fit
 from medclip.models.packs.words import no_words
@@ -28,6 +28,7 @@ from medclip.pairs.selection.metadata_files import read_metadata
 from medclip.pairs.selection.pack_vectors import encode_pile, need_input, pack_facts
 from medclip.progress import Progress
 from medclip.settings import Settings
+from medclip.shards.folder import HELD_OUT, SYNTHETIC
 from medclip.shards.stored_data import encode
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def look_at_pile(
         len(np.unique(patients_N[is_known_N])),
         int((~is_known_N).sum()),
         _num_in_splits(pile, patients_N, is_known_N),
+        *_num_synthetic(pile),
         tuple(_counts(pile, facts, patients_N, is_known_N)),
         facts,
         None if model is None else model.tokenizer.context_length,
@@ -191,6 +193,19 @@ def _count_rows(
         CountRow(column, str(value), int(pairs_V[v]), int(patients_V[v]), float(pairs_V[v] / len(cells)))
         for value, v in codes.items()
     ]
+
+
+def _num_synthetic(pile: Pile) -> tuple[int, int]:
+    """Count pairs that a column marks as synthetic, and those of them in splits of evaluation."""
+    column = Table(pile.table, "the pile").find(SYNTHETIC)
+    if column is None:
+        return 0, 0
+    splits = [split for split, mark in zip(pile.cells("split"), pile.cells(column), strict=True) if _is_synthetic(mark)]
+    return len(splits), sum(split.lower() in HELD_OUT for split in splits)
+
+
+def _is_synthetic(mark: object) -> bool:
+    return mark is not None and is_marked(str(mark))
 
 
 def _length_name(group: int) -> str:

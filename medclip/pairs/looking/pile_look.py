@@ -74,6 +74,10 @@ class PileLook(Result):
     num_without_patient: int
     num_patients_in_splits: int
     """Patients that stand in more than one split."""
+    num_synthetic: int
+    """Pairs whose image was made, and is of no patient."""
+    num_synthetic_held_out: int
+    """Those of them in a split that figures of patients are measured on."""
     counts: tuple[CountRow, ...]
     texts: TextFacts
     context: int | None
@@ -135,6 +139,8 @@ class PileLook(Result):
             "patients": self.num_patients,
             "without_patient": self.num_without_patient,
             "patients_in_several_splits": self.num_patients_in_splits,
+            "synthetic": self.num_synthetic,
+            "synthetic_in_evaluation": self.num_synthetic_held_out,
             "counts": [asdict(row) for row in self.counts],
             "lengths": lengths,
             "texts": {name: int(mask.sum()) for name, mask in self.texts.faults.items()},

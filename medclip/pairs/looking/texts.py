@@ -30,7 +30,7 @@ AT_ONCE = 4096
 FAULTS: Mapping[str, str] = {
     "empty": "have neither a caption nor a report",
     "address": "have an address (URL) and no word for a text",
-    "modality": "name their modality and say nothing else",
+    "modality": "name nothing but their modality",
     "few words": "have a text of one or two words",
     "long": f"have a text of more than {LONG_WORDS} words, of which a text tower reads the beginning",
     "damaged": "have letters that were read in a wrong encoding",

@@ -53,6 +53,8 @@ class ShardCheck(Result):
     """Rows that were rejected when the shards were built."""
     labels: Mapping[str, Mapping[str, int]]
     """Per task and class the number of samples that carry the label as present."""
+    num_synthetic: int
+    """Samples that were made, and are of no patient."""
     num_duplicates_across_splits: int
     """Samples whose file also lies, byte for byte, in another split under another patient; a problem if there are."""
 
@@ -65,6 +67,7 @@ class ShardCheck(Result):
         return {
             "samples": f"{self.num_samples} ({named_counts(self.counts_by_split)})",
             "modalities": named_counts(self.counts_by_modality),
+            **({"synthetic": self.num_synthetic} if self.num_synthetic else {}),
             "rejected": named_counts(self.counts_by_reason),
             "problems": f"{len(self.problems)}: {self.problems[0]}" if self.problems else "none",
             "folder": self.folder,
@@ -119,6 +122,7 @@ def check_shards(folder: Place | str) -> ShardCheck:
         counts_by_source=counts_of(rows, "source"),
         counts_by_reason=counts_of(rejects, "reason"),
         labels={task: dict(sorted(classes.items())) for task, classes in sorted(labels.items())},
+        num_synthetic=sum(bool(row.get(SYNTHETIC)) for row in rows),
         num_duplicates_across_splits=len(_across(rows)),
     )
 
@@ -187,16 +191,22 @@ def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
         raise ValueError("the views do not fit the table")
     if meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
+    _compare_marks(meta, row)
+    return record
+
+
+def _compare_marks(meta: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     if bool(meta.get(SYNTHETIC)) != bool(row.get(SYNTHETIC)):
         raise ValueError("table and sample do not agree whether it is synthetic")
-    return record
 
 
 def _foreign_sample(data: bytes, row: Mapping[str, Any], of: ForeignSet) -> CaptionRecord:
     parts = members(data)
     if not _has_image(parts):
         raise ValueError("no image")
-    return read_foreign(parts, of, row)[0]
+    record, meta = read_foreign(parts, of, row)
+    _compare_marks(meta, row)
+    return record
 
 
 def _has_image(parts: Mapping[str, bytes]) -> bool:

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medclip.files.tables.table import is_marked
 from medclip.sample import Modality, modality_of_name
+from medclip.shards.folder import SYNTHETIC
 from medclip.shards.sample_json import TEXTS_BY_ROLE, from_json
 from medclip.text.captions.record import CaptionRecord
 
@@ -126,8 +128,8 @@ def read_foreign(
     """Make a record of a foreign sample's members.
 
     The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report`, `modality`,
-    `negatives`, `long_captions`, `tags` and `absent_tags` (lists); a text is one caption or several in UniMed's packed
-    form. Where both speak, the JSON goes first.
+    `negatives`, `long_captions`, `tags` and `absent_tags` (lists), and `synthetic`, of an image that is of no patient;
+    a text is one caption or several in UniMed's packed form. Where both speak, the JSON goes first.
 
     Returns:
         The record, and a meta in the form of medclip's own. A record without texts, report and labels says nothing.
@@ -164,6 +166,8 @@ def read_foreign(
         report=(str(report).strip() or None) if report else None,
         **by_role,
     )
+    if is_marked(str(value.get(SYNTHETIC) or "")):
+        meta[SYNTHETIC] = True
     return record, meta
 
 

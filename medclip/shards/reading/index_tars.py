@@ -21,7 +21,15 @@ from medclip.files.stores import Place, RemotePath, local_copy, names_in, place_
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
+from medclip.shards.folder import (
+    INDEX,
+    SAMPLE_COLUMNS,
+    SYNTHETIC,
+    arrow_table,
+    claim_shards,
+    refuse_held_out,
+    write_index,
+)
 from medclip.shards.reading.foreign import FOREIGN, ForeignSet, is_empty_record, read_foreign
 from medclip.shards.stored_data import EXTENSIONS
 from medclip.shards.writing.tar import split_name
@@ -48,6 +56,8 @@ class IndexReport(Result):
     """Samples whose key stands before, in the same or another tar. They are kept: a key need not name one image."""
     num_duplicate_images: int
     """Samples whose image was there before, byte for byte. They are kept."""
+    num_synthetic: int
+    """Samples whose JSON says that they were made and are of no patient."""
     patient_from: str
     """Field of the JSON that names the patient, or "" where each sample counts as a patient of its own."""
 
@@ -56,6 +66,7 @@ class IndexReport(Result):
             "samples": f"{self.num_samples} in {self.num_shards} tars of {self.num_bytes / 1e6:.1f} MB",
             "modalities": named_counts(self.counts_by_modality),
             "left out": named_counts(self.counts_by_reason),
+            **({"synthetic": self.num_synthetic} if self.num_synthetic else {}),
             "kept twice": f"{self.num_duplicate_keys} keys, {self.num_duplicate_images} images",
             "folder": self.folder,
         }
@@ -64,6 +75,7 @@ class IndexReport(Result):
 @dataclass
 class _Tally:
     tables: list[Any] = field(default_factory=list)
+    synthetic: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
     modalities: Counter[str] = field(default_factory=Counter)
@@ -101,7 +113,8 @@ def index_shards(
 
     Raises:
         MedclipError: MISSING_FILE or NOTHING_TO_DO when there are no tars or no samples; OUTPUT_IN_USE when there is an
-            index; CORRUPT naming the tar that cannot be read; WRONG_USE; TABLE_INVALID when a sample has no such field.
+            index; CORRUPT naming the tar that cannot be read; WRONG_USE, also for synthetic samples in a split of
+            evaluation; TABLE_INVALID when a sample has no such field.
     """
     folder = place_of(folder)
     tars = _tars(folder, of.source, split)
@@ -129,6 +142,7 @@ def index_shards(
         raise MedclipError(
             Reason.NOTHING_TO_DO, f"none of the samples can be used ({why or 'there are none'}).", where=folder
         )
+    refuse_held_out(folder, split, report.num_synthetic)
     _write(folder, out, of, split, tally, report)
     return report
 
@@ -174,12 +188,13 @@ def _shard(
                 tally.patients.add(row["patient"])
                 tally.names_patients |= row["patient"] != keyed_hash("patient", _place(sha256, name, number), key)
                 tally.modalities[str(row["modality"])] += 1
+                tally.synthetic += row[SYNTHETIC] is not None
                 rows.append(row | {"offset": offset, "size": size})
     except (tarfile.TarError, OSError) as e:
         raise MedclipError(
             Reason.CORRUPT, f"this is not a whole tar ({e}).", where=path, hint="Fetch it again, or move it away."
         ) from e
-    tally.tables.append(arrow_table(rows, SAMPLE_COLUMNS))
+    tally.tables.append(arrow_table(rows, (*SAMPLE_COLUMNS, SYNTHETIC)))
     tally.shards.append({"name": path.name, "split": split, "samples": len(rows), "bytes": num_bytes, "sha256": sha256})
 
 
@@ -267,6 +282,7 @@ def _row(
         "modality": None,
         "adapter": FOREIGN,
         "source": of.source,
+        SYNTHETIC: None,
     }
     reason: str | None = fault or (Reason.NO_PIXELS if not extension else _image_problem(data))
     if reason is None:
@@ -278,6 +294,7 @@ def _row(
             reason = Reason.CORRUPT
         else:
             row["modality"] = None if record.modality is None else str(record.modality)
+            row[SYNTHETIC] = "foreign" if meta.get(SYNTHETIC) else None
             if field_name is None:
                 row["patient"] = meta["patient"]
             reason = Reason.EMPTY_CAPTION if is_empty_record(record) else None
@@ -332,6 +349,7 @@ def _report(folder: Path, tally: _Tally, patient_from: str | None) -> IndexRepor
         counts_by_reason=dict(sorted(Counter(r["reason"] for r in tally.rejects).items())),
         num_duplicate_keys=tally.duplicate_keys,
         num_duplicate_images=tally.duplicate_images,
+        num_synthetic=tally.synthetic,
         patient_from=patient_from or "",
     )
 
@@ -339,7 +357,9 @@ def _report(folder: Path, tally: _Tally, patient_from: str | None) -> IndexRepor
 def _write(folder: Place, out: Path | None, of: ForeignSet, split: str, tally: _Tally, report: IndexReport) -> None:
     import pyarrow as pa
 
-    base = "."
+    base, samples = ".", pa.concat_tables(tally.tables)
+    if not tally.synthetic:
+        samples = samples.drop_columns(SYNTHETIC)
     if isinstance(folder, RemotePath):
         base = str(folder)
     elif out is not None:
@@ -347,7 +367,7 @@ def _write(folder: Place, out: Path | None, of: ForeignSet, split: str, tally: _
     with new_folder(Path(out)) if out is not None else nullcontext(Path(str(folder))) as work:
         write_index(
             work,
-            pa.concat_tables(tally.tables),
+            samples,
             tally.rejects,
             shards=tally.shards,
             counts={

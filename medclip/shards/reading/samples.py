@@ -439,6 +439,13 @@ def _selected(
         MedclipError: WRONG_USE for a selection of other samples; NOTHING_TO_DO for one that keeps none.
     """
     of_split = selection.rows_of_split(split)
+    if not len(of_split):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the selection has no pair of the split {split!r}.",
+            where=folder,
+            hint="Select from this split: medclip pairs select, without --split or with this one.",
+        )
     number_M = rows.numbers_of(of_split.table.column("key"))
     num_unknown = int((number_M < 0).sum())
     num_missing = len(rows) - (len(of_split) - num_unknown)

@@ -32,7 +32,7 @@ STOP_WORDS = frozenset({"left", "right", "normal", "image", "figure", "patient",
 """Words that say nothing of a concept when they stand alone."""
 MOST_WORDS, LEAST_LETTERS = 6, 3
 _SPACED = ",.;:?!`"
-_BLANKS = str.maketrans(dict.fromkeys("-/()[]'\"", " "))
+_BLANKS = str.maketrans(dict.fromkeys("-/()[]<>'\"", " "))
 _ABBREVIATION = re.compile(r"[A-Z][A-Z0-9]{1,5}")
 
 

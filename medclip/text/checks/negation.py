@@ -24,7 +24,7 @@ _DENIES_AFTER = re.compile(
     r"|(?:has|have|had|is|are|was|were) (?:(?:now|since|been|\w+ly) )*(?:resolved|cleared|disappeared|gone))\b"
     r"|^ (?:\w+ly )?resolved\b|^ (?:(?:is|are|was|were) )?negative\b(?! for)"
     # An answer: "pneumothorax: none", "pneumothorax (-)", "is there a pneumothorax? no".
-    r"|^(?:[^.;:,?\n]{0,20}[:=(] *\(?|[^.;:?\n]*\?| [-–—](?= )|(?= none\b)) *(?:[-–—] )?"
+    r"|^(?:[^.;:,?\n]{0,20}[:=(] *\(?|[^.;:?\n]*\?| [-–—](?= )|(?= (?:none|no|nil)\b)) *(?:[-–—] )?"
     r"(?:(?:none|no|nil|not)(?: (?:seen|present|visible|identified|detected|found|noted|evident|evidence))?|absent|neg"
     r"|negative|0|(?<=[(:=] )[-–−]|(?<=[(:=])[-–−])(?= *(?:[.,;)]? *$|[.,;)] |[,;)\n]))"
 )

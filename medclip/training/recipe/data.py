@@ -155,7 +155,7 @@ class Data(Section):
     @field_validator("shards", "selection", "reinforced", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        places = [value] if isinstance(value, str | Path) else value
+        places = [] if value is None else [value] if isinstance(value, str | Path) else value
         return [str(p) if isinstance(p, Path) else p for p in places] if isinstance(places, list | tuple) else places
 
     @field_validator("shards")

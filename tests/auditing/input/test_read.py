@@ -546,5 +546,5 @@ def test_rows_that_are_marked_synthetic_are_counted_first() -> None:
         "synthetic": ["", "true", "0", "change"],
     }
     cohort = read_cohort(pa.table(table))
-    assert cohort.notes[0].startswith("Caution: 2 of 4 rows are synthetic")
+    assert cohort.notes[0].startswith("CAUTION: 2 of 4 rows are synthetic")
     assert not any("synthetic" in note for note in read_cohort(pa.table({**table, "synthetic": ["no"] * 4})).notes)

@@ -144,6 +144,22 @@ def test_an_image_that_cannot_be_read_is_counted_and_ends_nothing(films: list[Pi
     assert "<script>x" not in (tmp_path / "out" / "look.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("split", "severity", "words"),
+    [("train", "wait", "are synthetic: made"), ("test", "bad", "in splits of evaluation are synthetic")],
+)
+def test_synthetic_pairs_are_counted_and_lead_the_page_in_a_split_of_evaluation(
+    films: list[Pixels], tmp_path: Path, split: str, severity: str, words: str
+) -> None:
+    texts = [f"Film number {n} of a chest." for n in range(4)]
+    pile = pile_of(films[:4], text=texts, patient=list("ABCD"), split=[split] * 4, synthetic=["", "pasted", "1", "0"])
+    look = looked(pile, tmp_path / "look")
+    assert look.num_synthetic == 2
+    assert look.num_synthetic_held_out == 2 * (split == "test")
+    assert any(one.severity == severity and words in one.text and one.pairs == 2 for one in look.findings)
+    assert look.to_dict()["synthetic"] == 2
+
+
 def test_a_pile_without_a_pair_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as refused:
         looked(pile_of(text=[]), tmp_path)

@@ -28,6 +28,8 @@ from tests.kits.image_piles import pile_of
         ("R\ufffdntgen of the chest.", {"damaged"}),
         ("Röntgen des Thorax von vorn.", set()),
         ("Dr. ___ saw the film.", {"placeholder"}),
+        ("The film of <name> shows a nodule.", {"placeholder"}),
+        ("A <b>large</b> nodule<br>on the left.", set()),
         ("The effusion is unchanged.", {"comparison"}),
         ("Please correlate with the CT.", {"talk"}),
         ("Film of 12/03/2020, a nodule.", {"date"}),

@@ -150,6 +150,31 @@ def test_our_own_samples_without_their_index_keep_record_and_patient(tmp_path):
     assert reader.row(0)["patient"] == "p" * 16
 
 
+def test_samples_that_say_that_they_are_synthetic_stay_marked_and_are_of_no_split_of_evaluation(tmp_path):
+    (tmp_path / "tars").mkdir()
+    made = {"synthetic": True, "caption": "A made film."}
+    samples = [
+        ("0", {"jpg": image(0), "json": json.dumps(made)}),
+        ("1", {"jpg": image(1), "json": json.dumps(made | {"synthetic": "pasted"})}),
+        ("2", {"jpg": image(2), "json": json.dumps(made | {"synthetic": False})}),
+        ("3", {"jpg": image(3), "txt": "A film."}),
+    ]
+    tar(tmp_path / "tars/0.tar", samples)
+    with pytest.raises(MedclipError, match="2 of the samples of the split 'test' are synthetic") as refused:
+        indexed(tmp_path / "tars", split="test")
+    assert refused.value.reason is Reason.WRONG_USE
+    assert not (tmp_path / "tars/index.json").exists()
+    report = indexed(tmp_path / "tars")
+    assert report.num_synthetic == 2
+    assert pq.read_table(tmp_path / "tars/samples.parquet").column("synthetic").null_count == 2
+    check = check_shards(tmp_path / "tars")
+    assert check.ok
+    assert check.num_synthetic == 2
+    assert "synthetic" in str(check)
+    reader = ShardReader(tmp_path / "tars", "train")
+    assert [bool(reader.record(i)[1].get("synthetic")) for i in range(4)] == [True, True, False, False]
+
+
 def test_a_tar_that_was_added_or_changed_is_a_problem(folder):
     indexed(folder)
     tar(folder / "00002.tar", [("x", {"jpg": image(0), "txt": "x"})])

@@ -94,6 +94,7 @@ def test_what_has_gone_and_what_a_second_word_denies_is_denied(text: str) -> Non
         "effusion (-), edema",
         "effusion = 0.",
         "effusion - no",
+        "effusion no.",
         "effusion none.",
         "effusion negative.",
         "effusion: not seen.",

@@ -24,7 +24,14 @@ from medclip.files.pseudonyms import keyed_hash
 from medclip.files.readers.pool import ReadingPool
 from medclip.pairs.sources.articles.journal import ArticleJournal
 from medclip.pairs.sources.articles.packages import Package, list_packages
-from medclip.pairs.sources.articles.read_package import ReadFigure, ReadForm, ReadPackage, preprocessing, read_package
+from medclip.pairs.sources.articles.read_package import (
+    NOT_KEPT,
+    ReadFigure,
+    ReadForm,
+    ReadPackage,
+    preprocessing,
+    read_package,
+)
 from medclip.progress import Progress
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
@@ -88,6 +95,8 @@ class ArticlesReport(Result):
     counts_by_license_class: Mapping[str, int]
     counts_by_split: Mapping[str, int]
     counts_by_reason: Mapping[str, int]
+    num_of_other_licenses: int = 0
+    """Figures that were rejected for the licence of their article; they are among those of the reason `other_input`."""
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
@@ -103,6 +112,7 @@ class ArticlesReport(Result):
             "licences": named_counts(self.articles_by_license),
             "samples by class of licence": named_counts(self.counts_by_license_class),
             "rejected": named_counts(self.counts_by_reason),
+            **({"not of a licence that is kept": self.num_of_other_licenses} if self.num_of_other_licenses else {}),
             "folder": self.folder,
         }
 
@@ -295,6 +305,7 @@ class _Writing:
             "num_without_license": sum(not article["license"] for article in self.articles),
             "articles_by_license": dict(sorted(licenses.items())),
             "counts_by_license_class": dict(sorted(self.classes.items())),
+            "num_of_other_licenses": sum(row["message"].endswith(NOT_KEPT) for row in self.rejects),
         }
         write_index(
             self.folder,

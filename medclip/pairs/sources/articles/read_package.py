@@ -111,12 +111,16 @@ def read_package(package: Package, form: ReadForm, settings: Settings) -> ReadPa
     return ReadPackage(facts, tuple(figures), tuple(rejects))
 
 
+NOT_KEPT = "is not among those that are kept."
+"""How the problem of a licence ends."""
+
+
 def _not_kept(license_name: str, form: ReadForm) -> Problem | None:
     kind = class_of_license(license_name)
     if kind in form.licenses:
         return None
     stated = f"licence {license_name!r}, {kind}," if license_name else "article states no licence, which"
-    return Problem(Reason.OTHER_INPUT, f"the {stated} is not among those that are kept.")
+    return Problem(Reason.OTHER_INPUT, f"the {stated} {NOT_KEPT}")
 
 
 def _facts(package: Package, article: Article) -> dict[str, Any]:

@@ -176,8 +176,10 @@ def test_licences_are_counted_and_those_that_are_wanted_kept(tmp_path, make) -> 
     report = make(tmp_path / "in", splits=ALL_TRAIN)
     assert report.counts_by_license_class == {"commercial": 2, "non-commercial": 2, "other": 2}
     assert report.num_without_license == 1
+    assert report.num_of_other_licenses == 0
     kept = make(tmp_path / "in", "kept", license="commercial", splits=ALL_TRAIN)
     assert set(pq.read_table(kept.folder / "samples.parquet")["license"].to_pylist()) == {"CC BY"}
+    assert kept.num_of_other_licenses == 4
     assert kept.counts_by_reason == {"other_input": 4}
 
 
