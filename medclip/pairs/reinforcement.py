@@ -175,13 +175,11 @@ def _write_tars(what: Reinforcing, reader: ShardReader, models: Sequence[Model],
     drawings = [
         Drawing(replace(model.preprocess, crop="modality"), what.seed, what.augment, 0.3, 0.5) for model in models
     ]
-    progress.stage("Asking teachers", len(reader))
     shard_N = reader.columns.shard_N
-    for number, shard in enumerate(reader.shards):
-        samples = np.flatnonzero(shard_N == number).tolist()
-        if (what.out / shard.name).exists():
-            progress.step(len(samples))
-            continue
+    missing = [number for number, shard in enumerate(reader.shards) if not (what.out / shard.name).exists()]
+    progress.stage("Asking teachers", len(reader), len(reader) - int(np.isin(shard_N, missing).sum()))
+    for number in missing:
+        shard, samples = reader.shards[number], np.flatnonzero(shard_N == number).tolist()
         fresh = [model.without_sentences() for model in models]  # what texts of other tars they keep is no use
         with new_file(what.out / shard.name) as draft, TarShard(draft) as tar:
             for i in samples:
