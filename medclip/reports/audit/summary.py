@@ -329,7 +329,7 @@ def _unseen(result: AuditResult) -> Matter:
             "Where nothing was found, smaller differences may well be there. What would be seen in "
             f"{power(result)} of audits like this one ({adjusted}) is a difference of at least:"
         )
-    elif rows:
+    elif rows or result.masks:
         sentences.append(
             "How large a difference had to be to be seen is not known, so nothing follows from one that was not found."
         )

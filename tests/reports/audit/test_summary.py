@@ -225,6 +225,12 @@ def test_the_card_says_what_was_red():
     assert "3 of 812 audited patients" in markdown(full().tidied())
 
 
+def test_of_masks_alone_it_is_said_that_the_size_that_could_have_been_seen_is_not_known():
+    alone = replace(full(), differences=(), gaps=())
+    assert "is not known, so nothing follows from one that was not found" in told(alone)[UNSEEN]
+    assert UNSEEN not in told(replace(alone, masks=()))
+
+
 def test_groups_are_written_as_the_table_writes_them():
     made = replace(full(), differences=())
     row = {**next(r for r in made.gaps if r["p_holm"] <= 0.05), "worst_group": "ward_7", "best_group": None}
