@@ -32,6 +32,7 @@ from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.sums import ratios
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.significance import benjamini_hochberg
+from medclip.wording import count
 
 Results = Mapping[str, Mapping[int, Any]]
 START = "start"
@@ -219,11 +220,12 @@ def write_tables(folder: Path) -> str:
     detail_rows = {
         part: [f"{of[1][part].value:.3f}".replace("-", "−") for of in both.values()] for part in both[BASE][1]
     }
+    over = "seeds and patients" if len(seeds) > 1 else "patients"
     parts = [
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {seen:,} samples seen by every run.\n",
+        f"{count(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), {seen:,} samples seen by every run.\n",
         *([f"Not measured, two classes with {FEWEST} test patients are lacking: {', '.join(few)}.\n"] if few else []),
         _rows(figures_rows, ["arm", *measures]),
-        f"Less `{BASE}`, 95 % interval over seeds and patients; p, adjusted for all {len(p_values)} comparisons:\n",
+        f"Less `{BASE}`, 95 % interval over {over}; p, adjusted for all {len(p_values)} comparisons:\n",
         _rows(change_rows, ["arm", *measures]),
         shares_table({name: dict(zip(seeds, of, strict=True)) for name, of in runs.items()}),
         _rows(detail_rows, ["detail", *both]),

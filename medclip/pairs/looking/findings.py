@@ -24,6 +24,7 @@ _ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
 _SHARES: Mapping[str, tuple[float, float]] = {
     "empty": (0.0, 0.01),
     "address": (0.0, 0.01),
+    "link": (0.01, 0.5),
     "modality": (0.01, 0.2),
     "few words": (0.05, 0.3),
     "long": (0.0, 0.25),
@@ -40,6 +41,7 @@ _REMEDIES = {
     "talk": "`medclip pairs rewrite` takes such words out.",
     "empty": "The step `basic` of `medclip pairs select` drops them.",
     "address": "The step `basic` of `medclip pairs select` drops most of them.",
+    "link": "`medclip pairs rewrite` takes them out of sentences.",
     "modality": "The step `basic` of `medclip pairs select` drops them.",
     "few words": "The step `basic` of `medclip pairs select` drops them.",
     "long": "The step `basic` drops them with `max_words`.",

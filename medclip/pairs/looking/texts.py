@@ -30,6 +30,7 @@ AT_ONCE = 4096
 FAULTS: Mapping[str, str] = {
     "empty": "have neither a caption nor a report",
     "address": "have an address (URL) and no word for a text",
+    "link": "hold an address (URL) among their words",
     "modality": "name nothing but their modality",
     "few words": "have a text of one or two words",
     "long": f"have a text of more than {LONG_WORDS} words, of which a text tower reads the beginning",
@@ -131,6 +132,8 @@ def _faults(text: str) -> Iterator[str]:
     if not text.isascii() and _DAMAGED.search(text):
         yield "damaged"
     lowered = text[:_MOST_LETTERS].lower()
+    if KINDS["address"].search(lowered):
+        yield "link"
     for name in _ASIDES:
         if KINDS[name].search(lowered):
             yield name

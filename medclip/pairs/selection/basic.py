@@ -43,8 +43,9 @@ _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Letters of scripts without blanks between words; each counts as a word."""
 _ENGLISH = frozenset("the of and with in no is are there shows from to at by for left right".split())  # noqa: SIM905
 _OTHER = frozenset(  # German, French, Spanish, Italian, Portuguese, Swedish, Dutch
-    "der die das und mit kein keine ist im von links rechts le la les des du et avec sans est une el los las y con sin "  # noqa: SIM905
-    "en un una il lo gli e di del della senza o os do da com sem och ej med inga av een het van geen".split()
+    "der die das den dem und mit ohne kein keine keinen eine einer ist im von bei auf nicht links rechts le la les "  # noqa: SIM905
+    "des du et avec sans est une aux dans par sur pas pour el los las y con sin en un una por para il lo gli e di del "
+    "della senza o os do da com sem och ej med inga av een het van geen".split()
 )
 """Small words, by which a language is told."""
 _NOT_LATIN = re.compile(r"[^\W\d_\u0041-\u024f]")

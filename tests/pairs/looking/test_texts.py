@@ -19,7 +19,7 @@ from tests.kits.image_piles import pile_of
         ("", {"empty"}),
         ("...", {"empty"}),
         ("https://x.org/a.png", {"address"}),
-        ("See https://x.org/a.png for the nodule.", set()),
+        ("See https://x.org/a.png for the nodule.", {"link"}),
         ("CT image", {"modality"}),
         ("nodule", {"few words"}),
         ("A nodule. " * 256, set()),
@@ -71,6 +71,10 @@ def test_a_column_of_languages_is_believed_and_letters_are_looked_at_where_there
         "another in Latin letters",
         "not in Latin letters",
         "no words",
+    )
+    french = "Radiographie thoracique, opacité dans le lobe supérieur droit sur fond de fibrose."
+    assert look_at_texts(pile_of(text=[french]), texts_of(pile_of(text=[french])), None, Silent()).languages == (
+        "another in Latin letters",
     )
     named = pile_of(text=texts, language=["en", "de", "zh", ""])
     assert look_at_texts(named, texts_of(named), None, Silent()).languages == ("en", "de", "zh", "no words")

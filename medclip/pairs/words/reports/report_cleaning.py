@@ -228,7 +228,7 @@ def _cleaned(section: str, modality: str, changes: dict[str, int]) -> Iterator[s
                 continue
             kind = _kind(bare, modality)
             if kind is None:
-                yield capital(bare)
+                yield capital(re.sub(r";$", ".", bare))  # where a rest goes, no semicolon binds
                 continue
             clean, how = clean_sentence(bare, modality)
             changes[f"{kind}_{how}"] = changes.get(f"{kind}_{how}", 0) + 1

@@ -43,6 +43,7 @@ from medclip.text.free_text import KINDS, sentences
         ("https://example.org/film.png", ""),
         ("Small left effusion (www.example.org/a?b=1).", "Small left effusion."),
         ("Small left effusion, see https://example.org/2024/a.html. Clear lungs.", "Small left effusion. Clear lungs."),
+        ("No effusion; stable cardiomegaly. Lungs clear.", "No effusion. Cardiomegaly. Lungs clear."),
     ],
 )
 def test_what_no_single_image_supports_goes_and_findings_stay(sentence, clean):
